@@ -1,0 +1,24 @@
+//! The pure room: what things are called and how decisions are made.
+//!
+//! Nouns, codes, policies and SLO mathematics. Everything here is a function of its
+//! arguments: time and random draws come in as values, results go out as values.
+//! No runtime, no I/O, no clock, no randomness, no `unsafe`; clippy's disallowed lists in
+//! `clippy.toml` beside this crate keep it so. The server carries decisions out, the
+//! simulator runs the very same code in virtual time.
+
+pub mod code;
+pub mod deadline;
+pub mod event;
+pub mod ids;
+pub mod outcome;
+pub mod pool;
+pub mod record;
+pub mod settings;
+pub mod slo;
+pub mod trace_context;
+
+pub use event::EventType;
+pub use ids::{FunctionName, InvocationId, SpanId, Tenant, TraceId, VersionNumber, WorkerId};
+pub use outcome::{Blame, Outcome};
+pub use record::Invocation;
+pub use settings::{Manifest, Settings};

@@ -1,0 +1,215 @@
+//! The record of an invocation: the wide event, and the spans and log lines beside it.
+//!
+//! One [`Invocation`] per logical call, with every field from the start; the `invocations`
+//! table has a column for each. Times are Unix microseconds of one clock reading at arrival
+//! plus monotonic offsets, so that spans never run backwards.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{FunctionName, InvocationId, SpanId, Tenant, TraceId, VersionNumber, WorkerId};
+use crate::outcome::{Blame, Outcome};
+use crate::settings::Criticality;
+
+/// What set an invocation off (`faas.trigger`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A request at the gateway.
+    Http,
+    /// `POST /functions/trigger`, run from the durable queue.
+    Async,
+}
+
+/// The five phases of a call, in nanoseconds. They are exactly the platform's span names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Phases {
+    /// From the first byte to a routed, admitted invocation with its body read.
+    pub route: u64,
+    /// Waiting for a worker, apart from starting one.
+    pub queue: u64,
+    /// Starting the worker that ran the call; 0 when it was warm.
+    pub start: u64,
+    /// In the handler, as seen from the platform: frame out to answer in.
+    pub run: u64,
+    /// From the answer's head to its last byte; added after the record is visible.
+    pub send: u64,
+}
+
+impl Phases {
+    /// The whole call, in nanoseconds.
+    pub fn total(&self) -> u64 {
+        self.route + self.queue + self.start + self.run + self.send
+    }
+}
+
+/// How far a call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Waiting for a worker (or, asynchronous, for its turn).
+    Queued,
+    /// In a handler.
+    Running,
+    /// Ended; the outcome is known.
+    Done,
+}
+
+/// The wide event: one per invocation, every field from the start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Invocation {
+    /// Which call.
+    pub id: InvocationId,
+    /// Whose.
+    pub tenant: Tenant,
+    /// Of which function.
+    pub function: FunctionName,
+    /// Of which of its versions.
+    pub version: VersionNumber,
+    /// The event type that matched.
+    pub event_type: Arc<str>,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// HTTP verb.
+    pub verb: Box<str>,
+    /// Percent-decoded path, without the query string.
+    pub path: Box<str>,
+    /// The caller's `X-Correlation-Id`, or ours.
+    pub correlation_id: Box<str>,
+    /// The trace that the call is part of.
+    pub trace_id: TraceId,
+    /// The root span of the call.
+    pub span_id: SpanId,
+    /// The caller's span, where it sent a trace context.
+    pub parent_span_id: Option<SpanId>,
+    /// Arrival, Unix time in microseconds.
+    pub started_us: u64,
+    /// Where the time went.
+    pub phases: Phases,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Who is to blame, if anybody.
+    pub blame: Option<Blame>,
+    /// The caller gave less time than the function promises.
+    pub caller_was_short: bool,
+    /// HTTP status sent (499 when the caller had left).
+    pub status: u16,
+    /// Type and message of the handler's exception, or of the platform's error.
+    pub error: Option<Box<str>>,
+    /// A start was part of the call.
+    pub cold: bool,
+    /// Dispatches to workers; 2 when hedged; 0 when it never started.
+    pub attempts: u8,
+    /// The worker that answered.
+    pub worker: Option<WorkerId>,
+    /// Its class when admitted.
+    pub criticality: Criticality,
+    /// Time given to the call, in milliseconds.
+    pub deadline_ms: u64,
+    /// Calls ahead of it in its version's queue when it arrived.
+    pub queue_length: u32,
+    /// Bytes of the request body.
+    pub request_bytes: u64,
+    /// Bytes of the response body.
+    pub response_bytes: u64,
+    /// Bytes of captured logs before truncation.
+    pub log_bytes: u64,
+    /// CPU time of the handler, in microseconds, as the worker saw it.
+    pub cpu_us: u64,
+    /// Highest memory of the worker's process so far, in KiB (`ru_maxrss`).
+    pub memory_peak_kib: u64,
+    /// Which limit was hit: `memory`, `tasks`, `files`, `disk`, `cpu`, `logs`.
+    pub limit_hit: Option<Box<str>>,
+    /// Verdict of the latency SLI: under the threshold or not; none without an objective.
+    pub latency_met: Option<bool>,
+    /// Hedged calls, fallbacks and other decisions: how the answer came about.
+    pub degraded: Option<Box<str>>,
+    /// How many calls this record stands for: 1, or more when history was sampled.
+    pub weight: u32,
+}
+
+/// One span in a trace: the platform's phases and the author's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Span {
+    /// Its id.
+    pub span_id: SpanId,
+    /// Its parent; none for a root that no caller had a span for.
+    pub parent_span_id: Option<SpanId>,
+    /// `route`, `queue`, `start`, `run`, `send`, the root's name or the author's.
+    pub name: Box<str>,
+    /// Start, Unix time in nanoseconds.
+    pub start_ns: u64,
+    /// Duration, in nanoseconds.
+    pub duration_ns: u64,
+    /// Attributes: JSON text of each value by key, in the order they were set.
+    pub attributes: Vec<(Box<str>, serde_json::Value)>,
+    /// Events: what happened when.
+    pub events: Vec<SpanEvent>,
+    /// The error's message, when the span failed.
+    pub error: Option<Box<str>>,
+}
+
+/// Something that happened during a span.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpanEvent {
+    /// Unix time in nanoseconds.
+    pub time_ns: u64,
+    /// What.
+    pub name: Box<str>,
+    /// Details.
+    pub attributes: Vec<(Box<str>, serde_json::Value)>,
+}
+
+/// Where a log line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogSource {
+    /// `print`, or anything written to `sys.stdout`.
+    Stdout,
+    /// `sys.stderr`.
+    Stderr,
+    /// The `logging` module.
+    Logging,
+    /// Written to descriptor 1 or 2 below Python: subprocesses, C libraries.
+    Descriptor,
+    /// The platform: truncation marks and the like.
+    Platform,
+}
+
+/// One piece of captured output, usually a line with its newline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Unix time in microseconds when the platform read it.
+    pub time_us: u64,
+    /// Where from.
+    pub source: LogSource,
+    /// `DEBUG` … `CRITICAL` for `logging`; none otherwise.
+    pub level: Option<Box<str>>,
+    /// The text as written (bad UTF-8 replaced).
+    pub text: Box<str>,
+}
+
+/// Everything kept of one invocation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The wide event.
+    pub invocation: Invocation,
+    /// The author's spans. The platform's own spans are derived from the phases by
+    /// [`Kept::platform_spans`]; they cost no memory.
+    pub spans: Vec<Span>,
+    /// What it printed and logged.
+    pub logs: Vec<LogLine>,
+    /// Result body of an asynchronous call, bounded.
+    pub result: Option<Box<str>>,
+}
+
+/// Serial numbers of the platform's spans within a call: the root's id plus this, so that the
+/// ids need not be stored.
+const PHASE_NAMES: [&str; 5] = ["route", "queue", "start", "run", "send"];
+
+/// The id of a phase's span: the root's id with the serial number mixed into its low byte.
+pub fn phase_span_id(root: SpanId, phase: &str) -> SpanId {
+    let serial = PHASE_NAMES.iter().position(|name| *name == phase).map_or(0, |at| at as u64 + 1);
+    SpanId::from_random(u64::from_be_bytes(root.0) ^ serial)
+}

@@ -1,0 +1,3 @@
+//! The Linux room: sandboxed Python workers.
+
+pub mod protocol;

@@ -1,0 +1,337 @@
+//! The frame protocol between the platform and a worker: one definition for both ends.
+//!
+//! A worker holds two sockets. Descriptor 3 is a stream of frames:
+//!
+//! ```text
+//! u32 LE  length of everything after this field
+//! u8      type   (see [`FrameType`])
+//! u8      flags  (bit 0: the body is in a sealed memfd that came over descriptor 4)
+//! u16     zero
+//! u64 LE  invocation serial; 0 outside of a call
+//! u32 LE  length of the head
+//! head    JSON, one of the `…Head` structs below; may be empty
+//! body    raw bytes, never re-encoded
+//! ```
+//!
+//! Descriptor 4 is a SEQPACKET side channel: memfds travel over it (one message of 8 bytes, the
+//! invocation serial LE, with the descriptor attached, sent *before* the frame that refers to
+//! it), and so do cancel notices (one message of 9 bytes: the serial LE and the byte `C`), for
+//! which the worker asks the kernel for a signal (O_ASYNC), so that the stream needs none.
+//!
+//! Rules: the worker speaks first ([`FrameType::Hello`] with [`VERSION`]); lengths are checked
+//! against the function's limits before memory is taken; any frame that is not allowed where
+//! it arrives is a protocol error and ends the worker. The Python end is
+//! `runtime/functionsplatform_runtime/frames.py`; a test holds the two lists together.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol, said in the worker's first frame.
+pub const VERSION: u32 = 1;
+
+/// Bytes of a frame before its head: length, type, flags, zero, serial, head length.
+pub const PREFIX_LEN: usize = 20;
+
+/// Set in `flags` when the body travels in a memfd.
+pub const FLAG_MEMFD: u8 = 1;
+
+/// Bodies above this go by memfd: measured, a socket copies 256 KiB in the time that two
+/// descriptor passes take.
+pub const MEMFD_THRESHOLD: usize = 256 * 1024;
+
+/// Longest head; heads carry headers, spans and tracebacks, never bodies.
+pub const MAX_HEAD_LEN: usize = 1024 * 1024;
+
+/// What a frame is. Numbers below 16 go to the worker, from 16 on they come from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FrameType {
+    /// To the worker: become a worker of this version ([`LoadHead`]).
+    Load = 1,
+    /// To the worker: run the handler ([`CallHead`]; the body is the request's).
+    Call = 2,
+    /// To the worker: finish what runs, then exit.
+    Exit = 3,
+    /// From the worker, first: protocol and Python version ([`HelloHead`]).
+    Hello = 16,
+    /// The handler is loaded ([`LoadedHead`]).
+    Loaded = 17,
+    /// The handler could not be loaded ([`FailureHead`]).
+    LoadFailed = 18,
+    /// A piece of output of the call ([`LogHead`]; the body is the text).
+    Log = 19,
+    /// The whole answer ([`AnswerHead`]; the body is the response's).
+    Answer = 20,
+    /// The head of a streamed answer ([`AnswerHead`]); chunks follow.
+    StreamHead = 21,
+    /// A piece of a streamed answer (the body).
+    StreamChunk = 22,
+    /// The end of a streamed answer ([`EndHead`]).
+    StreamEnd = 23,
+    /// The handler failed ([`FailureHead`]); after `StreamHead` this ends the stream.
+    Failure = 24,
+}
+
+impl FrameType {
+    /// Every type, for decoding and for the test that compares the two ends.
+    pub const ALL: [Self; 12] = [
+        Self::Load,
+        Self::Call,
+        Self::Exit,
+        Self::Hello,
+        Self::Loaded,
+        Self::LoadFailed,
+        Self::Log,
+        Self::Answer,
+        Self::StreamHead,
+        Self::StreamChunk,
+        Self::StreamEnd,
+        Self::Failure,
+    ];
+
+    /// The type of a number on the wire.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| *kind as u8 == number)
+    }
+}
+
+/// [`FrameType::Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloHead {
+    /// [`VERSION`] as the worker knows it.
+    pub protocol: u32,
+    /// `3.11.7`.
+    pub python: String,
+}
+
+/// [`FrameType::Load`]: what every call of this worker has in common.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadHead {
+    /// Directory of the code as the worker sees it.
+    pub code_dir: String,
+    /// File of the handler, relative to the code directory.
+    pub file: String,
+    /// Name of the callable in it.
+    pub callable: String,
+    /// Directories added to `sys.path`, relative to the code directory.
+    pub path: Vec<String>,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// `context["function_name"]`.
+    pub function: String,
+    /// `context["version"]`.
+    pub version: u32,
+    /// Tenant of the function.
+    pub tenant: String,
+    /// `context["services"]`: URL by name.
+    pub services: BTreeMap<String, String>,
+    /// `context["message_queue_uri"]`: host of the first service's URL, or empty.
+    pub message_queue_uri: String,
+    /// Captured bytes per call; the worker stops sending `Log` bodies beyond it.
+    pub log_limit: u64,
+    /// Largest answer that is not a stream.
+    pub response_limit: u64,
+    /// Calls at once (more than 1 only for `async def`).
+    pub concurrency: u32,
+}
+
+/// [`FrameType::Loaded`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedHead {
+    /// The handler is `async def` (or an async generator function).
+    #[serde(default)]
+    pub is_async: bool,
+    /// Output written while loading, bounded by the log limit.
+    #[serde(default)]
+    pub output: String,
+}
+
+/// [`FrameType::Call`]. Key names are short because every call parses them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CallHead<'a> {
+    /// HTTP verb.
+    #[serde(rename = "v")]
+    pub verb: &'a str,
+    /// Percent-decoded path.
+    #[serde(rename = "p")]
+    pub path: &'a str,
+    /// Raw query string without `?`; absent when empty.
+    #[serde(rename = "q", skip_serializing_if = "str::is_empty")]
+    pub query: &'a str,
+    /// Header pairs in lower case, duplicates already joined by ", ".
+    #[serde(rename = "h", serialize_with = "serialize_pairs")]
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Path parameters; absent when there are none.
+    #[serde(rename = "pp", skip_serializing_if = "<[_]>::is_empty", serialize_with = "serialize_pairs")]
+    pub path_params: &'a [(&'a str, &'a str)],
+    /// Invocation id.
+    #[serde(rename = "i")]
+    pub invocation_id: &'a str,
+    /// Correlation id.
+    #[serde(rename = "c")]
+    pub correlation_id: &'a str,
+    /// Trace id, 32 hexadecimal digits.
+    #[serde(rename = "t")]
+    pub trace_id: &'a str,
+    /// Id of the run span, 16 hexadecimal digits: parent of the author's spans.
+    #[serde(rename = "s")]
+    pub span_id: &'a str,
+    /// The caller's `tracestate`, passed on by the SDK's outbound helpers.
+    #[serde(rename = "ts", skip_serializing_if = "str::is_empty")]
+    pub trace_state: &'a str,
+    /// Milliseconds left when the frame was written; the worker arms its timer with it.
+    #[serde(rename = "d")]
+    pub remaining_ms: u64,
+    /// The sampled flag of the trace context.
+    #[serde(rename = "f", skip_serializing_if = "std::ops::Not::not")]
+    pub unsampled: bool,
+}
+
+fn serialize_pairs<S: serde::Serializer>(pairs: &[(&str, &str)], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_map(pairs.iter().copied())
+}
+
+/// What a body is, so that the edge can choose a content type where the handler set none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BodyKind {
+    /// `application/json`.
+    #[default]
+    Json,
+    /// `text/plain; charset=utf-8`.
+    Text,
+    /// `application/octet-stream`.
+    Bytes,
+    /// No body: 204 unless the envelope set another status.
+    None,
+}
+
+/// What the handler used, said in every answer and failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time of the process during the call, in microseconds.
+    #[serde(rename = "c", default)]
+    pub cpu_us: u64,
+    /// `ru_maxrss` of the process, in KiB.
+    #[serde(rename = "m", default)]
+    pub memory_peak_kib: u64,
+    /// Output bytes that were produced, including those beyond the limit.
+    #[serde(rename = "l", default)]
+    pub log_bytes: u64,
+}
+
+/// [`FrameType::Answer`] and [`FrameType::StreamHead`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct AnswerHead {
+    /// Status of a response envelope; absent means 200 (204 for `BodyKind::None`).
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Headers of a response envelope in order; cookies are `set-cookie` entries.
+    #[serde(rename = "h", default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// What the body is.
+    #[serde(rename = "k", default)]
+    pub kind: BodyKind,
+    /// The author's finished spans (of `Answer` only; a stream sends them at its end).
+    #[serde(rename = "sp", default, skip_serializing_if = "Vec::is_empty")]
+    pub spans: Vec<WorkerSpan>,
+    /// What the call used (of `Answer` only).
+    #[serde(rename = "u", default)]
+    pub usage: Usage,
+}
+
+/// [`FrameType::StreamEnd`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct EndHead {
+    /// The author's finished spans.
+    #[serde(rename = "sp", default, skip_serializing_if = "Vec::is_empty")]
+    pub spans: Vec<WorkerSpan>,
+    /// What the call used.
+    #[serde(rename = "u", default)]
+    pub usage: Usage,
+}
+
+/// A span that the worker made. Times are nanoseconds since the call's frame was read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerSpan {
+    /// Its name.
+    #[serde(rename = "n")]
+    pub name: String,
+    /// 16 hexadecimal digits.
+    #[serde(rename = "i")]
+    pub span_id: String,
+    /// Its parent; absent for a child of the run span.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub parent_span_id: Option<String>,
+    /// Start after the call's frame was read, in nanoseconds.
+    #[serde(rename = "b")]
+    pub start_ns: u64,
+    /// Duration in nanoseconds.
+    #[serde(rename = "d")]
+    pub duration_ns: u64,
+    /// Attributes in the order they were set; values are JSON.
+    #[serde(rename = "a", default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<(String, serde_json::Value)>,
+    /// Events: nanoseconds since the call's frame, name, attributes.
+    #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<(u64, String, Vec<(String, serde_json::Value)>)>,
+    /// `Type: message` when an exception left the span.
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Why a call or a load failed, from the worker's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The handler (or the module, while loading) raised, or returned what JSON cannot hold.
+    Exception,
+    /// The worker's own timer ended the handler at its deadline.
+    DeadlineExceeded,
+    /// A cancel notice ended the handler.
+    Cancelled,
+    /// The answer is over the response limit.
+    ResponseTooLarge,
+    /// The file does not compile, or the callable is not there (while loading).
+    BadHandler,
+}
+
+/// [`FrameType::Failure`] and [`FrameType::LoadFailed`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailureHead {
+    /// What kind.
+    pub kind: FailureKind,
+    /// `ValueError`.
+    #[serde(default)]
+    pub exception_type: String,
+    /// Its message, bounded to 4 KiB.
+    #[serde(default)]
+    pub message: String,
+    /// The traceback as Python prints it, without the runtime's own frames, last 16 KiB.
+    #[serde(default)]
+    pub traceback: String,
+    /// In-app frames, outermost first: file, line, function, source line text.
+    #[serde(default)]
+    pub frames: Vec<(String, u32, String, String)>,
+    /// Line in the handler's file, where known (deploys report it).
+    #[serde(default)]
+    pub line: Option<u32>,
+    /// The author's finished spans.
+    #[serde(rename = "sp", default)]
+    pub spans: Vec<WorkerSpan>,
+    /// What the call used.
+    #[serde(rename = "u", default)]
+    pub usage: Usage,
+}
+
+/// [`FrameType::Log`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogHead {
+    /// Where from: `stdout`, `stderr` or `logging`.
+    #[serde(rename = "o")]
+    pub source: fp_core::record::LogSource,
+    /// Level of a `logging` record.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+}
