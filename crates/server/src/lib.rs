@@ -1,1 +1,21 @@
-//! server
+//! The async room: the platform's server.
+//!
+//! Top to bottom: [`http`] → [`invoke`], [`catalog`], [`history`], [`slo`] → [`pool`], [`store`]
+//! → [`config`], [`clock`]. `http` never touches `store`, `pool` or the sandbox; nothing below
+//! `http` knows a status code's header. [`Server`] wires the rooms in dependency order, binds
+//! early, starts late and drains.
+
+pub mod app;
+pub mod catalog;
+pub mod clock;
+pub mod config;
+pub mod history;
+pub mod http;
+pub mod invoke;
+pub mod pool;
+pub mod server;
+pub mod slo;
+pub mod store;
+
+pub use config::Config;
+pub use server::{Server, StartError};

@@ -1,0 +1,46 @@
+//! What the HTTP edge may ask of the platform: one struct of handles, cloned into each router.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::history::History;
+use crate::invoke::Invoker;
+use crate::slo::SloBook;
+
+/// Addresses that the listeners are bound to, after port 0 was resolved.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// The gateway.
+    pub gateway: SocketAddr,
+    /// The management API.
+    pub api: SocketAddr,
+    /// The trace pages.
+    pub traces: SocketAddr,
+}
+
+/// The rooms below the HTTP edge.
+#[derive(Debug)]
+pub struct App {
+    /// What `up` was told.
+    pub config: Config,
+    /// Where things are.
+    pub addresses: Addresses,
+    /// Time.
+    pub clock: Clock,
+    /// When the platform started, Unix time in microseconds.
+    pub started_us: u64,
+    /// Functions and routes.
+    pub catalog: Arc<Catalog>,
+    /// Calls.
+    pub invoker: Arc<Invoker>,
+    /// What happened.
+    pub history: Arc<History>,
+    /// Rates, percentiles and objectives per function.
+    pub slo: Arc<SloBook>,
+    /// Set once every directory of `up` is deployed.
+    pub ready: AtomicBool,
+}

@@ -1,0 +1,95 @@
+//! The platform's configuration: what `up` was told, by flag, environment or file.
+//!
+//! The command line merges the layers (flag > environment > file > default) and hands the
+//! result over; nothing here reads a file or the environment.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How much an error answer tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorDetail {
+    /// Exception type and message, near routes: for loopback with one tenant.
+    Full,
+    /// Type, id and hint.
+    Safe,
+}
+
+/// Everything `up` can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where functions are called.
+    pub gateway_addr: SocketAddr,
+    /// Management API, dashboard, metrics.
+    pub api_addr: SocketAddr,
+    /// Trace pages and the Jaeger query API.
+    pub traces_addr: SocketAddr,
+    /// Registry, code, history; locked while the platform runs.
+    pub data_dir: PathBuf,
+    /// The executable to start the launcher from: normally this one.
+    pub executable: PathBuf,
+    /// A Python to prefer over those found.
+    pub python: Option<PathBuf>,
+    /// Modules the operator lets every template zygote import.
+    pub preload: Vec<String>,
+    /// Blank workers kept ready.
+    pub blanks: usize,
+    /// How much error answers tell; none means full on loopback.
+    pub errors: Option<ErrorDetail>,
+    /// Longest wait for running calls when stopping.
+    pub drain_limit: Duration,
+    /// `[services]`: URL by key (`message_queue`, `cache_service`, `document_db`, `sql_db`,
+    /// `object_storage`).
+    pub services: BTreeMap<String, String>,
+    /// History and its limits.
+    pub history: HistoryConfig,
+}
+
+/// How much history is kept where.
+#[derive(Debug, Clone)]
+pub struct HistoryConfig {
+    /// Memory of the ring that holds every call, in bytes.
+    pub ring_bytes: usize,
+    /// Disk budget, in bytes; the oldest period is dropped first.
+    pub disk_bytes: u64,
+    /// Age limit; older periods are dropped.
+    pub keep: Duration,
+    /// Calls per second and function that go to disk unsampled.
+    pub per_function_per_second: u32,
+    /// Calls per second in all that go to disk unsampled.
+    pub total_per_second: u32,
+}
+
+impl Default for HistoryConfig {
+    /// The figures of the interface: 256 MiB, 10 GiB, 30 d (the longest SLO window), 200/s, 1,000/s.
+    fn default() -> Self {
+        Self {
+            ring_bytes: 256 << 20,
+            disk_bytes: 10 << 30,
+            keep: Duration::from_secs(30 * 86_400),
+            per_function_per_second: 200,
+            total_per_second: 1_000,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            gateway_addr: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            api_addr: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            traces_addr: SocketAddr::from(([127, 0, 0, 1], 16686)),
+            data_dir: PathBuf::from("./.functionsplatform"),
+            executable: PathBuf::from("/proc/self/exe"),
+            python: None,
+            preload: Vec::new(),
+            blanks: 4,
+            errors: None,
+            drain_limit: Duration::from_secs(10),
+            services: BTreeMap::new(),
+            history: HistoryConfig::default(),
+        }
+    }
+}
