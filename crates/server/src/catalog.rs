@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fp_core::code::Code;
 use fp_core::settings::Handler;
 use fp_core::{EventType, FunctionName, Settings, Tenant, VersionNumber};
 
@@ -75,7 +74,7 @@ pub struct DeployRequest {
 #[error("{detail}")]
 pub struct CatalogError {
     /// The error's word.
-    pub code: Code,
+    pub code: String,
     /// What, and what to do.
     pub detail: String,
     /// The field at fault (dotted path), where there is one.
@@ -117,3 +116,7 @@ pub struct Snapshot {
     /// Live versions by tenant and name.
     pub functions: BTreeMap<(Tenant, FunctionName), Arc<Deployed>>,
 }
+
+/// Functions and routes.
+#[derive(Debug)]
+pub struct Catalog;

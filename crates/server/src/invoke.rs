@@ -1,0 +1,5 @@
+//! Calls: from an admitted invocation to its outcome.
+
+/// Runs invocations.
+#[derive(Debug)]
+pub struct Invoker;

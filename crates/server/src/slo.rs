@@ -1,0 +1,5 @@
+//! Rates, percentiles and objectives per function.
+
+/// One book per function.
+#[derive(Debug)]
+pub struct SloBook;
