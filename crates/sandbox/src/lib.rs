@@ -1,3 +1,29 @@
 //! The Linux room: sandboxed Python workers.
+//!
+//! [`Sandbox::start`] spawns the launcher (this same executable, started anew as
+//! [`launcher_main`]); the launcher runs template zygotes, which fork sandboxed workers;
+//! [`Sandbox::start_worker`] claims one for a version of a function and [`Worker::call`] runs
+//! its handler. Dropping a [`Worker`] ends everything that ran in it. What the host lets us
+//! enforce is in [`HostReport`]; nothing degrades silently.
+//!
+//! The only room with `unsafe`. It knows nothing of HTTP, routes, queues or SLOs.
+
+mod call;
+mod host;
+mod python;
+mod sandbox;
+mod spec;
+mod worker;
 
 pub mod protocol;
+
+pub use call::{Answer, Call, CallError, StreamPiece, WholeAnswer};
+pub use host::{HostReport, Mechanism, Mode};
+pub use python::{Python, PythonError, find_pythons};
+pub use sandbox::{Sandbox, SandboxConfig, SandboxError, launcher_main};
+pub use spec::WorkerSpec;
+pub use worker::{CancelHandle, Ended, Exit, LimitHit, StartError, Worker};
+
+/// The hidden first argument with which the executable becomes the launcher: when
+/// `args().nth(1)` is this, `main` must return [`launcher_main`] before anything else.
+pub const LAUNCHER_ARGUMENT: &str = "__launcher";

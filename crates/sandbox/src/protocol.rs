@@ -252,6 +252,9 @@ pub struct EndHead {
     pub usage: Usage,
 }
 
+/// Nanoseconds since the call's frame, name, attributes.
+pub type WorkerEvent = (u64, String, Vec<(String, serde_json::Value)>);
+
 /// A span that the worker made. Times are nanoseconds since the call's frame was read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerSpan {
@@ -273,9 +276,9 @@ pub struct WorkerSpan {
     /// Attributes in the order they were set; values are JSON.
     #[serde(rename = "a", default, skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<(String, serde_json::Value)>,
-    /// Events: nanoseconds since the call's frame, name, attributes.
+    /// What happened during it.
     #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
-    pub events: Vec<(u64, String, Vec<(String, serde_json::Value)>)>,
+    pub events: Vec<WorkerEvent>,
     /// `Type: message` when an exception left the span.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -1,0 +1,135 @@
+//! A call and how it can end: the types that [`crate::Worker::call`] takes and gives.
+
+use bytes::Bytes;
+use fp_core::record::LogLine;
+
+use crate::protocol::{AnswerHead, CallHead, EndHead, FailureHead};
+use crate::worker::{Exit, LimitHit};
+
+/// One call of a handler.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// Number of the call, unique for its worker and not 0; a cancel notice names it.
+    pub serial: u64,
+    /// What the handler sees, besides the body.
+    pub head: CallHead<'a>,
+    /// The request's body.
+    pub body: Bytes,
+    /// Captured output, in bytes; what is beyond is counted and dropped.
+    pub log_limit: usize,
+    /// Largest answer that is not a stream, in bytes.
+    pub response_limit: usize,
+}
+
+/// A handler's complete answer.
+#[derive(Debug)]
+pub struct WholeAnswer {
+    /// Status, headers, spans, usage.
+    pub head: AnswerHead,
+    /// The response's body.
+    pub body: Bytes,
+    /// What it printed and logged.
+    pub logs: Vec<LogLine>,
+}
+
+/// What a handler answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// All of it.
+    Whole(WholeAnswer),
+    /// The head of a stream; [`crate::Worker::next_chunk`] gives the rest.
+    Stream {
+        /// Status and headers.
+        head: AnswerHead,
+    },
+    /// The handler failed; the worker is fine unless [`crate::Worker::is_reusable`] says no.
+    Failed {
+        /// Why.
+        failure: Box<FailureHead>,
+        /// What it printed and logged.
+        logs: Vec<LogLine>,
+    },
+}
+
+/// A piece of a streamed answer.
+#[derive(Debug)]
+pub enum StreamPiece {
+    /// Bytes as the handler produced them.
+    Chunk(Bytes),
+    /// The stream is complete.
+    End {
+        /// Spans and usage.
+        end: EndHead,
+        /// What it printed and logged.
+        logs: Vec<LogLine>,
+    },
+    /// The handler failed in the middle.
+    Failed {
+        /// Why.
+        failure: Box<FailureHead>,
+        /// What it printed and logged.
+        logs: Vec<LogLine>,
+    },
+}
+
+/// Why a call has no answer. The worker is unusable after any of these: drop it.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The worker's process ended during the call.
+    #[error("the worker {exit}")]
+    Crashed {
+        /// How.
+        exit: Exit,
+        /// What was printed and logged before.
+        logs: Vec<LogLine>,
+    },
+    /// The worker was killed for its memory.
+    #[error("the worker used more than its {} MiB; raise memory in the function's manifest", limit >> 20)]
+    OutOfMemory {
+        /// The limit, in bytes.
+        limit: u64,
+        /// What was printed and logged before.
+        logs: Vec<LogLine>,
+    },
+    /// The worker broke the frame protocol and was killed.
+    #[error("the worker broke the protocol: {what}")]
+    Protocol {
+        /// What it did.
+        what: String,
+        /// What was printed and logged before.
+        logs: Vec<LogLine>,
+    },
+    /// The platform could not do its part (no memory for a body, no descriptor).
+    #[error("the platform could not talk to the worker: {what}")]
+    Host {
+        /// What failed.
+        what: String,
+        /// What was printed and logged before.
+        logs: Vec<LogLine>,
+    },
+    /// The worker was already used up when the call was made.
+    #[error("the worker cannot take a call: an earlier one ended in an error or was dropped")]
+    NotReusable,
+}
+
+impl CallError {
+    /// The limit that ended the call, where one did.
+    pub fn limit_hit(&self) -> Option<LimitHit> {
+        match self {
+            Self::OutOfMemory { .. } => Some(LimitHit::Memory),
+            Self::Crashed { exit, .. } => exit.limit_hit,
+            _ => None,
+        }
+    }
+
+    /// What was printed and logged before the end.
+    pub fn into_logs(self) -> Vec<LogLine> {
+        match self {
+            Self::Crashed { logs, .. }
+            | Self::OutOfMemory { logs, .. }
+            | Self::Protocol { logs, .. }
+            | Self::Host { logs, .. } => logs,
+            Self::NotReusable => Vec::new(),
+        }
+    }
+}
