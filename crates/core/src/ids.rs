@@ -206,7 +206,7 @@ fn encode_hex<'a>(bytes: &[u8], text: &'a mut [u8]) -> &'a str {
 }
 
 /// Accepts lower-case digits only, as the W3C trace context demands.
-fn decode_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn decode_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != N * 2 {
         return None;
     }
