@@ -1,1 +1,5 @@
 //! The HTTP edge.
+
+pub mod csrf;
+pub mod guard;
+pub mod problem;

@@ -1,0 +1,339 @@
+//! Error answers: RFC 9457 problem documents, and the one table from codes to statuses.
+//!
+//! Every error that leaves a listener is a [`Problem`]. It is built from a [`Code`] and a
+//! sentence of detail; status, blame, hint and whether trying again may help follow from the
+//! code and can be overridden where a case is special. Both edges use it: axum's handlers
+//! return it, the gateway turns it into a plain response.
+//!
+//! Members that do not apply are left out rather than null.
+
+use std::borrow::Cow;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use fp_core::code::Code;
+use fp_core::{Blame, InvocationId, TraceId};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// The media type of RFC 9457.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What an error answer says.
+#[derive(Debug, Clone)]
+pub struct Problem(Box<Parts>);
+
+#[derive(Debug, Clone)]
+struct Parts {
+    document: Document,
+    status: StatusCode,
+    headers: HeaderMap,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Document {
+    code: Code,
+    title: &'static str,
+    status: u16,
+    detail: Cow<'static, str>,
+    component: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blame: Option<Blame>,
+    retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invocation_id: Option<InvocationId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<TraceId>,
+    hint: Cow<'static, str>,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
+}
+
+impl Problem {
+    /// A problem with everything that follows from its code.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        let status = status(code);
+        let document = Document {
+            code,
+            title: code.title(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            component: component(code),
+            phase: None,
+            blame: Some(blame(code)),
+            retryable: code.retryable(),
+            invocation_id: None,
+            trace_id: None,
+            hint: Cow::Borrowed(code.what_to_do()),
+            extra: Map::new(),
+        };
+        Self(Box::new(Parts { document, status, headers: HeaderMap::new() }))
+    }
+
+    /// Another status than the code's: the handler's own, or 502 for an answer that is too large.
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.status = status;
+        self.0.document.status = status.as_u16();
+        self
+    }
+
+    /// Which part of the platform says so: `gateway`, `api`, `guard`, `worker`, …
+    pub fn component(mut self, component: &'static str) -> Self {
+        self.0.document.component = component;
+        self
+    }
+
+    /// The phase of the call in which it failed.
+    pub fn phase(mut self, phase: &'static str) -> Self {
+        self.0.document.phase = Some(phase);
+        self
+    }
+
+    /// Who is to blame, where the outcome knows better than the code.
+    pub fn blame(mut self, blame: Option<Blame>) -> Self {
+        self.0.document.blame = blame;
+        self
+    }
+
+    /// The call and the trace that it is about.
+    pub fn invocation(mut self, id: InvocationId, trace: TraceId) -> Self {
+        self.0.document.invocation_id = Some(id);
+        self.0.document.trace_id = Some(trace);
+        self
+    }
+
+    /// A hint for this very case instead of the code's general one.
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.0.document.hint = hint.into();
+        self
+    }
+
+    /// The field at fault, as a dotted path.
+    pub fn field(self, field: impl Into<String>) -> Self {
+        self.extra("field", field.into())
+    }
+
+    /// The line at fault, in the handler's code or in function.toml.
+    pub fn line(self, line: u32) -> Self {
+        self.extra("line", line)
+    }
+
+    /// Why, where a code has several reasons.
+    pub fn reason(self, reason: &'static str) -> Self {
+        self.extra("reason", reason)
+    }
+
+    /// Any further member: `limit_bytes`, `near`, `traceback`, …
+    pub fn extra(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.document.extra.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// A header of the answer, such as `Allow` or `Retry-After`. A value that no header can hold
+    /// is left out: the document says the same.
+    pub fn header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.0.headers.insert(name, value);
+        }
+        self
+    }
+
+    /// The status it will be answered with.
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// Its code.
+    pub fn code(&self) -> Code {
+        self.0.document.code
+    }
+
+    /// The document as it goes out.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.0.document).expect("a problem has string keys only")
+    }
+
+    /// The answer for listeners that speak plain hyper.
+    pub fn into_hyper(self) -> http::Response<Full<Bytes>> {
+        let body = Bytes::from(self.to_json());
+        let mut response = http::Response::new(Full::new(body));
+        *response.status_mut() = self.0.status;
+        *response.headers_mut() = self.0.headers;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.into_hyper().map(axum::body::Body::new)
+    }
+}
+
+/// The one table from codes to statuses.
+pub fn status(code: Code) -> StatusCode {
+    match code {
+        Code::BadRequest | Code::InvalidBody | Code::InvalidDeadline | Code::InvalidPath => {
+            StatusCode::BAD_REQUEST
+        }
+        Code::CrossSite => StatusCode::FORBIDDEN,
+        Code::NoRoute | Code::NotFound | Code::SampledOut => StatusCode::NOT_FOUND,
+        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+        Code::EventConflict => StatusCode::CONFLICT,
+        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::ForbiddenHost => StatusCode::MISDIRECTED_REQUEST,
+        Code::HandlerNotLoadable
+        | Code::InvalidEvent
+        | Code::InvalidManifest
+        | Code::InvalidName
+        | Code::InvalidSettings
+        | Code::NameReserved
+        | Code::Unprocessable
+        | Code::UnsupportedEvent => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+        Code::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Code::Cancelled => StatusCode::from_u16(499).expect("three digits"),
+        Code::FunctionError | Code::PlatformError => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Crashed | Code::OutOfMemory => StatusCode::BAD_GATEWAY,
+        Code::NotReady | Code::Shed | Code::StartFailed => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded | Code::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Code::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+    }
+}
+
+/// Who is to blame when nothing more is known than the code.
+fn blame(code: Code) -> Blame {
+    match code {
+        Code::BadRequest
+        | Code::Cancelled
+        | Code::CrossSite
+        | Code::EventConflict
+        | Code::ForbiddenHost
+        | Code::HeadersTooLarge
+        | Code::InvalidBody
+        | Code::InvalidDeadline
+        | Code::InvalidEvent
+        | Code::InvalidManifest
+        | Code::InvalidName
+        | Code::InvalidPath
+        | Code::InvalidSettings
+        | Code::MethodNotAllowed
+        | Code::NameReserved
+        | Code::NoRoute
+        | Code::NotFound
+        | Code::QuotaExceeded
+        | Code::RequestTimeout
+        | Code::TooLarge
+        | Code::Unprocessable
+        | Code::UnsupportedEvent
+        | Code::UnsupportedMediaType => Blame::Caller,
+        Code::Crashed
+        | Code::DeadlineExceeded
+        | Code::FunctionError
+        | Code::HandlerNotLoadable
+        | Code::OutOfMemory
+        | Code::StartFailed
+        | Code::Timeout => Blame::Function,
+        Code::NotReady | Code::PlatformError | Code::SampledOut | Code::Shed | Code::StorageFull => {
+            Blame::Platform
+        }
+    }
+}
+
+/// Where a code comes from when nothing more is known.
+fn component(code: Code) -> &'static str {
+    match code {
+        Code::CrossSite | Code::ForbiddenHost => "guard",
+        Code::Crashed
+        | Code::FunctionError
+        | Code::HandlerNotLoadable
+        | Code::OutOfMemory
+        | Code::StartFailed
+        | Code::Timeout => "worker",
+        Code::DeadlineExceeded | Code::QuotaExceeded | Code::Shed => "admission",
+        Code::Cancelled
+        | Code::HeadersTooLarge
+        | Code::InvalidBody
+        | Code::InvalidDeadline
+        | Code::InvalidPath
+        | Code::NoRoute
+        | Code::RequestTimeout => "gateway",
+        Code::EventConflict
+        | Code::InvalidEvent
+        | Code::InvalidManifest
+        | Code::InvalidName
+        | Code::InvalidSettings
+        | Code::NameReserved
+        | Code::UnsupportedEvent => "catalog",
+        Code::SampledOut => "history",
+        Code::StorageFull => "store",
+        Code::BadRequest
+        | Code::MethodNotAllowed
+        | Code::NotFound
+        | Code::TooLarge
+        | Code::Unprocessable
+        | Code::UnsupportedMediaType => "api",
+        Code::NotReady | Code::PlatformError => "platform",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_says_what_its_code_says_and_leaves_out_what_does_not_apply() {
+        let problem = Problem::new(Code::NotFound, "no function is called \"cats\"");
+        let document: Value = serde_json::from_slice(&problem.to_json()).expect("JSON");
+        let expected = serde_json::json!({
+            "code": "not_found",
+            "title": Code::NotFound.title(),
+            "status": 404,
+            "detail": "no function is called \"cats\"",
+            "component": "api",
+            "blame": "caller",
+            "retryable": false,
+            "hint": Code::NotFound.what_to_do(),
+        });
+        assert_eq!(document, expected);
+    }
+
+    #[test]
+    fn everything_that_was_said_is_in_the_answer() {
+        let problem = Problem::new(Code::TooLarge, "body is 7 MiB, the limit is 6 MiB")
+            .component("gateway")
+            .phase("route")
+            .invocation(InvocationId::from_parts(1, 2), TraceId::from_parts(1, 2))
+            .hint("send less")
+            .extra("limit_bytes", 6 << 20)
+            .header(http::header::RETRY_AFTER, "1");
+        let document: Value = serde_json::from_slice(&problem.to_json()).expect("JSON");
+        assert_eq!(document["phase"], "route");
+        assert_eq!(document["invocation_id"], "00000000-0001-7000-8000-000000000002");
+        assert_eq!(document["trace_id"], "00000000000100000000000000000002");
+        assert_eq!(document["hint"], "send less");
+        assert_eq!(document["limit_bytes"], 6_291_456);
+        let response = problem.into_hyper();
+        assert_eq!(response.status(), 413);
+        assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);
+        assert_eq!(response.headers()[http::header::RETRY_AFTER], "1");
+    }
+
+    #[test]
+    fn statuses_agree_with_blame() {
+        for code in Code::ALL {
+            let by_caller = blame(code) == Blame::Caller;
+            // A record that was sampled out is our doing, and still "not found" to who asks.
+            let client_error = status(code).is_client_error()
+                && !matches!(code, Code::HandlerNotLoadable | Code::SampledOut);
+            assert_eq!(client_error, by_caller, "{code}");
+        }
+    }
+}
