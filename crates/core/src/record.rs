@@ -213,3 +213,197 @@ pub fn phase_span_id(root: SpanId, phase: &str) -> SpanId {
     let serial = PHASE_NAMES.iter().position(|name| *name == phase).map_or(0, |at| at as u64 + 1);
     SpanId::from_random(u64::from_be_bytes(root.0) ^ serial)
 }
+
+impl Invocation {
+    /// The route part of the event type: `/api/cats/{id}` of `http|GET|/api/cats/{id}`.
+    pub fn route(&self) -> &str {
+        self.event_type.splitn(3, '|').nth(2).unwrap_or(&self.event_type)
+    }
+
+    /// Name of the root span, as OpenTelemetry names HTTP servers: verb and route.
+    pub fn root_span_name(&self) -> String {
+        format!("{} {}", self.verb, self.route())
+    }
+
+    /// The whole call, in microseconds, rounded down.
+    pub fn duration_us(&self) -> u64 {
+        self.phases.total() / 1_000
+    }
+}
+
+impl Phases {
+    /// Name and duration of each phase, in the order they happen.
+    pub fn by_name(&self) -> [(&'static str, u64); 5] {
+        let [route, queue, start, run, send] = PHASE_NAMES;
+        [(route, self.route), (queue, self.queue), (start, self.start), (run, self.run), (send, self.send)]
+    }
+}
+
+impl Kept {
+    /// The platform's spans: the root, then one child for each phase that took place, laid end
+    /// to end. The author's spans are children of `run`.
+    pub fn platform_spans(&self) -> Vec<Span> {
+        let invocation = &self.invocation;
+        let mut spans = vec![root_span(invocation)];
+        let mut start_ns = invocation.started_us * 1_000;
+        for (name, duration_ns) in invocation.phases.by_name() {
+            if duration_ns > 0 {
+                spans.push(phase_span(invocation, name, start_ns, duration_ns));
+            }
+            start_ns += duration_ns;
+        }
+        spans
+    }
+}
+
+fn root_span(invocation: &Invocation) -> Span {
+    Span {
+        span_id: invocation.span_id,
+        parent_span_id: invocation.parent_span_id,
+        name: invocation.root_span_name().into(),
+        start_ns: invocation.started_us * 1_000,
+        duration_ns: invocation.phases.total(),
+        attributes: root_attributes(invocation),
+        events: Vec::new(),
+        error: root_error(invocation),
+    }
+}
+
+fn phase_span(invocation: &Invocation, name: &'static str, start_ns: u64, duration_ns: u64) -> Span {
+    let error = (name == "run").then(|| root_error(invocation)).flatten();
+    Span {
+        span_id: phase_span_id(invocation.span_id, name),
+        parent_span_id: Some(invocation.span_id),
+        name: name.into(),
+        start_ns,
+        duration_ns,
+        attributes: Vec::new(),
+        events: Vec::new(),
+        error,
+    }
+}
+
+/// The message of a failed call: what was raised, else the outcome's word. The caller's doing
+/// is no error of the span, as OpenTelemetry says of HTTP servers.
+fn root_error(invocation: &Invocation) -> Option<Box<str>> {
+    match invocation.blame {
+        None | Some(Blame::Caller) => None,
+        Some(Blame::Function | Blame::Platform) => {
+            Some(invocation.error.clone().unwrap_or_else(|| invocation.outcome.word().into()))
+        }
+    }
+}
+
+fn root_attributes(invocation: &Invocation) -> Vec<(Box<str>, serde_json::Value)> {
+    let trigger = match invocation.trigger {
+        Trigger::Http => "http",
+        Trigger::Async => "other",
+    };
+    let mut attributes: Vec<(Box<str>, serde_json::Value)> = Vec::with_capacity(20);
+    let mut set = |key: &str, value: serde_json::Value| attributes.push((key.into(), value));
+    set("faas.name", invocation.function.as_str().into());
+    set("faas.version", invocation.version.to_string().into());
+    set("faas.invocation_id", invocation.id.to_string().into());
+    set("faas.coldstart", invocation.cold.into());
+    set("faas.trigger", trigger.into());
+    if let Some(worker) = invocation.worker {
+        set("faas.instance", worker.to_string().into());
+    }
+    set("http.request.method", (*invocation.verb).into());
+    set("http.route", invocation.route().into());
+    set("url.path", (*invocation.path).into());
+    if invocation.status != 0 {
+        set("http.response.status_code", invocation.status.into());
+    }
+    set("http.request.body.size", invocation.request_bytes.into());
+    set("http.response.body.size", invocation.response_bytes.into());
+    set("functionsplatform.tenant", invocation.tenant.as_str().into());
+    set("functionsplatform.event_type", (*invocation.event_type).into());
+    set("functionsplatform.correlation_id", (*invocation.correlation_id).into());
+    set("functionsplatform.outcome", invocation.outcome.word().into());
+    if let Some(reason) = invocation.outcome.reason() {
+        set("functionsplatform.reason", reason.into());
+    }
+    if root_error(invocation).is_some() {
+        set("error.type", invocation.outcome.word().into());
+    }
+    set("functionsplatform.attempts", invocation.attempts.into());
+    set("functionsplatform.queue_length", invocation.queue_length.into());
+    attributes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(outcome: Outcome) -> Kept {
+        let invocation = Invocation {
+            id: InvocationId::from_parts(1_000, 7),
+            tenant: Tenant::default(),
+            function: "cats".parse().expect("a name"),
+            version: VersionNumber(3),
+            event_type: "http|GET|/cats/{id}".into(),
+            trigger: Trigger::Http,
+            verb: "GET".into(),
+            path: "/cats/5".into(),
+            correlation_id: "c".into(),
+            trace_id: TraceId::from_parts(1_000, 9),
+            span_id: SpanId::from_random(0x10),
+            parent_span_id: Some(SpanId::from_random(0x20)),
+            started_us: 1_000_000,
+            phases: Phases { route: 10, queue: 20, start: 0, run: 300, send: 0 },
+            outcome,
+            blame: outcome.blame(false),
+            caller_was_short: false,
+            status: 200,
+            error: None,
+            cold: false,
+            attempts: 1,
+            worker: Some(WorkerId(4)),
+            criticality: Criticality::Default,
+            deadline_ms: 60_000,
+            queue_length: 0,
+            request_bytes: 0,
+            response_bytes: 2,
+            log_bytes: 0,
+            cpu_us: 1,
+            memory_peak_kib: 1,
+            limit_hit: None,
+            latency_met: None,
+            degraded: None,
+            weight: 1,
+        };
+        Kept { invocation, spans: Vec::new(), logs: Vec::new(), result: None }
+    }
+
+    #[test]
+    fn platform_spans_lie_end_to_end_under_the_root_and_leave_out_what_did_not_happen() {
+        let spans = kept(Outcome::Ok).platform_spans();
+        let laid: Vec<_> = spans.iter().map(|s| (&*s.name, s.start_ns, s.duration_ns)).collect();
+        let start = 1_000_000_000;
+        assert_eq!(
+            laid,
+            [
+                ("GET /cats/{id}", start, 330),
+                ("route", start, 10),
+                ("queue", start + 10, 20),
+                ("run", start + 30, 300)
+            ]
+        );
+        assert_eq!(spans[0].parent_span_id, Some(SpanId::from_random(0x20)));
+        assert!(spans[1..].iter().all(|span| span.parent_span_id == Some(spans[0].span_id)));
+        let mut ids: Vec<_> = spans.iter().map(|span| span.span_id).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 4);
+    }
+
+    #[test]
+    fn a_failed_call_marks_root_and_run_and_the_callers_doing_marks_nothing() {
+        let failed = kept(Outcome::FunctionError).platform_spans();
+        assert_eq!(failed[0].error.as_deref(), Some("function_error"));
+        assert_eq!(failed[3].error.as_deref(), Some("function_error"));
+        assert!(failed[1].error.is_none());
+        assert!(kept(Outcome::Cancelled).platform_spans().iter().all(|span| span.error.is_none()));
+    }
+}

@@ -1,1 +1,67 @@
-//! The embedded store: SQLite, one writer thread per file.
+//! The embedded store: SQLite, one writer thread per database.
+//!
+//! The [`registry`] is what must never be lost: functions, versions, accepted asynchronous
+//! calls, SLO counters. The `telemetry` files are what may be: one file per period, so that
+//! retention is an unlink. Every write goes through a bounded queue to one thread; callers wait
+//! for it only where the interface promises durability. Nothing here knows HTTP, and nothing
+//! above reads SQL.
+
+use std::path::PathBuf;
+
+pub mod registry;
+
+pub use registry::{AsyncCall, AsyncState, Registry, StoredVersion};
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A directory of the store cannot be used.
+    #[error("{what} {path:?} cannot be used; check that it exists, is writable and has space")]
+    Directory {
+        /// What it is for.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A database failed.
+    #[error("{what} failed in {path:?}; check the disk's space and health")]
+    Database {
+        /// What was tried.
+        what: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// A database was made by another release.
+    #[error("{path:?} cannot be brought to this release's layout; it was probably written by a newer one")]
+    Layout {
+        /// Which file.
+        path: PathBuf,
+        /// What the migration said.
+        source: rusqlite_migration::Error,
+    },
+    /// A stored value does not read back.
+    #[error("{what} {value:?} in {path:?} does not read back; deploy the function again")]
+    Value {
+        /// Which column.
+        what: &'static str,
+        /// What it holds.
+        value: String,
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The version is there already: two deploys of one function ran at once.
+    #[error("version {version} of {function} exists already; deploy again")]
+    VersionExists {
+        /// Which function.
+        function: String,
+        /// Which version.
+        version: u32,
+    },
+    /// The writer has ended: the platform is stopping.
+    #[error("the store is closed because the platform is stopping; try again when it is up")]
+    Closed,
+}
