@@ -1,9 +1,10 @@
 //! What pages, the API and metrics see of a function's book.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// How many calls ended in one way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct OutcomeCount {
     /// The outcome's word.
     pub outcome: &'static str,
@@ -14,7 +15,7 @@ pub struct OutcomeCount {
 }
 
 /// One minute of a function.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct MinuteView {
     /// Calls that ended in it.
     pub calls: u64,
@@ -25,7 +26,7 @@ pub struct MinuteView {
 }
 
 /// Rates and percentiles of one function.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct FunctionView {
     /// Calls per second over the last minute.
     pub rate_per_second: f64,
@@ -54,7 +55,7 @@ pub struct FunctionView {
 }
 
 /// The burn rate of one window: 1 spends the budget exactly in the objective's window.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct BurnRate {
     /// `5m`, `30m`, `1h`, `2h`, `6h`, `1d`, `3d`.
     pub window: &'static str,
@@ -65,7 +66,7 @@ pub struct BurnRate {
 }
 
 /// A burn-rate condition that is crossed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct AlertView {
     /// `availability` or `latency`.
     pub objective: &'static str,
@@ -82,7 +83,7 @@ pub struct AlertView {
 }
 
 /// State of a latency objective.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct LatencySloView {
     /// The threshold, in milliseconds.
     pub under_ms: f64,
@@ -99,7 +100,7 @@ pub struct LatencySloView {
 }
 
 /// State of a function's objective over its window.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct SloView {
     /// Days of the rolling window.
     pub window_days: u32,
