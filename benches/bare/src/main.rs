@@ -4,7 +4,7 @@
 //! The same HTTP server (hyper-util's `auto`), the same runtime flavour and allocator as the
 //! platform, and N blocking Python loops behind Unix sockets. No sandbox, no routes, no
 //! deadline, no telemetry, no supervision: a floor to compare with, not something to run.
-//! A loop that dies takes its requests down with it (502) and is not replaced.
+//! A caller that leaves in the middle of a call costs its loop, which is then replaced.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -51,15 +51,28 @@ struct Arguments {
 
 /// Python loops; the one that was used last is used next, since its memory is in the cache.
 struct Pool {
-    idle: Mutex<Vec<BufReader<UnixStream>>>,
+    python: PathBuf,
+    idle: Mutex<Vec<Loop>>,
     permits: Semaphore,
+}
+
+/// One Python process and our end of its socket; dropping it ends the process.
+struct Loop {
+    stream: BufReader<UnixStream>,
+    child: Child,
+}
+
+/// A loop during a call.
+struct Lease<'a> {
+    pool: &'a Pool,
+    /// There until it is given back.
+    held: Option<Loop>,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let (pool, children) = start_loops(&arguments.python, arguments.workers)?;
-    let pool: &'static Pool = Box::leak(Box::new(pool));
+    let pool: &'static Pool = Box::leak(Box::new(Pool::start(arguments.python, arguments.workers)?));
     let listener = TcpListener::bind(arguments.addr)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.addr))?;
@@ -69,10 +82,8 @@ async fn main() -> anyhow::Result<()> {
         result = tokio::signal::ctrl_c() => result.context("cannot wait for SIGINT")?,
         () = terminated() => {}
     }
-    for mut child in children {
-        child.kill()?;
-        child.wait()?;
-    }
+    pool.permits.close();
+    pool.idle.lock().clear();
     Ok(())
 }
 
@@ -84,24 +95,6 @@ async fn terminated() {
         }
         Err(_) => std::future::pending().await,
     }
-}
-
-fn start_loops(python: &Path, workers: u32) -> anyhow::Result<(Pool, Vec<Child>)> {
-    let mut idle = Vec::new();
-    let mut children = Vec::new();
-    for _ in 0..workers {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let child = Command::new(python)
-            .args(["-I", "-S", "-c", LOOP])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .with_context(|| format!("cannot start {}", python.display()))?;
-        children.push(child);
-        idle.push(BufReader::new(UnixStream::from_std(ours)?));
-    }
-    let permits = Semaphore::new(idle.len());
-    Ok((Pool { idle: Mutex::new(idle), permits }, children))
 }
 
 async fn accept(listener: &TcpListener, pool: &'static Pool) {
@@ -145,14 +138,50 @@ async fn answer(request: Request<Incoming>, pool: &Pool) -> Response<Full<Bytes>
 }
 
 impl Pool {
+    fn start(python: PathBuf, workers: u32) -> anyhow::Result<Self> {
+        let idle = (0..workers).map(|_| Loop::start(&python)).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Self { python, permits: Semaphore::new(idle.len()), idle: Mutex::new(idle) })
+    }
+
     async fn call(&self, body: &[u8]) -> std::io::Result<Bytes> {
+        // Declared before the lease, and so given back after it.
         let _permit = self.permits.acquire().await.map_err(std::io::Error::other)?;
         let taken = self.idle.lock().pop();
-        let mut stream = taken.ok_or(std::io::ErrorKind::NotConnected)?;
-        // A loop whose call failed is not put back: its stream is out of step.
-        let answer = exchange(&mut stream, body).await?;
-        self.idle.lock().push(stream);
+        let mut lease = Lease { pool: self, held: taken };
+        let Some(held) = &mut lease.held else { return Err(std::io::ErrorKind::NotConnected.into()) };
+        let answer = exchange(&mut held.stream, body).await?;
+        self.idle.lock().extend(lease.held.take());
         Ok(answer)
+    }
+}
+
+impl Drop for Lease<'_> {
+    /// Replaces a loop whose call did not end well: its stream is out of step.
+    fn drop(&mut self) {
+        if self.held.take().is_some() && !self.pool.permits.is_closed() {
+            self.pool.idle.lock().extend(Loop::start(&self.pool.python));
+        }
+    }
+}
+
+impl Loop {
+    fn start(python: &Path) -> anyhow::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let child = Command::new(python)
+            .args(["-I", "-S", "-c", LOOP])
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()
+            .with_context(|| format!("cannot start {}", python.display()))?;
+        Ok(Self { stream: BufReader::new(UnixStream::from_std(ours)?), child })
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // Both fail only for a process that is gone already.
+        _ = self.child.kill();
+        _ = self.child.wait();
     }
 }
 
