@@ -5,13 +5,22 @@
 //! The same struct reads `settings` of `POST /functions`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json, json};
 
 use crate::event::EventType;
 use crate::ids::FunctionName;
+
+mod error;
+mod read;
+mod tree;
+
+pub use error::{Fault, SettingsError};
+pub use read::HandlerError;
 
 /// How much a call matters when not all can be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -66,7 +75,7 @@ pub enum OnDisconnect {
 }
 
 /// Sizes of what goes in and out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Largest request body.
     pub body: ByteSize,
@@ -182,8 +191,6 @@ pub struct Settings {
     pub preload: Vec<String>,
     /// Directories of the function added to `sys.path`.
     pub path: Vec<String>,
-    /// A requirements file (not built yet: refused).
-    pub requirements: Option<String>,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
     /// Sizes.
@@ -216,4 +223,185 @@ pub struct Handler {
     pub file: String,
     /// Name of the callable.
     pub callable: String,
+}
+
+impl Idempotency {
+    /// Whether a call with this verb may run twice; `has_key` says that it carries an
+    /// `Idempotency-Key`.
+    pub fn allows(self, verb: &str, has_key: bool) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::WithKey => has_key,
+            Self::ByVerb => matches!(verb, "GET" | "HEAD" | "OPTIONS"),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body: ByteSize::mib(6), response: ByteSize::mib(6), logs: ByteSize::mib(1) }
+    }
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        Self { min: 0, max: 16, idle: IdleTime::Auto }
+    }
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self { hedge: Hedge::Auto, fallback: None }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            python: None,
+            timeout: Duration::from_secs(60),
+            stream_idle: Duration::from_secs(60),
+            stream_total: Duration::from_secs(15 * 60),
+            memory: ByteSize::mib(256),
+            tasks: 64,
+            cpu: 1.0,
+            cpu_limit: None,
+            concurrency: 1,
+            network: Network::default(),
+            idempotent: Idempotency::default(),
+            criticality: Criticality::default(),
+            on_disconnect: OnDisconnect::default(),
+            env: BTreeMap::new(),
+            secrets: Vec::new(),
+            preload: Vec::new(),
+            path: Vec::new(),
+            labels: BTreeMap::new(),
+            limits: Limits::default(),
+            scaling: Scaling::default(),
+            latency: Latency::default(),
+            slo: None,
+        }
+    }
+}
+
+impl Default for Handler {
+    fn default() -> Self {
+        Self { file: "handler.py".into(), callable: "handler".into() }
+    }
+}
+
+impl fmt::Display for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.callable)
+    }
+}
+
+impl Settings {
+    /// As the interface spells them; [`from_json`](Self::from_json) reads it back. Every key is
+    /// there, except those without a value.
+    pub fn to_json(&self) -> Json {
+        let mut json = json!({
+            "timeout": show_duration(self.timeout),
+            "stream_idle": show_duration(self.stream_idle),
+            "stream_total": show_duration(self.stream_total),
+            "memory": show_size(self.memory),
+            "tasks": self.tasks,
+            "cpu": self.cpu,
+            "concurrency": self.concurrency,
+            "network": self.network,
+            "criticality": self.criticality,
+            "on_disconnect": self.on_disconnect,
+            "env": self.env,
+            "secrets": self.secrets,
+            "preload": self.preload,
+            "path": self.path,
+            "labels": self.labels,
+            "limits": {
+                "body": show_size(self.limits.body),
+                "response": show_size(self.limits.response),
+                "logs": show_size(self.limits.logs),
+            },
+            "scaling": { "min": self.scaling.min, "max": self.scaling.max, "idle": self.scaling.idle.to_json() },
+            "latency": self.latency.to_json(),
+        });
+        let optional = [
+            ("python", self.python.as_ref().map(|version| json!(version))),
+            ("cpu_limit", self.cpu_limit.map(|cores| json!(cores))),
+            ("idempotent", self.idempotent.to_json()),
+            ("slo", self.slo.as_ref().map(Slo::to_json)),
+        ];
+        for (key, value) in optional {
+            if let Some(value) = value {
+                json[key] = value;
+            }
+        }
+        json
+    }
+}
+
+impl Idempotency {
+    fn to_json(self) -> Option<Json> {
+        match self {
+            Self::ByVerb => None,
+            Self::Always => Some(json!(true)),
+            Self::Never => Some(json!(false)),
+            Self::WithKey => Some(json!("key")),
+        }
+    }
+}
+
+impl IdleTime {
+    fn to_json(self) -> Json {
+        match self {
+            Self::Auto => json!("auto"),
+            Self::After(idle) => json!(show_duration(idle)),
+        }
+    }
+}
+
+impl Latency {
+    fn to_json(&self) -> Json {
+        let hedge = match self.hedge {
+            Hedge::Off => "off".to_owned(),
+            Hedge::Auto => "auto".to_owned(),
+            Hedge::After(delay) => show_duration(delay),
+        };
+        match &self.fallback {
+            None => json!({ "hedge": hedge }),
+            Some(Fallback::Stale(age)) => {
+                json!({ "hedge": hedge, "fallback": { "stale": show_duration(*age) } })
+            }
+            Some(Fallback::Function(name)) => json!({ "hedge": hedge, "fallback": { "function": name } }),
+        }
+    }
+}
+
+impl Slo {
+    fn to_json(&self) -> Json {
+        let mut json = Map::new();
+        if let Some(availability) = self.availability {
+            json.insert("availability".into(), json!(availability));
+        }
+        if let Some(LatencyObjective { under, percent }) = &self.latency {
+            json.insert("latency".into(), json!({ "under": show_duration(*under), "percent": percent }));
+        }
+        json.insert("window".into(), json!(format!("{}d", self.window_days)));
+        json.into()
+    }
+}
+
+/// As humantime writes it, without spaces: `1m30s`.
+pub fn show_duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string().replace(' ', "")
+}
+
+/// Exactly, in the largest binary unit that divides it: `6MiB`, `1000B`.
+pub fn show_size(size: ByteSize) -> String {
+    let bytes = size.as_u64();
+    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
+    }
 }
