@@ -1,0 +1,218 @@
+//! `invoke`: a call through the gateway, by the function's name.
+//!
+//! The management API tells which route leads to the function and where the gateway is; the
+//! call itself is an ordinary request, so that it is routed, limited and recorded as any other.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use clap::Args;
+use fp_core::code::Code;
+use fp_core::event::{EventType, Segment, Verb};
+use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+
+use crate::client::{self, Client, segment};
+use crate::exit::{Exit, Failure};
+use crate::{payload, screen};
+
+/// Call a function through the gateway and print its answer
+///
+/// The body goes to stdout as it is produced. When the function fails, the exit code is 7 and
+/// stderr says why.
+#[derive(Debug, Args)]
+pub(crate) struct Invoke {
+    /// The function's name
+    name: String,
+    /// The body; @FILE reads it from a file, @- from stdin
+    #[arg(short = 'd', long, value_name = "BODY")]
+    data: Option<String>,
+    /// A header, as 'Name: value'; may be given many times
+    #[arg(short = 'H', long, value_name = "HEADER")]
+    header: Vec<payload::Header>,
+    /// The verb, where the function answers any [default: POST with a body, else GET]
+    #[arg(short = 'X', long, value_name = "VERB", value_parser = payload::verb)]
+    verb: Option<String>,
+    /// The path with its query string; needed where the function's route has parameters
+    #[arg(short = 'P', long, value_name = "PATH", value_parser = payload::path)]
+    path: Option<String>,
+    /// Print the status line and the headers before the body
+    #[arg(short = 'i', long)]
+    include: bool,
+}
+
+impl Invoke {
+    /// Finds the route, calls it, prints the answer.
+    pub(crate) async fn run(&self, client: &Client) -> Result<Exit, Failure> {
+        let body = self.data.as_deref().map(payload::read).transpose()?;
+        let function = client.get(&format!("/functions/{}", segment(&self.name))).await?.read()?;
+        let event = first_event(&self.name, &function)?;
+        let (verb, path) = self.target(&event)?;
+        let gateway = gateway_of(&client.get("/version").await?.read()?, client.host())?;
+        let mut request = Request::builder()
+            .method(verb.as_str())
+            .uri(client::join(&gateway, &path)?)
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|error| Failure::usage(format!("cannot make a request of this: {error}")))?;
+        *request.headers_mut() = client::headers(&self.header);
+        self.show(client.exchange(request).await?).await
+    }
+
+    /// The verb and the path that lead to the function.
+    fn target(&self, event: &EventType) -> Result<(String, String), Failure> {
+        let EventType::Http { verb, path } = event;
+        let verb = match (verb, &self.verb) {
+            (_, Some(wanted)) => wanted.clone(),
+            (Verb::Exactly(verb), None) => verb.clone(),
+            (Verb::Any, None) => if self.data.is_some() { "POST" } else { "GET" }.into(),
+        };
+        if let Some(path) = &self.path {
+            return Ok((verb, path.clone()));
+        }
+        let literals = path.segments().iter().map(|part| match part {
+            Segment::Literal(text) => Some(format!("/{}", segment(text))),
+            Segment::Param(_) | Segment::Rest(_) => None,
+        });
+        let filled: Option<String> = literals.collect();
+        filled.map(|path| (verb, path)).ok_or_else(|| {
+            Failure::usage(format!("{} answers {path}, which has parameters", self.name))
+                .hint("fill them in with --path, such as --path /thumbs/7")
+        })
+    }
+
+    /// Prints the answer as it comes and judges it.
+    async fn show(&self, response: http::Response<hyper::body::Incoming>) -> Result<Exit, Failure> {
+        let (head, mut body) = response.into_parts();
+        if self.include {
+            print_head(head.status, &head.headers)?;
+        }
+        if is_problem(&head.headers) {
+            let whole = body.collect().await.map_err(|error| broken_off(&error))?.to_bytes();
+            let Some(code) = code_in(&whole) else {
+                screen::bytes(&whole)?;
+                return self.judge(head.status);
+            };
+            let exit = exit_of(head.status, Some(code));
+            return Err(Failure { exit, ..client::problem(head.status, &whole) });
+        }
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| broken_off(&error))?;
+            if let Some(piece) = frame.data_ref() {
+                screen::bytes(piece)?;
+            }
+        }
+        if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+            let _ = std::io::stdout().write_all(b"\n");
+        }
+        self.judge(head.status)
+    }
+
+    /// An answer of the handler's own: what counts is its status.
+    fn judge(&self, status: StatusCode) -> Result<Exit, Failure> {
+        match exit_of(status, None) {
+            Exit::Ok => Ok(Exit::Ok),
+            exit => Err(Failure::new(exit, format!("{} answered {status}", self.name))),
+        }
+    }
+}
+
+/// The exit code for an error answer of the gateway. The problem's code tells whose fault it
+/// was; without one the answer is the handler's own.
+fn exit_of(status: StatusCode, code: Option<Code>) -> Exit {
+    match code {
+        Some(
+            Code::FunctionError
+            | Code::Timeout
+            | Code::DeadlineExceeded
+            | Code::OutOfMemory
+            | Code::Crashed
+            | Code::StartFailed,
+        ) => Exit::FunctionFailed,
+        Some(Code::TooLarge) if status.is_server_error() => Exit::FunctionFailed,
+        Some(_) => Exit::of_status(status),
+        None if status.is_server_error() => Exit::FunctionFailed,
+        None => Exit::Ok,
+    }
+}
+
+/// The code in a problem document.
+fn code_in(body: &[u8]) -> Option<Code> {
+    let problem: Value = serde_json::from_slice(body).ok()?;
+    Code::from_word(problem.get("code")?.as_str()?)
+}
+
+/// Problem documents are the platform's way to say that a call did not work (a handler's own
+/// have no code of ours and count as its answer).
+fn is_problem(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    content_type.is_some_and(|text| text.starts_with("application/problem+json"))
+}
+
+fn first_event(name: &str, function: &Value) -> Result<EventType, Failure> {
+    let list = ["events", "event_types"].iter().find_map(|key| function.get(*key)?.get(0)?.as_str());
+    let text = list.or_else(|| function.get("event_type")?.as_str()).ok_or_else(|| {
+        Failure::new(Exit::Other, format!("{name} answers no event, so there is no way to call it"))
+    })?;
+    text.parse().map_err(|error| Failure::new(Exit::Other, format!("{name}: {error}")))
+}
+
+/// Where the gateway is, as seen from here: a wildcard address is reached by the host that the
+/// management API was reached by.
+fn gateway_of(version: &Value, api_host: &str) -> Result<Uri, Failure> {
+    let unknown = || Failure::new(Exit::Other, "the platform does not say where its gateway is");
+    let address = version.get("gateway_addr").and_then(Value::as_str).ok_or_else(unknown)?;
+    let address: std::net::SocketAddr = address.parse().map_err(|_| unknown())?;
+    let authority = match address.ip().is_unspecified() {
+        true => format!("{api_host}:{}", address.port()),
+        false => address.to_string(),
+    };
+    format!("http://{authority}").parse().map_err(|_| unknown())
+}
+
+fn print_head(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {
+    screen::text(&format!("HTTP/1.1 {status}\r\n"))?;
+    for (name, value) in headers {
+        screen::text(&format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes())))?;
+    }
+    screen::text("\r\n")
+}
+
+fn broken_off(error: &hyper::Error) -> Failure {
+    Failure::new(Exit::FunctionFailed, format!("the answer broke off: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_wildcard_gateway_is_reached_by_the_hosts_name() {
+        let uri = |addr| gateway_of(&json!({"gateway_addr": addr}), "box").expect("an address").to_string();
+        assert_eq!(uri("127.0.0.1:5000"), "http://127.0.0.1:5000/");
+        assert_eq!(uri("0.0.0.0:5000"), "http://box:5000/");
+        assert_eq!(uri("[::1]:5000"), "http://[::1]:5000/");
+    }
+
+    #[test]
+    fn the_exit_code_follows_the_problems_code() {
+        for (status, code, exit) in [
+            (500, Some(Code::FunctionError), Exit::FunctionFailed),
+            (500, Some(Code::PlatformError), Exit::Other),
+            (502, Some(Code::Crashed), Exit::FunctionFailed),
+            (502, Some(Code::TooLarge), Exit::FunctionFailed),
+            (413, Some(Code::TooLarge), Exit::Refused),
+            (503, Some(Code::Shed), Exit::Shed),
+            (503, Some(Code::StartFailed), Exit::FunctionFailed),
+            (504, Some(Code::Timeout), Exit::FunctionFailed),
+            (429, Some(Code::QuotaExceeded), Exit::Shed),
+            (404, Some(Code::NoRoute), Exit::NotFound),
+            (404, None, Exit::Ok),
+            (503, None, Exit::FunctionFailed),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(exit_of(status, code), exit, "{status} {code:?}");
+        }
+    }
+}

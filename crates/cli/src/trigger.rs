@@ -1,0 +1,59 @@
+//! `trigger`: a call that nobody waits for. The platform writes it down before it answers.
+
+use clap::Args;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::client::Client;
+use crate::exit::{Exit, Failure};
+use crate::flags::Global;
+use crate::{payload, screen};
+
+/// Run the functions of a route in the background
+///
+/// The call is stored before the command returns and runs even if the platform is restarted.
+/// It prints one invocation id a line; `functionsplatform logs ID` shows what became of it.
+#[derive(Debug, Args)]
+pub(crate) struct Trigger {
+    /// The verb of the route
+    #[arg(short = 'X', long, value_name = "VERB", value_parser = payload::verb, default_value = "GET")]
+    http_verb: String,
+    /// The path of the route
+    #[arg(short = 'P', long, value_name = "PATH", value_parser = payload::path)]
+    http_path: String,
+    /// The body, as text; @FILE reads it from a file, @- from stdin
+    #[arg(short = 'd', long = "http-body", visible_alias = "data", value_name = "BODY", default_value = "")]
+    #[arg(hide_default_value = true)]
+    http_body: String,
+    /// A header, as 'Name: value'; may be given many times
+    #[arg(short = 'H', long = "http-header", visible_alias = "header", value_name = "HEADER")]
+    http_header: Vec<payload::Header>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Accepted {
+    #[serde(default)]
+    container_ids: Vec<String>,
+}
+
+impl Trigger {
+    /// Posts the call and prints the ids of the invocations.
+    pub(crate) async fn run(&self, global: &Global, client: &Client) -> Result<Exit, Failure> {
+        let lines: Vec<_> = self.http_header.iter().map(payload::Header::as_line).collect();
+        let body = json!({
+            "http_header": lines.join("\n"),
+            "http_body": payload::read_text(&self.http_body, "the body")?,
+            "http_path": self.http_path,
+            "http_verb": self.http_verb,
+        });
+        let answer = client.post_json("/functions/trigger", &body).await?;
+        if global.json() {
+            screen::answer(&answer)?;
+            return Ok(Exit::Ok);
+        }
+        for id in answer.read::<Accepted>()?.container_ids {
+            screen::line(&id)?;
+        }
+        Ok(Exit::Ok)
+    }
+}
