@@ -1,5 +1,456 @@
 //! The workers of one function version: leases, carried out from core's decisions.
+//!
+//! [`VersionPool::lease`] waits for a worker and hands it over; dropping the [`Lease`] gives it
+//! back (or ends it, when it must not be used again). What happens in between is decided by
+//! [`fp_core::pool::Pool`] under one short lock that no await is held across: with an idle
+//! worker a lease is taken and returned without a task switch, a timer or an allocation of a
+//! channel. This room knows neither routes nor answers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fp_core::outcome::Outcome;
+use fp_core::pool::{Arrival, CallId, Decision, Pool, PoolConfig, PoolView};
+use fp_core::settings::Criticality;
+use fp_core::{WorkerId, record};
+use fp_sandbox::{Sandbox, StartError, Worker, WorkerSpec};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::clock::Clock;
+
+/// Serials of calls: unique in this process, so that a worker's frames can be told apart.
+static NEXT_CALL: AtomicU64 = AtomicU64::new(1);
+
+/// A call that wants a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Its class.
+    pub criticality: Criticality,
+    /// Hash of whoever the queue is fair between.
+    pub caller: u64,
+    /// When it must have been answered, on the platform's clock.
+    pub deadline: Duration,
+}
+
+/// Why there is no lease.
+#[derive(Debug, Clone)]
+pub enum Refusal {
+    /// The policy refused the call.
+    Refused {
+        /// As what.
+        outcome: Outcome,
+        /// When trying again makes sense.
+        retry_after: Duration,
+        /// Why workers do not start, where that is the reason.
+        why: Option<Arc<str>>,
+    },
+    /// The version was replaced before the call was dispatched: ask the new one.
+    Moved,
+}
+
+/// What a page shows of a worker.
+#[derive(Debug, Clone)]
+pub struct WorkerInfo {
+    /// Its id.
+    pub id: WorkerId,
+    /// Process id on the host.
+    pub host_pid: u32,
+    /// When it was started, Unix time in microseconds.
+    pub started_us: u64,
+    /// Calls that it has taken.
+    pub calls: u64,
+    /// Whether a call runs on it now.
+    pub busy: bool,
+}
+
+enum Grant {
+    Worker(Box<Granted>),
+    Refused { outcome: Outcome, retry_after: Duration, why: Option<Arc<str>> },
+    Moved,
+}
+
+struct Granted {
+    worker: Worker,
+    /// How long its start took, when it is the first call on it.
+    start: Option<Duration>,
+}
+
+struct State {
+    policy: Pool,
+    idle: HashMap<WorkerId, Granted>,
+    waiting: HashMap<CallId, oneshot::Sender<Grant>>,
+    infos: HashMap<WorkerId, WorkerInfo>,
+    /// Scratch for decisions, kept to spare an allocation per call.
+    decisions: Vec<Decision>,
+    /// When the running timer task will look next; none while there is no such task.
+    timer: Option<Duration>,
+    last_start_error: Option<Arc<str>>,
+    /// The new version's pool takes over what is queued here.
+    closed: bool,
+}
 
 /// The workers and the queue of one function version.
-#[derive(Debug)]
-pub struct VersionPool;
+pub struct VersionPool {
+    spec: WorkerSpec,
+    sandbox: Sandbox,
+    clock: Clock,
+    state: Mutex<State>,
+    timer_changed: Notify,
+}
+
+impl std::fmt::Debug for VersionPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VersionPool").field("view", &self.view()).finish_non_exhaustive()
+    }
+}
+
+/// A worker for one call. Dropping it returns the worker to its pool.
+pub struct Lease {
+    pool: Arc<VersionPool>,
+    granted: Option<Granted>,
+    serial: u64,
+    since: Duration,
+    /// Calls that were queued before this one when it arrived.
+    pub queue_length: u32,
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease").field("worker", &self.worker_id()).finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    /// The worker.
+    pub fn worker(&mut self) -> &mut Worker {
+        &mut self.granted.as_mut().expect("a lease holds its worker until it is dropped").worker
+    }
+
+    /// Its id.
+    pub fn worker_id(&self) -> WorkerId {
+        self.granted.as_ref().expect("a lease holds its worker until it is dropped").worker.id()
+    }
+
+    /// How long the worker took to start, when this is its first call.
+    pub fn start(&self) -> Option<Duration> {
+        self.granted.as_ref().and_then(|granted| granted.start)
+    }
+
+    /// The serial of the call, for frames and cancel notices.
+    pub fn serial(&self) -> u64 {
+        self.serial
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(granted) = self.granted.take() else { return };
+        self.pool.give_back(granted, self.pool.clock.now().saturating_sub(self.since));
+    }
+}
+
+impl VersionPool {
+    /// A pool with no worker yet; call [`tend`](Self::tend) once it is live.
+    pub fn new(spec: WorkerSpec, config: PoolConfig, sandbox: Sandbox, clock: Clock) -> Arc<Self> {
+        let state = State {
+            policy: Pool::new(config),
+            idle: HashMap::new(),
+            waiting: HashMap::new(),
+            infos: HashMap::new(),
+            decisions: Vec::new(),
+            timer: None,
+            last_start_error: None,
+            closed: false,
+        };
+        Arc::new(Self { spec, sandbox, clock, state: Mutex::new(state), timer_changed: Notify::new() })
+    }
+
+    /// Starts what the policy wants from the beginning (`scaling.min`).
+    pub fn tend(self: &Arc<Self>) {
+        let now = self.clock.now();
+        self.decide(|policy, out| policy.on_timer(now, out));
+    }
+
+    /// Takes over a worker that a deploy has loaded the handler in.
+    pub fn adopt(self: &Arc<Self>, worker: Worker, took: Duration) {
+        let now = self.clock.now();
+        let id = worker.id();
+        self.watch(&worker);
+        let mut state = self.state.lock();
+        self.enter(&mut state, worker, None);
+        self.decide_in(&mut state, |policy, out| policy.on_adopted(now, id, took, out));
+    }
+
+    /// The pool in figures.
+    pub fn view(&self) -> PoolView {
+        self.state.lock().policy.view(self.clock.now())
+    }
+
+    /// The workers, by id.
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        let mut workers: Vec<_> = self.state.lock().infos.values().cloned().collect();
+        workers.sort_by_key(|worker| worker.id);
+        workers
+    }
+
+    /// Waits for a worker, until the policy refuses the call or the version is replaced.
+    /// Dropping the future takes the call out of the queue.
+    pub async fn lease(self: &Arc<Self>, wanted: Wanted) -> Result<Lease, Refusal> {
+        let call = CallId(NEXT_CALL.fetch_add(1, Ordering::Relaxed));
+        let now = self.clock.now();
+        let Wanted { criticality, caller, deadline } = wanted;
+        let (queue_length, receiver) = {
+            let mut state = self.state.lock();
+            if state.closed {
+                return Err(Refusal::Moved);
+            }
+            let queue_length = state.waiting.len() as u32;
+            let arrival = Arrival { call, criticality, caller, deadline };
+            let state = &mut *state;
+            state.policy.on_arrival(now, arrival, &mut state.decisions);
+            if let [Decision::Run { call: mine, worker }] = state.decisions[..]
+                && mine == call
+            {
+                state.decisions.clear();
+                let granted = state.idle.remove(&worker).expect("the policy runs calls on idle workers only");
+                self.mark_busy(state, worker);
+                return Ok(self.lease_of(granted, call, queue_length));
+            }
+            let (sender, receiver) = oneshot::channel();
+            state.waiting.insert(call, sender);
+            self.carry_out(state);
+            (queue_length, receiver)
+        };
+        let mut place = QueuePlace { pool: self, call, receiver };
+        match (&mut place.receiver).await {
+            Ok(Grant::Worker(granted)) => Ok(self.lease_of(*granted, call, queue_length)),
+            Ok(Grant::Refused { outcome, retry_after, why }) => Err(Refusal::Refused { outcome, retry_after, why }),
+            Ok(Grant::Moved) | Err(_) => Err(Refusal::Moved),
+        }
+    }
+
+    /// The version was replaced: queued calls move, idle workers go, busy ones go when idle.
+    pub fn close(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let state = &mut *state;
+        let moved = state.policy.close(&mut state.decisions);
+        for arrival in moved {
+            if let Some(sender) = state.waiting.remove(&arrival.call) {
+                // A receiver that is gone has left the queue by itself.
+                let _ = sender.send(Grant::Moved);
+            }
+        }
+        self.carry_out(state);
+    }
+
+    fn lease_of(self: &Arc<Self>, granted: Granted, call: CallId, queue_length: u32) -> Lease {
+        Lease { pool: self.clone(), granted: Some(granted), serial: call.0, since: self.clock.now(), queue_length }
+    }
+
+    fn give_back(self: &Arc<Self>, mut granted: Granted, ran: Duration) {
+        let now = self.clock.now();
+        let id = granted.worker.id();
+        let mut state = self.state.lock();
+        if !granted.worker.is_reusable() {
+            state.infos.remove(&id);
+            self.decide_in(&mut state, |policy, out| policy.on_gone(now, id, out));
+            drop(state);
+            drop(granted);
+            return;
+        }
+        granted.start = None;
+        if let Some(info) = state.infos.get_mut(&id) {
+            info.busy = false;
+        }
+        state.idle.insert(id, granted);
+        self.decide_in(&mut state, |policy, out| policy.on_idle(now, id, ran, out));
+    }
+
+    /// Puts a started worker among the idle ones, before the policy hears of it.
+    fn enter(&self, state: &mut State, worker: Worker, start: Option<Duration>) {
+        let info = WorkerInfo {
+            id: worker.id(),
+            host_pid: worker.host_pid(),
+            started_us: self.clock.wall_now_us(),
+            calls: 0,
+            busy: false,
+        };
+        state.infos.insert(info.id, info);
+        state.idle.insert(worker.id(), Granted { worker, start });
+    }
+
+    fn mark_busy(&self, state: &mut State, worker: WorkerId) {
+        if let Some(info) = state.infos.get_mut(&worker) {
+            info.busy = true;
+            info.calls += 1;
+        }
+    }
+
+    fn decide(self: &Arc<Self>, ask: impl FnOnce(&mut Pool, &mut Vec<Decision>)) {
+        self.decide_in(&mut self.state.lock(), ask);
+    }
+
+    fn decide_in(self: &Arc<Self>, state: &mut State, ask: impl FnOnce(&mut Pool, &mut Vec<Decision>)) {
+        ask(&mut state.policy, &mut state.decisions);
+        self.carry_out(state);
+    }
+
+    /// Does what the policy decided; a grant that nobody takes is told to the policy at once,
+    /// which may decide more.
+    fn carry_out(self: &Arc<Self>, state: &mut State) {
+        while !state.decisions.is_empty() {
+            for decision in std::mem::take(&mut state.decisions) {
+                match decision {
+                    Decision::Run { call, worker } => self.grant(state, call, worker),
+                    Decision::Start { count } => (0..count).for_each(|_| self.start_one()),
+                    Decision::Retire { worker } => {
+                        state.infos.remove(&worker);
+                        state.idle.remove(&worker);
+                    }
+                    Decision::Refuse { call, outcome, retry_after } => {
+                        let why = state.last_start_error.clone().filter(|_| outcome == Outcome::StartFailed);
+                        if let Some(sender) = state.waiting.remove(&call) {
+                            // A receiver that is gone has left the queue by itself.
+                            let _ = sender.send(Grant::Refused { outcome, retry_after, why });
+                        }
+                    }
+                }
+            }
+        }
+        self.keep_time(state);
+    }
+
+    fn grant(self: &Arc<Self>, state: &mut State, call: CallId, worker: WorkerId) {
+        let granted = state.idle.remove(&worker).expect("the policy runs calls on idle workers only");
+        let sent = match state.waiting.remove(&call) {
+            Some(sender) => sender.send(Grant::Worker(Box::new(granted))),
+            None => Err(Grant::Worker(Box::new(granted))),
+        };
+        match sent {
+            Ok(()) => self.mark_busy(state, worker),
+            Err(Grant::Worker(granted)) => {
+                state.idle.insert(worker, *granted);
+                let now = self.clock.now();
+                state.policy.on_idle(now, worker, Duration::ZERO, &mut state.decisions);
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn start_one(self: &Arc<Self>) {
+        let pool = self.clone();
+        tokio::spawn(async move {
+            let asked = pool.clock.now();
+            let started = pool.sandbox.start_worker(&pool.spec).await;
+            let now = pool.clock.now();
+            let took = now.saturating_sub(asked);
+            match started {
+                Ok(worker) => {
+                    let id = worker.id();
+                    pool.watch(&worker);
+                    let mut state = pool.state.lock();
+                    pool.enter(&mut state, worker, Some(took));
+                    pool.decide_in(&mut state, |policy, out| policy.on_started(now, id, took, out));
+                }
+                Err(error) => pool.start_failed(now, &error),
+            }
+        });
+    }
+
+    fn start_failed(self: &Arc<Self>, now: Duration, error: &StartError) {
+        tracing::warn!(function = %self.spec.function, version = %self.spec.version, %error, "a worker did not start");
+        let mut state = self.state.lock();
+        state.last_start_error = Some(error.to_string().into());
+        self.decide_in(&mut state, |policy, out| policy.on_start_failed(now, out));
+    }
+
+    /// Notices the death of an idle worker. A busy one is noticed by its call.
+    fn watch(self: &Arc<Self>, worker: &Worker) {
+        let id = worker.id();
+        let exited = worker.exit_watch();
+        let pool = Arc::downgrade(self);
+        tokio::spawn(async move {
+            exited.await;
+            let Some(pool) = pool.upgrade() else { return };
+            let mut state = pool.state.lock();
+            if state.idle.remove(&id).is_some() {
+                state.infos.remove(&id);
+                let now = pool.clock.now();
+                pool.decide_in(&mut state, |policy, out| policy.on_gone(now, id, out));
+            }
+        });
+    }
+
+    /// Keeps one timer task alive while the policy wants to be woken.
+    fn keep_time(self: &Arc<Self>, state: &mut State) {
+        let Some(wake) = state.policy.next_wake() else { return };
+        match state.timer {
+            Some(set) if set <= wake => {}
+            Some(_) => {
+                state.timer = Some(wake);
+                self.timer_changed.notify_one();
+            }
+            None => {
+                state.timer = Some(wake);
+                tokio::spawn(Self::run_timer(Arc::downgrade(self)));
+            }
+        }
+    }
+
+    async fn run_timer(pool: std::sync::Weak<Self>) {
+        loop {
+            let Some(pool) = pool.upgrade() else { return };
+            let now = pool.clock.now();
+            let wake = {
+                let mut state = pool.state.lock();
+                let state = &mut *state;
+                if state.policy.next_wake().is_some_and(|wake| wake <= now) {
+                    // Not through `decide_in`: that would set this very timer.
+                    state.policy.on_timer(now, &mut state.decisions);
+                    state.timer = Some(Duration::MAX);
+                    pool.carry_out(state);
+                }
+                state.timer = state.policy.next_wake();
+                state.timer
+            };
+            let Some(wake) = wake else { return };
+            tokio::select! {
+                () = tokio::time::sleep_until(pool.clock.instant(wake)) => {}
+                () = pool.timer_changed.notified() => {}
+            }
+        }
+    }
+
+    /// Logs what the module printed when its handler was loaded, for the deploy's answer.
+    pub fn spec(&self) -> &WorkerSpec {
+        &self.spec
+    }
+}
+
+/// A place in the queue; giving it up takes the call out, or returns a worker granted too late.
+struct QueuePlace<'a> {
+    pool: &'a Arc<VersionPool>,
+    call: CallId,
+    receiver: oneshot::Receiver<Grant>,
+}
+
+impl Drop for QueuePlace<'_> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        if let Ok(Grant::Worker(granted)) = self.receiver.try_recv() {
+            return self.pool.give_back(*granted, Duration::ZERO);
+        }
+        let mut state = self.pool.state.lock();
+        if state.waiting.remove(&self.call).is_some() {
+            let now = self.pool.clock.now();
+            self.pool.decide_in(&mut state, |policy, out| policy.on_cancelled(now, self.call, out));
+        }
+    }
+}
+
+/// Keeps the nouns of records in view of readers of this room.
+pub type Phases = record::Phases;
