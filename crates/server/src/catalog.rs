@@ -4,15 +4,33 @@
 //! A deploy is accepted after its handler has been loaded in a sandboxed worker; the registry
 //! is written before the swap, so that what callers see survives a crash.
 
+pub(crate) mod code_store;
+pub(crate) mod routes;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use fp_core::settings::Handler;
-use fp_core::{EventType, FunctionName, Settings, Tenant, VersionNumber};
+use fp_core::code::Code;
+use fp_core::pool::PoolConfig;
+use fp_core::settings::{Handler, IdleTime};
+use fp_core::{EventType, FunctionName, Manifest, Settings, Tenant, VersionNumber};
+use fp_sandbox::{Sandbox, StartError as SandboxStartError, Worker, WorkerSpec};
+use parking_lot::Mutex;
 
+use crate::clock::Clock;
 use crate::pool::VersionPool;
+use crate::slo::SloBook;
+use crate::store::StoreError;
+use crate::store::registry::{Registry, StoredVersion};
+
+pub use self::routes::BadPath;
+
+use self::code_store::{CodeError, CodeStore, Tree};
+use self::routes::RouteTable;
 
 /// One live version of a function, with its workers.
 #[derive(Debug)]
@@ -74,7 +92,7 @@ pub struct DeployRequest {
 #[error("{detail}")]
 pub struct CatalogError {
     /// The error's word.
-    pub code: String,
+    pub code: Code,
     /// What, and what to do.
     pub detail: String,
     /// The field at fault (dotted path), where there is one.
@@ -112,11 +130,397 @@ pub struct Matched {
 
 /// The state of all functions at one moment.
 #[derive(Debug, Default)]
-pub struct Snapshot {
-    /// Live versions by tenant and name.
-    pub functions: BTreeMap<(Tenant, FunctionName), Arc<Deployed>>,
+struct Snapshot {
+    functions: BTreeMap<(Tenant, FunctionName), Arc<Deployed>>,
+    routes: BTreeMap<Tenant, RouteTable>,
+}
+
+impl Snapshot {
+    fn of(functions: BTreeMap<(Tenant, FunctionName), Arc<Deployed>>) -> Result<Self, routes::Conflict> {
+        let mut routes = BTreeMap::new();
+        let tenants: std::collections::BTreeSet<_> = functions.keys().map(|(tenant, _)| tenant.clone()).collect();
+        for tenant in tenants {
+            let mine = functions.values().filter(|function| function.tenant == tenant);
+            let mut mine: Vec<_> = mine.collect();
+            mine.sort_by_key(|function| function.order);
+            routes.insert(tenant.clone(), RouteTable::build(mine.into_iter())?);
+        }
+        Ok(Self { functions, routes })
+    }
+
+    fn with(&self, key: (Tenant, FunctionName), function: Arc<Deployed>) -> Result<Self, routes::Conflict> {
+        let mut functions = self.functions.clone();
+        functions.insert(key, function);
+        Self::of(functions)
+    }
 }
 
 /// Functions and routes.
-#[derive(Debug)]
-pub struct Catalog;
+pub struct Catalog {
+    snapshot: ArcSwap<Snapshot>,
+    registry: Arc<Registry>,
+    code: CodeStore,
+    workers: WorkerSetup,
+    slo: Arc<SloBook>,
+    /// One deploy or delete of a function at a time; the value is a gate, not data.
+    gates: Mutex<BTreeMap<(Tenant, FunctionName), Arc<tokio::sync::Mutex<()>>>>,
+    /// Held while a new snapshot is made from the latest and swapped in.
+    swap: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog").field("functions", &self.snapshot.load().functions.len()).finish_non_exhaustive()
+    }
+}
+
+/// What every worker gets besides its function's own settings.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerSetup {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) clock: Clock,
+    /// `[services]`.
+    pub(crate) services: BTreeMap<String, String>,
+    /// Modules that the operator lets zygotes import.
+    pub(crate) preload: Vec<String>,
+    /// `http://host:port` of the gateway, as `FUNCTIONSPLATFORM_GATEWAY` in every environment.
+    pub(crate) gateway_url: String,
+}
+
+impl Catalog {
+    /// The functions that the registry knows, ready to be called.
+    pub(crate) async fn open(
+        registry: Arc<Registry>,
+        data_dir: &Path,
+        workers: WorkerSetup,
+        slo: Arc<SloBook>,
+    ) -> Result<Self, CatalogError> {
+        let code = CodeStore::open(data_dir).map_err(CatalogError::from_code)?;
+        let stored = registry.live_versions().await.map_err(CatalogError::from_store)?;
+        code.retain(|hash| stored.iter().any(|version| version.code_hash == hash));
+        let mut functions = BTreeMap::new();
+        for version in stored {
+            slo.function(&version.tenant, &version.function, version.settings.slo.as_ref());
+            let key = (version.tenant.clone(), version.function.clone());
+            functions.insert(key, Arc::new(workers.deployed(version, &code)));
+        }
+        let snapshot = Snapshot::of(functions).map_err(CatalogError::from_conflict)?;
+        for function in snapshot.functions.values() {
+            function.pool.tend();
+        }
+        Ok(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            registry,
+            code,
+            workers,
+            slo,
+            gates: Mutex::default(),
+            swap: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// All functions of a tenant, first created first.
+    pub fn list(&self, tenant: &Tenant) -> Vec<Arc<Deployed>> {
+        let snapshot = self.snapshot.load();
+        let mine = snapshot.functions.values().filter(|function| function.tenant == *tenant);
+        let mut mine: Vec<_> = mine.cloned().collect();
+        mine.sort_by_key(|function| function.order);
+        mine
+    }
+
+    /// All functions of all tenants.
+    pub(crate) fn all(&self) -> Vec<Arc<Deployed>> {
+        self.snapshot.load().functions.values().cloned().collect()
+    }
+
+    /// A function by name.
+    pub fn get(&self, tenant: &Tenant, name: &FunctionName) -> Option<Arc<Deployed>> {
+        self.snapshot.load().functions.get(&(tenant.clone(), name.clone())).cloned()
+    }
+
+    /// What a verb and a path (as it came, percent-encoded, without query) lead to.
+    pub fn route(&self, tenant: &Tenant, verb: &str, raw_path: &str) -> Result<Route, BadPath> {
+        let normal = routes::normal_path(raw_path)?;
+        let snapshot = self.snapshot.load();
+        let table = snapshot.routes.get(tenant);
+        Ok(table.map_or(Route::Nothing { near: Vec::new() }, |table| table.find(verb, &normal)))
+    }
+
+    /// The path as handlers and records see it: percent-decoded.
+    pub fn decoded_path(raw_path: &str) -> Result<String, BadPath> {
+        let normal = routes::normal_path(raw_path)?;
+        Ok(routes::finish_decoding(&normal).into_owned())
+    }
+
+    /// Makes a new version of a function, loads it, and only then lets it answer.
+    pub async fn deploy(&self, request: DeployRequest) -> Result<Arc<Deployed>, CatalogError> {
+        let key = (request.tenant.clone(), request.name.clone());
+        let gate = self.gates.lock().entry(key.clone()).or_default().clone();
+        let _one_at_a_time = gate.lock().await;
+        self.workers.check(&request.settings)?;
+        let hash = self.store_code(&request).await?;
+        let version = self.next_version(&request, hash).await?;
+        let fresh = Arc::new(self.workers.deployed(version.clone(), &self.code));
+        self.snapshot.load().with(key.clone(), fresh.clone()).map_err(CatalogError::from_conflict)?;
+        let began = self.workers.clock.now();
+        let worker = self.workers.load(&fresh).await?;
+        self.registry.put_version(version).await.map_err(CatalogError::from_store)?;
+        if fresh.settings.scaling.idle != IdleTime::After(Duration::ZERO) {
+            fresh.pool.adopt(worker, self.workers.clock.now().saturating_sub(began));
+        }
+        self.slo.function(&fresh.tenant, &fresh.name, fresh.settings.slo.as_ref());
+        fresh.pool.tend();
+        let old = self.swap_in(key, &fresh).await?;
+        if let Some(old) = old {
+            old.pool.close();
+        }
+        Ok(fresh)
+    }
+
+    async fn store_code(&self, request: &DeployRequest) -> Result<String, CatalogError> {
+        let code = self.code.clone();
+        let source = request.source.clone();
+        let file = request.handler.file.clone();
+        let put = move || {
+            let tree = match &source {
+                Source::Inline(text) => Tree::of_file(&file, text),
+                Source::Archive(zip) => Tree::of_zip(zip)?,
+                Source::Directory(directory) => Tree::of_directory(directory)?,
+            };
+            code.put(&tree)
+        };
+        let stored = tokio::task::spawn_blocking(put).await;
+        stored.expect("the code store does not panic").map_err(CatalogError::from_code)
+    }
+
+    async fn next_version(&self, request: &DeployRequest, code_hash: String) -> Result<StoredVersion, CatalogError> {
+        let next = self.registry.next_version(&request.tenant, &request.name).await;
+        let (version, order, created_us) = next.map_err(CatalogError::from_store)?;
+        let deployed_us = self.workers.clock.wall_now_us();
+        Ok(StoredVersion {
+            tenant: request.tenant.clone(),
+            function: request.name.clone(),
+            version,
+            order,
+            created_us: created_us.unwrap_or(deployed_us),
+            deployed_us,
+            code_hash,
+            handler: request.handler.clone(),
+            events: request.events.clone(),
+            settings: request.settings.clone(),
+        })
+    }
+
+    async fn swap_in(
+        &self,
+        key: (Tenant, FunctionName),
+        fresh: &Arc<Deployed>,
+    ) -> Result<Option<Arc<Deployed>>, CatalogError> {
+        let _one_swap = self.swap.lock().await;
+        let latest = self.snapshot.load_full();
+        let old = latest.functions.get(&key).cloned();
+        let next = latest.with(key, fresh.clone()).map_err(CatalogError::from_conflict)?;
+        self.snapshot.store(Arc::new(next));
+        Ok(old)
+    }
+
+    /// Removes a function; calls that run end in peace.
+    pub async fn delete(&self, tenant: &Tenant, name: &FunctionName) -> Result<(), CatalogError> {
+        let key = (tenant.clone(), name.clone());
+        let gate = self.gates.lock().entry(key.clone()).or_default().clone();
+        let _one_at_a_time = gate.lock().await;
+        let existed = self.registry.delete_function(tenant, name).await.map_err(CatalogError::from_store)?;
+        let _one_swap = self.swap.lock().await;
+        let latest = self.snapshot.load_full();
+        let mut functions = latest.functions.clone();
+        let Some(old) = functions.remove(&key).filter(|_| existed) else {
+            return Err(CatalogError::not_found(name));
+        };
+        let next = Snapshot::of(functions).map_err(CatalogError::from_conflict)?;
+        self.snapshot.store(Arc::new(next));
+        old.pool.close();
+        self.slo.remove(tenant, name);
+        self.gates.lock().remove(&key);
+        Ok(())
+    }
+
+    /// Reads the manifest of an archive that is to become this function.
+    pub fn archive_request(tenant: Tenant, name: &FunctionName, zip: Bytes) -> Result<DeployRequest, CatalogError> {
+        let tree = Tree::of_zip(&zip).map_err(CatalogError::from_code)?;
+        let manifest = CatalogError::manifest_of(&tree)?;
+        if manifest.name != *name {
+            let detail = format!("function.toml names {}, the request {name}; make them agree", manifest.name);
+            return Err(CatalogError::field(Code::InvalidManifest, "name", detail));
+        }
+        Ok(DeployRequest::from_manifest(tenant, manifest, Source::Archive(zip)))
+    }
+
+    /// Reads the manifest of a directory on this machine.
+    pub fn directory_request(tenant: Tenant, directory: &Path) -> Result<DeployRequest, CatalogError> {
+        let tree = Tree::of_directory(directory).map_err(CatalogError::from_code)?;
+        let manifest = CatalogError::manifest_of(&tree)?;
+        Ok(DeployRequest::from_manifest(tenant, manifest, Source::Directory(directory.to_path_buf())))
+    }
+
+    /// Relative paths and sizes of a function's files.
+    pub async fn source(&self, deployed: &Deployed) -> Vec<(String, u64)> {
+        let code = self.code.clone();
+        let hash = deployed.code_hash.clone();
+        tokio::task::spawn_blocking(move || code.files(&hash)).await.unwrap_or_default()
+    }
+}
+
+impl DeployRequest {
+    fn from_manifest(tenant: Tenant, manifest: Manifest, source: Source) -> Self {
+        let Manifest { name, handler, events, settings } = manifest;
+        Self { tenant, name, handler, events, settings, source }
+    }
+}
+
+/// Time that a handler may take to load: the interface's.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+impl WorkerSetup {
+    fn deployed(&self, version: StoredVersion, code: &CodeStore) -> Deployed {
+        let settings = Arc::new(version.settings.clone());
+        let spec = self.spec(&version, code);
+        let config = PoolConfig::from_settings(&settings);
+        Deployed {
+            tenant: version.tenant,
+            name: version.function,
+            version: version.version,
+            order: version.order,
+            created_us: version.created_us,
+            deployed_us: version.deployed_us,
+            code_hash: version.code_hash,
+            handler: version.handler,
+            events: version.events,
+            pool: VersionPool::new(spec, config, self.sandbox.clone(), self.clock.clone()),
+            settings,
+        }
+    }
+
+    fn spec(&self, version: &StoredVersion, code: &CodeStore) -> WorkerSpec {
+        let settings = &version.settings;
+        let mut env = settings.env.clone();
+        env.entry("FUNCTIONSPLATFORM_GATEWAY".into()).or_insert_with(|| self.gateway_url.clone());
+        let queue = self.services.get("message_queue").map(|url| host_of(url)).unwrap_or_default();
+        WorkerSpec {
+            tenant: version.tenant.clone(),
+            function: version.function.clone(),
+            version: version.version,
+            code_dir: code.directory(&version.code_hash),
+            handler: version.handler.clone(),
+            python: settings.python.clone(),
+            memory: settings.memory.as_u64(),
+            tasks: settings.tasks,
+            cpu: settings.cpu,
+            cpu_limit: settings.cpu_limit,
+            network: settings.network,
+            env,
+            path: settings.path.clone(),
+            services: self.services.clone(),
+            message_queue_uri: queue,
+            log_limit: settings.limits.logs.as_u64(),
+            response_limit: settings.limits.response.as_u64(),
+            concurrency: settings.concurrency,
+            start_limit: START_LIMIT,
+        }
+    }
+
+    /// Settings that are valid but not to be had here.
+    fn check(&self, settings: &Settings) -> Result<(), CatalogError> {
+        if let Some(secret) = settings.secrets.first() {
+            let detail = format!("secret {secret:?} is not known: this release has no secrets yet; pass it in env");
+            return Err(CatalogError::field(Code::InvalidSettings, "secrets", detail));
+        }
+        if let Some(module) = settings.preload.iter().find(|module| !self.preload.contains(module)) {
+            let detail = format!(
+                "module {module:?} is not preloaded on this platform; list it under preload in its configuration"
+            );
+            return Err(CatalogError::field(Code::InvalidSettings, "preload", detail));
+        }
+        Ok(())
+    }
+
+    async fn load(&self, fresh: &Deployed) -> Result<Worker, CatalogError> {
+        let worker = self.sandbox.start_worker(fresh.pool.spec()).await.map_err(CatalogError::from_start)?;
+        if fresh.settings.concurrency > 1 && !worker.is_async() {
+            let detail = "concurrency above 1 needs an async def handler; write one or remove the key".to_owned();
+            return Err(CatalogError::field(Code::InvalidSettings, "concurrency", detail));
+        }
+        Ok(worker)
+    }
+}
+
+/// The host of a URL, without credentials and port: what the ancestor called its queue's URI.
+fn host_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match host.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
+        Some((v6, _)) => v6.to_owned(),
+        None => host.split(':').next().unwrap_or_default().to_owned(),
+    }
+}
+
+impl CatalogError {
+    fn new(code: Code, detail: String) -> Self {
+        Self { code, detail, field: None, line: None, traceback: None }
+    }
+
+    fn field(code: Code, field: &str, detail: String) -> Self {
+        Self { field: Some(field.to_owned()), ..Self::new(code, detail) }
+    }
+
+    fn not_found(name: &FunctionName) -> Self {
+        Self::new(Code::NotFound, format!("there is no function {name}; `functionsplatform list` shows all"))
+    }
+
+    fn manifest_of(tree: &Tree) -> Result<Manifest, Self> {
+        let Some(text) = tree.get("function.toml") else {
+            let detail = "there is no function.toml at the root; add one with at least name and events";
+            return Err(Self::new(Code::InvalidManifest, detail.to_owned()));
+        };
+        let text = std::str::from_utf8(text)
+            .map_err(|_| Self::new(Code::InvalidManifest, "function.toml is not UTF-8; save it as UTF-8".to_owned()))?;
+        Manifest::parse(text).map_err(|error| Self {
+            field: error.field().map(str::to_owned),
+            line: error.line(),
+            ..Self::new(Code::InvalidManifest, error.to_string())
+        })
+    }
+
+    fn from_code(error: CodeError) -> Self {
+        let code = if error.is_callers() { Code::InvalidManifest } else { Code::StorageFull };
+        Self::new(code, error.to_string())
+    }
+
+    fn from_store(error: StoreError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+
+    fn from_conflict(conflict: routes::Conflict) -> Self {
+        Self::field(Code::EventConflict, "event_type", conflict.to_string())
+    }
+
+    fn from_start(error: SandboxStartError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SandboxStartError::LoadFailed { failure, .. } => Self {
+                line: failure.line,
+                traceback: Some(last_lines(&failure.traceback, 12)),
+                field: Some("function_code".to_owned()),
+                ..Self::new(Code::HandlerNotLoadable, detail)
+            },
+            SandboxStartError::Host(_) => Self::new(Code::StartFailed, detail),
+            SandboxStartError::Python(_) => Self::field(Code::InvalidSettings, "python", detail),
+            _ => Self::field(Code::HandlerNotLoadable, "function_code", detail),
+        }
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}

@@ -1,5 +1,218 @@
-//! Calls: from an admitted invocation to its outcome.
+//! Calls: from a routed request to its outcome and its record.
+//!
+//! [`Invoker::call`] reads like the life of an invocation: open the record, find a worker, run
+//! the handler, close the record. Whatever happens, and also when the caller leaves (the future
+//! is dropped), exactly one record is closed: [`flight::Flight`] sees to it. Several functions
+//! of one event type are several invocations of one request; the edge takes the first's answer.
+//! Which status an outcome gets is the edge's table, handed in as a function.
+
+pub(crate) mod attempt;
+pub(crate) mod background;
+pub(crate) mod flight;
+pub(crate) mod stream;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fp_core::outcome::Outcome;
+use fp_core::record::Trigger;
+use fp_core::settings::{Criticality, OnDisconnect};
+use fp_core::trace_context::TraceContext;
+use fp_core::{Code, FunctionName, InvocationId, Tenant, VersionNumber, WorkerId};
+use fp_sandbox::protocol::AnswerHead;
+use http::HeaderMap;
+use tokio::sync::mpsc;
+
+use crate::catalog::{Catalog, Deployed};
+use crate::clock::Clock;
+use crate::history::{Finished, History};
+use crate::slo::SloBook;
+use crate::store::registry::Registry;
+
+pub use background::{TriggerCall, TriggerError};
+
+use self::flight::Flight;
+
+/// A request that has been routed and whose body has been read.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whose functions it may reach.
+    pub tenant: Tenant,
+    /// The event type that matched.
+    pub event_type: Arc<str>,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// HTTP verb.
+    pub verb: Box<str>,
+    /// Percent-decoded path.
+    pub path: Box<str>,
+    /// Raw query string without `?`.
+    pub query: Box<str>,
+    /// Headers as they came; carried to the handler, not read here.
+    pub headers: HeaderMap,
+    /// Percent-decoded path parameters.
+    pub params: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+    /// The caller's correlation id, or a new one.
+    pub correlation_id: Box<str>,
+    /// The caller's trace context, if it sent one.
+    pub trace: Option<TraceContext>,
+    /// Time that the caller gives.
+    pub time_given: Option<Duration>,
+    /// The caller's class; may lower the function's.
+    pub criticality: Option<Criticality>,
+    /// Hash of whoever the queue is fair between.
+    pub caller: u64,
+    /// When the first byte was seen, on the platform's clock.
+    pub arrived: Duration,
+}
+
+/// A handler's answer on its way out.
+#[derive(Debug)]
+pub enum Reply {
+    /// Complete.
+    Whole {
+        /// Status, headers, kind.
+        head: AnswerHead,
+        /// Body.
+        body: Bytes,
+    },
+    /// As produced. An error aborts the response; the record has been closed with the reason.
+    Stream {
+        /// Status, headers, kind.
+        head: AnswerHead,
+        /// Pieces; the end of the channel is the end of the body.
+        pieces: mpsc::Receiver<Result<Bytes, StreamBroken>>,
+    },
+    /// No answer from the handler.
+    Fault(Box<Fault>),
+}
+
+/// A stream that ended before its end.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the function's stream broke off: {0}")]
+pub struct StreamBroken(pub &'static str);
+
+/// Why there is no answer, for the caller.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// How the invocation ended.
+    pub outcome: Outcome,
+    /// One sentence: what, the limit, what to do.
+    pub detail: Cow<'static, str>,
+    /// Exception type and message, where the handler raised.
+    pub exception: Option<(String, String)>,
+    /// In which phase: `queue`, `start` or `run`.
+    pub phase: &'static str,
+    /// The limit that was hit.
+    pub limit_hit: Option<&'static str>,
+    /// When trying again makes sense.
+    pub retry_after: Option<Duration>,
+    /// Whose fault the missed deadline is depends on this.
+    pub caller_was_short: bool,
+}
+
+/// An invocation that has an answer.
+#[derive(Debug)]
+pub struct Completed {
+    /// What to send.
+    pub reply: Reply,
+    /// Which invocation.
+    pub id: InvocationId,
+    /// Its place in the trace: the root span.
+    pub trace: TraceContext,
+    /// Where the time went so far.
+    pub phases: fp_core::record::Phases,
+    /// Adds the phase `send` to the record; streams add it by themselves.
+    pub finished: Option<Finished>,
+}
+
+/// What a page shows of a worker.
+#[derive(Debug, Clone)]
+pub struct WorkerView {
+    /// Its id.
+    pub id: WorkerId,
+    /// Process id on the host.
+    pub host_pid: u32,
+    /// Whose.
+    pub tenant: Tenant,
+    /// Of which function.
+    pub function: FunctionName,
+    /// Of which of its versions.
+    pub version: VersionNumber,
+    /// `idle` or `busy`.
+    pub state: &'static str,
+    /// When it was started, Unix time in microseconds.
+    pub started_us: u64,
+    /// Calls that it has taken.
+    pub calls: u64,
+}
 
 /// Runs invocations.
-#[derive(Debug)]
-pub struct Invoker;
+pub struct Invoker {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) history: Arc<History>,
+    pub(crate) slo: Arc<SloBook>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) sandbox: fp_sandbox::Sandbox,
+    pub(crate) clock: Clock,
+    /// The edge's table from codes to statuses, for the record.
+    pub(crate) status_of: fn(Code) -> u16,
+    pub(crate) background: background::Background,
+}
+
+impl std::fmt::Debug for Invoker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invoker").finish_non_exhaustive()
+    }
+}
+
+impl Invoker {
+    /// Runs a function and waits for its answer. Dropping the future is the caller leaving:
+    /// it interrupts the handler, unless the function's `on_disconnect` is `finish`.
+    pub async fn call(self: &Arc<Self>, function: Arc<Deployed>, request: Arc<Request>) -> Completed {
+        let finish = function.settings.on_disconnect == OnDisconnect::Finish;
+        let flight = Flight::open(self, function, request);
+        if !finish {
+            return Self::fly(flight).await;
+        }
+        // A task of its own outlives the caller; it ends by the function's timeout at the latest.
+        let task = tokio::spawn(Self::fly(flight));
+        task.await.expect("a flight does not panic")
+    }
+
+    async fn fly(mut flight: Flight) -> Completed {
+        match attempt::run(&mut flight).await {
+            attempt::Ended::Whole { head, body, logs } => flight.complete(head, body, logs),
+            attempt::Ended::Stream { head } => stream::begin(flight, head),
+            attempt::Ended::Fault { fault, logs, failure } => flight.fail(*fault, logs, failure),
+        }
+    }
+
+    /// Every worker of a tenant, by id.
+    pub fn workers(&self, tenant: &Tenant) -> Vec<WorkerView> {
+        let mut workers = Vec::new();
+        for function in self.catalog.list(tenant) {
+            workers.extend(function.pool.workers().into_iter().map(|info| WorkerView {
+                id: info.id,
+                host_pid: info.host_pid,
+                tenant: function.tenant.clone(),
+                function: function.name.clone(),
+                version: function.version,
+                state: if info.busy { "busy" } else { "idle" },
+                started_us: info.started_us,
+                calls: info.calls,
+            }));
+        }
+        workers.sort_by_key(|worker| worker.id);
+        workers
+    }
+
+    /// What this host lets the platform enforce.
+    pub fn host(&self) -> fp_sandbox::HostReport {
+        self.sandbox.host()
+    }
+}

@@ -1,0 +1,265 @@
+//! One attempt: a lease, a call, and what may end either early.
+//!
+//! The only `select!` of the request path: the handler's answer against the deadline. (Waiting
+//! in the queue ends by the pool's policy, which knows the deadline; the caller's leaving is the
+//! drop of this future.) The worker keeps the same deadline by its own timer and answers with
+//! the handler's traceback; the platform waits for that a moment longer than the deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fp_core::outcome::{DeadlineReason, Outcome, ShedReason};
+use fp_core::record::{LogLine, phase_span_id};
+use fp_sandbox::protocol::{AnswerHead, CallHead, FailureHead, FailureKind};
+use fp_sandbox::{Answer, Call, CallError};
+use http::HeaderMap;
+
+use super::Fault;
+use super::flight::Flight;
+use crate::pool::{Lease, Refusal, Wanted};
+
+/// How much longer than the deadline the platform waits for the worker's own word about it: a
+/// scheduler quantum for the worker to be run, one for the platform, doubled for a busy host.
+const EXPIRY_SLACK: Duration = Duration::from_millis(16);
+
+/// How an attempt ended.
+pub(crate) enum Ended {
+    Whole { head: AnswerHead, body: Bytes, logs: Vec<LogLine> },
+    Stream { head: AnswerHead },
+    Fault { fault: Box<Fault>, logs: Vec<LogLine>, failure: Option<Box<FailureHead>> },
+}
+
+/// Gets a worker and runs the handler on it.
+pub(crate) async fn run(flight: &mut Flight) -> Ended {
+    match lease(flight).await {
+        Ok(lease) => {
+            flight.dispatched(lease);
+            call(flight).await
+        }
+        Err(fault) => {
+            flight.not_dispatched();
+            Ended::Fault { fault: Box::new(fault), logs: Vec::new(), failure: None }
+        }
+    }
+}
+
+/// Waits for a worker of the function's newest version.
+async fn lease(flight: &mut Flight) -> Result<Lease, Fault> {
+    let criticality = flight.record().criticality;
+    let wanted = Wanted { criticality, caller: flight.request.caller, deadline: flight.deadline };
+    loop {
+        match flight.function.pool.lease(wanted).await {
+            Ok(lease) => return Ok(lease),
+            Err(Refusal::Refused { outcome, retry_after, why }) => {
+                return Err(refused(flight, outcome, retry_after, why.as_deref()));
+            }
+            Err(Refusal::Moved) => {
+                let tenant = flight.function.tenant.clone();
+                let Some(newest) = flight.invoker.catalog.get(&tenant, &flight.function.name) else {
+                    return Err(deleted(flight));
+                };
+                flight.record().version = newest.version;
+                flight.function = newest;
+            }
+        }
+    }
+}
+
+fn fault(flight: &Flight, outcome: Outcome, phase: &'static str, detail: String) -> Fault {
+    Fault {
+        outcome,
+        detail: detail.into(),
+        exception: None,
+        phase,
+        limit_hit: None,
+        retry_after: None,
+        caller_was_short: flight.caller_was_short,
+    }
+}
+
+fn deleted(flight: &Flight) -> Fault {
+    let detail = format!("function {} was deleted while the call was queued", flight.function.name);
+    fault(flight, Outcome::Shed(ShedReason::Priority), "queue", detail)
+}
+
+fn refused(flight: &Flight, outcome: Outcome, retry_after: Duration, why: Option<&str>) -> Fault {
+    let name = &flight.function.name;
+    let max = flight.function.settings.scaling.max;
+    let detail = match outcome {
+        Outcome::DeadlineExceeded(DeadlineReason::Infeasible) => {
+            format!("the wait for a worker of {name} and its usual run time do not fit into the time left; give more time, or raise scaling.max ({max})")
+        }
+        Outcome::DeadlineExceeded(_) => {
+            format!("the deadline passed while the call waited for a worker of {name}; give more time, or raise scaling.max ({max})")
+        }
+        Outcome::StartFailed => {
+            format!("no worker of {name} can be started: {}", why.unwrap_or("the last start failed"))
+        }
+        Outcome::Shed(reason) => {
+            let reason = Outcome::Shed(reason).reason().unwrap_or_default();
+            format!("{name} is overloaded ({reason}); try again after the time in Retry-After, or raise scaling.max ({max})")
+        }
+        _ => format!("the call to {name} was refused"),
+    };
+    let retry_after = matches!(outcome, Outcome::Shed(_) | Outcome::StartFailed).then_some(retry_after);
+    let phase = if outcome == Outcome::StartFailed { "start" } else { "queue" };
+    let timeout = matches!(outcome, Outcome::DeadlineExceeded(_)) && !flight.callers_deadline;
+    let _ = timeout;
+    Fault { retry_after, ..fault(flight, outcome, phase, detail) }
+}
+
+/// Runs the handler on the leased worker.
+async fn call(flight: &mut Flight) -> Ended {
+    let request = flight.request.clone();
+    let correlation_id = &request.correlation_id;
+    let id = flight.id.to_string();
+    let trace_id = flight.trace.trace_id.to_string();
+    let span_id = phase_span_id(flight.trace.span_id, "run").to_string();
+    let joined = Joined::of(&request.headers);
+    let pairs = joined.pairs(&request.headers);
+    let params: Vec<(&str, &str)> =
+        request.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let left = flight.deadline.saturating_sub(flight.invoker.clock.now());
+    let limits = &flight.function.settings.limits;
+    let (log_limit, response_limit) = (limits.logs.as_u64() as usize, limits.response.as_u64() as usize);
+    let expiry = flight.invoker.clock.instant(flight.deadline + EXPIRY_SLACK);
+    let lease = flight.lease.as_mut().expect("a call is made on a lease");
+    let call = Call {
+        serial: lease.serial(),
+        head: CallHead {
+            verb: &request.verb,
+            path: &request.path,
+            query: &request.query,
+            headers: &pairs,
+            path_params: &params,
+            invocation_id: &id,
+            correlation_id,
+            trace_id: &trace_id,
+            span_id: &span_id,
+            trace_state: flight.trace.state.as_deref().unwrap_or_default(),
+            remaining_ms: (left.as_millis() as u64).max(1),
+            unsampled: !flight.trace.sampled,
+        },
+        body: request.body.clone(),
+        log_limit,
+        response_limit,
+    };
+    let answer = tokio::select! {
+        biased;
+        answer = lease.worker().call(call) => Some(answer),
+        () = tokio::time::sleep_until(expiry) => None,
+    };
+    match answer {
+        Some(Ok(Answer::Whole(whole))) => Ended::Whole { head: whole.head, body: whole.body, logs: whole.logs },
+        Some(Ok(Answer::Stream { head })) => Ended::Stream { head },
+        Some(Ok(Answer::Failed { failure, logs })) => {
+            if matches!(failure.kind, FailureKind::DeadlineExceeded | FailureKind::Cancelled) {
+                lease.spoil();
+            }
+            Ended::Fault { fault: Box::new(failed(flight, &failure)), logs, failure: Some(failure) }
+        }
+        Some(Err(error)) => {
+            lease.spoil();
+            let fault = Box::new(broken(flight, &error));
+            Ended::Fault { fault, logs: error.into_logs(), failure: None }
+        }
+        None => {
+            lease.spoil();
+            let logs = lease.worker().take_logs();
+            Ended::Fault { fault: Box::new(expired(flight)), logs, failure: None }
+        }
+    }
+}
+
+/// The time ran out while the handler ran.
+pub(crate) fn expired(flight: &Flight) -> Fault {
+    let given = Duration::from_millis(flight.record.as_ref().map_or(0, |record| record.deadline_ms));
+    let given = humantime::format_duration(given);
+    if flight.callers_deadline {
+        let detail = format!("the caller gave {given}, and the handler still ran when it was over");
+        return fault(flight, Outcome::DeadlineExceeded(DeadlineReason::ExpiredRunning), "run", detail);
+    }
+    let detail = format!("the handler did not answer within its timeout of {given}; raise timeout in function.toml, or make it faster");
+    fault(flight, Outcome::Timeout, "run", detail)
+}
+
+/// The worker's word about why the handler did not answer.
+pub(crate) fn failed(flight: &Flight, failure: &FailureHead) -> Fault {
+    let exception = (!failure.exception_type.is_empty())
+        .then(|| (failure.exception_type.clone(), failure.message.clone()));
+    let named = match &exception {
+        Some((kind, message)) => format!("the handler raised {kind}: {message}"),
+        None => format!("the handler failed: {}", failure.message),
+    };
+    match failure.kind {
+        FailureKind::Exception | FailureKind::BadHandler => {
+            Fault { exception, ..fault(flight, Outcome::FunctionError, "run", named) }
+        }
+        FailureKind::DeadlineExceeded => expired(flight),
+        FailureKind::Cancelled => fault(flight, Outcome::Cancelled, "run", "the call was cancelled".into()),
+        FailureKind::ResponseTooLarge => {
+            let limit = flight.function.settings.limits.response;
+            let detail = format!("{}; the limit is {limit}: answer less, stream it, or raise limits.response", failure.message);
+            fault(flight, Outcome::ResponseTooLarge, "run", detail)
+        }
+    }
+}
+
+/// The worker is gone, or of no use any more.
+pub(crate) fn broken(flight: &Flight, error: &CallError) -> Fault {
+    if flight.invoker.clock.now() >= flight.deadline {
+        return expired(flight);
+    }
+    let outcome = match error {
+        CallError::OutOfMemory { .. } => Outcome::OutOfMemory,
+        CallError::Crashed { .. } | CallError::Protocol { .. } => Outcome::Crashed,
+        CallError::Host { .. } | CallError::NotReusable => Outcome::PlatformError,
+    };
+    let limit_hit = error.limit_hit().map(fp_sandbox::LimitHit::word);
+    Fault { limit_hit, ..fault(flight, outcome, "run", error.to_string()) }
+}
+
+/// Header values that cannot be borrowed as they are: duplicates, which are joined by ", ", and
+/// bytes above ASCII, which HTTP leaves as Latin-1.
+struct Joined(Vec<(Arc<str>, String)>);
+
+impl Joined {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut joined = Vec::new();
+        if headers.len() == headers.keys_len() && headers.values().all(|value| value.to_str().is_ok()) {
+            return Self(joined);
+        }
+        for name in headers.keys() {
+            let mut values = headers.get_all(name).iter();
+            let (first, second) = (values.next(), values.next());
+            let plain = second.is_none() && first.is_some_and(|value| value.to_str().is_ok());
+            if !plain {
+                let all: Vec<_> = headers.get_all(name).iter().map(|value| latin1(value.as_bytes())).collect();
+                let glue = if name == http::header::COOKIE { "; " } else { ", " };
+                joined.push((name.as_str().into(), all.join(glue)));
+            }
+        }
+        Self(joined)
+    }
+
+    fn pairs<'a>(&'a self, headers: &'a HeaderMap) -> Vec<(&'a str, &'a str)> {
+        let mut pairs = Vec::with_capacity(headers.keys_len());
+        for name in headers.keys() {
+            let joined = self.0.iter().find(|(known, _)| **known == *name.as_str());
+            let value = match joined {
+                Some((_, value)) => value.as_str(),
+                None => headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default(),
+            };
+            pairs.push((name.as_str(), value));
+        }
+        pairs
+    }
+}
+
+fn latin1(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().map(|byte| char::from(*byte)).collect(),
+    }
+}

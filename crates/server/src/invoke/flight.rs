@@ -1,0 +1,394 @@
+//! A call in flight: what is known of it so far, and the one record at its end.
+//!
+//! Exactly one of [`Flight::complete`], [`Flight::fail`], the stream's end or, when the caller
+//! has left, the drop closes the record. A dropped flight whose handler runs interrupts it and
+//! closes the record once the handler is gone, so that its last words are kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fp_core::ids::SpanId;
+use fp_core::outcome::Outcome;
+use fp_core::record::{Invocation, Kept, LogLine, LogSource, Phases, Span, SpanEvent, phase_span_id};
+use fp_core::settings::Criticality;
+use fp_core::trace_context::TraceContext;
+use fp_core::{Code, InvocationId, TraceId};
+use fp_sandbox::protocol::{AnswerHead, BodyKind, FailureHead, Usage, WorkerSpan};
+
+use super::{Completed, Fault, Invoker, Reply, Request};
+use crate::catalog::Deployed;
+use crate::history::{Finished, Running};
+use crate::pool::Lease;
+
+/// Time for an interrupted handler's `finally` blocks before its worker is killed: enough for a
+/// rollback over a network, short enough that `max` workers are not held up by it.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
+/// Status in records of a caller that left (nginx's convention; never sent).
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// How a call ended, in the worker's words.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers {
+    pub(crate) logs: Vec<LogLine>,
+    pub(crate) spans: Vec<WorkerSpan>,
+    pub(crate) usage: Usage,
+}
+
+/// A call that has not ended.
+pub(crate) struct Flight {
+    pub(crate) invoker: Arc<Invoker>,
+    pub(crate) function: Arc<Deployed>,
+    pub(crate) request: Arc<Request>,
+    pub(crate) id: InvocationId,
+    /// The root span.
+    pub(crate) trace: TraceContext,
+    /// When the answer is due, on the platform's clock.
+    pub(crate) deadline: Duration,
+    /// The caller's time is what runs out first, not the function's timeout.
+    pub(crate) callers_deadline: bool,
+    /// The caller gave less time than the function promises.
+    pub(crate) caller_was_short: bool,
+    pub(crate) lease: Option<Lease>,
+    /// When the handler began, on the platform's clock.
+    pub(crate) run_began: Option<Duration>,
+    pub(crate) record: Option<Box<Invocation>>,
+    /// When the current phase began.
+    mark: Duration,
+}
+
+impl Flight {
+    /// Opens the record: the invocation is visible from here on.
+    pub(crate) fn open(invoker: &Arc<Invoker>, function: Arc<Deployed>, request: Arc<Request>) -> Self {
+        Self::open_as(invoker, function, request, None)
+    }
+
+    /// As [`open`](Self::open), under an id that was promised before.
+    pub(crate) fn open_as(
+        invoker: &Arc<Invoker>,
+        function: Arc<Deployed>,
+        request: Arc<Request>,
+        promised: Option<InvocationId>,
+    ) -> Self {
+        let now = invoker.clock.now();
+        let started_us = invoker.clock.wall_us(request.arrived);
+        let id = promised.unwrap_or_else(|| InvocationId::from_parts(started_us / 1000, fastrand::u128(..)));
+        let trace = root_span(&request, started_us);
+        let settings = &function.settings;
+        let given = request.time_given.map_or(settings.timeout, |given| given.min(settings.timeout));
+        let caller_was_short = request.time_given.is_some_and(|given| is_short(invoker, &function, given));
+        let record = Invocation {
+            id,
+            tenant: function.tenant.clone(),
+            function: function.name.clone(),
+            version: function.version,
+            event_type: request.event_type.clone(),
+            trigger: request.trigger,
+            verb: request.verb.clone(),
+            path: request.path.clone(),
+            correlation_id: request.correlation_id.clone(),
+            trace_id: trace.trace_id,
+            span_id: trace.span_id,
+            parent_span_id: request.trace.as_ref().map(|parent| parent.span_id),
+            started_us,
+            phases: Phases { route: nanos(now.saturating_sub(request.arrived)), ..Phases::default() },
+            outcome: Outcome::Cancelled,
+            blame: None,
+            caller_was_short,
+            status: CLIENT_CLOSED_REQUEST,
+            error: None,
+            cold: false,
+            attempts: 0,
+            worker: None,
+            criticality: class(settings.criticality, request.criticality),
+            deadline_ms: given.as_millis() as u64,
+            queue_length: 0,
+            request_bytes: request.body.len() as u64,
+            response_bytes: 0,
+            log_bytes: 0,
+            cpu_us: 0,
+            memory_peak_kib: 0,
+            limit_hit: None,
+            latency_met: None,
+            degraded: None,
+            weight: 1,
+        };
+        invoker.history.begin(Running::of(&record));
+        Self {
+            invoker: invoker.clone(),
+            deadline: request.arrived + given,
+            callers_deadline: given < settings.timeout,
+            caller_was_short,
+            function,
+            request,
+            id,
+            trace,
+            lease: None,
+            run_began: None,
+            record: Some(Box::new(record)),
+            mark: now,
+        }
+    }
+
+    pub(crate) fn record(&mut self) -> &mut Invocation {
+        self.record.as_mut().expect("the record is open until the flight is closed")
+    }
+
+    /// The wait for a worker is over.
+    pub(crate) fn dispatched(&mut self, lease: Lease) {
+        let now = self.invoker.clock.now();
+        let waited = now.saturating_sub(self.mark);
+        let start = lease.start().map_or(Duration::ZERO, |start| start.min(waited));
+        let worker = lease.worker_id();
+        let record = self.record();
+        record.phases.queue = nanos(waited - start);
+        record.phases.start = nanos(start);
+        record.cold = lease.start().is_some();
+        record.queue_length = lease.queue_length;
+        record.attempts = 1;
+        record.worker = Some(worker);
+        self.invoker.history.set_running(self.id, worker);
+        self.lease = Some(lease);
+        self.run_began = Some(now);
+        self.mark = now;
+    }
+
+    /// The wait for a worker ended without one.
+    pub(crate) fn not_dispatched(&mut self) {
+        let now = self.invoker.clock.now();
+        let waited = nanos(now.saturating_sub(self.mark));
+        self.record().phases.queue = waited;
+        self.mark = now;
+    }
+
+    fn run_ended(&mut self) {
+        if let Some(began) = self.run_began {
+            self.record().phases.run = nanos(self.invoker.clock.now().saturating_sub(began));
+        }
+    }
+
+    /// Closes the record of a complete answer.
+    pub(crate) fn complete(mut self, mut head: AnswerHead, body: Bytes, logs: Vec<LogLine>) -> Completed {
+        self.run_ended();
+        let status = head.status.unwrap_or(if head.kind == BodyKind::None { 204 } else { 200 });
+        let outcome = if status < 500 { Outcome::Ok } else { Outcome::FunctionError };
+        let record = self.record();
+        record.outcome = outcome;
+        record.status = status;
+        record.response_bytes = body.len() as u64;
+        let spans = std::mem::take(&mut head.spans);
+        let result = (self.request.trigger == fp_core::record::Trigger::Async).then(|| text_of(&body));
+        let (finished, phases) = self.close(Leftovers { logs, spans, usage: head.usage }, result);
+        // The worker is free for the next call as soon as its answer is recorded.
+        drop(self.lease.take());
+        self.completed(Reply::Whole { head, body }, phases, Some(finished))
+    }
+
+    /// Closes the record of a call without an answer.
+    pub(crate) fn fail(mut self, fault: Fault, logs: Vec<LogLine>, failure: Option<Box<FailureHead>>) -> Completed {
+        self.run_ended();
+        let leftovers = self.note_fault(&fault, logs, failure);
+        let (finished, phases) = self.close(leftovers, None);
+        if let Some(lease) = self.lease.take() {
+            settle_later(lease);
+        }
+        self.completed(Reply::Fault(Box::new(fault)), phases, Some(finished))
+    }
+
+    /// Writes what is known of a fault into the record.
+    pub(crate) fn note_fault(
+        &mut self,
+        fault: &Fault,
+        logs: Vec<LogLine>,
+        failure: Option<Box<FailureHead>>,
+    ) -> Leftovers {
+        let status = (self.invoker.status_of)(Code::of(fault.outcome));
+        let record = self.record();
+        record.outcome = fault.outcome;
+        record.status = if fault.outcome == Outcome::Cancelled { CLIENT_CLOSED_REQUEST } else { status };
+        record.limit_hit = fault.limit_hit.map(Into::into);
+        record.error = Some(match &fault.exception {
+            Some((kind, message)) => format!("{kind}: {message}").into(),
+            None => fault.detail.as_ref().into(),
+        });
+        let mut leftovers = Leftovers { logs, ..Leftovers::default() };
+        if let Some(failure) = failure {
+            leftovers.spans = failure.spans;
+            leftovers.usage = failure.usage;
+            if !failure.traceback.is_empty() {
+                leftovers.logs.push(self.platform_line(failure.traceback.trim_end(), LogSource::Stderr));
+            }
+        }
+        leftovers
+    }
+
+    fn completed(&self, reply: Reply, phases: Phases, finished: Option<Finished>) -> Completed {
+        Completed { reply, id: self.id, trace: self.trace.clone(), phases, finished }
+    }
+
+    pub(crate) fn into_completed(self: &Flight, reply: Reply) -> Completed {
+        let phases = self.record.as_ref().map(|record| record.phases).unwrap_or_default();
+        self.completed(reply, phases, None)
+    }
+
+    /// Closes the record: SLO, metrics and history know of it when this returns.
+    pub(crate) fn close(&mut self, leftovers: Leftovers, result: Option<Box<str>>) -> (Finished, Phases) {
+        let Leftovers { mut logs, spans, usage } = leftovers;
+        let mut record = self.record.take().expect("a flight is closed once");
+        record.blame = record.outcome.blame(record.caller_was_short);
+        record.cpu_us = usage.cpu_us;
+        record.memory_peak_kib = usage.memory_peak_kib;
+        let kept_bytes: usize = logs.iter().map(|line| line.text.len()).sum();
+        record.log_bytes = usage.log_bytes.max(kept_bytes as u64);
+        let limit = self.function.settings.limits.logs.as_u64();
+        if record.log_bytes > limit {
+            let dropped = record.log_bytes - limit;
+            let mark = format!("[truncated: {dropped} bytes more than limits.logs of {limit} bytes]\n");
+            logs.push(self.platform_line(&mark, LogSource::Platform));
+            record.limit_hit.get_or_insert_with(|| "logs".into());
+        }
+        let phases = record.phases;
+        let total = Duration::from_nanos(phases.total());
+        let objective = self.function.settings.slo.as_ref().and_then(|slo| slo.latency.as_ref());
+        record.latency_met = objective.map(|objective| record.outcome == Outcome::Ok && total < objective.under);
+        if let Some(book) = self.invoker.slo.get(&record.tenant, &record.function) {
+            let now = self.invoker.clock.now();
+            let wall_us = record.started_us;
+            book.record(now, wall_us, record.outcome, record.caller_was_short, total, record.cold);
+        }
+        let spans = self.spans(spans);
+        let finished = self.invoker.history.finish(Kept { invocation: *record, spans, logs, result });
+        (finished, phases)
+    }
+
+    fn platform_line(&self, text: &str, source: LogSource) -> LogLine {
+        let newline = if text.ends_with('\n') { "" } else { "\n" };
+        LogLine {
+            time_us: self.invoker.clock.wall_now_us(),
+            source,
+            level: None,
+            text: format!("{text}{newline}").into(),
+        }
+    }
+
+    /// The author's spans in the record's form.
+    fn spans(&self, spans: Vec<WorkerSpan>) -> Vec<Span> {
+        if spans.is_empty() {
+            return Vec::new();
+        }
+        let began = self.run_began.unwrap_or_default();
+        let base = self.invoker.clock.wall_us(began) * 1000;
+        let run = phase_span_id(self.trace.span_id, "run");
+        spans.into_iter().filter_map(|span| author_span(span, base, run)).collect()
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.record.is_none() {
+            return;
+        }
+        self.run_ended();
+        let status = CLIENT_CLOSED_REQUEST;
+        let record = self.record();
+        record.outcome = Outcome::Cancelled;
+        record.status = status;
+        record.error = Some("the caller left before the answer".into());
+        let Some(mut lease) = self.lease.take() else {
+            self.close(Leftovers::default(), None);
+            return;
+        };
+        let mut orphan = Self {
+            invoker: self.invoker.clone(),
+            function: self.function.clone(),
+            request: self.request.clone(),
+            id: self.id,
+            trace: self.trace.clone(),
+            deadline: self.deadline,
+            callers_deadline: self.callers_deadline,
+            caller_was_short: self.caller_was_short,
+            lease: None,
+            run_began: self.run_began,
+            record: self.record.take(),
+            mark: self.mark,
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let logs = settle(&mut lease).await;
+            orphan.close(Leftovers { logs, ..Leftovers::default() }, None);
+        });
+    }
+}
+
+/// Interrupts what runs on the worker and gives it the grace; the worker ends with the lease.
+async fn settle(lease: &mut Lease) -> Vec<LogLine> {
+    let serial = lease.serial();
+    lease.spoil();
+    let worker = lease.worker();
+    worker.cancel_handle().cancel(serial);
+    worker.settle(GRACE).await
+}
+
+/// As [`settle`], when nobody waits for the logs any more. A reusable worker goes back at once.
+pub(crate) fn settle_later(mut lease: Lease) {
+    if lease.worker().is_reusable() && !lease.is_spoilt() {
+        return;
+    }
+    tokio::spawn(async move { settle(&mut lease).await });
+}
+
+fn root_span(request: &Request, started_us: u64) -> TraceContext {
+    let span_id = SpanId::from_random(fastrand::u64(..));
+    match &request.trace {
+        Some(parent) => parent.with_span(span_id),
+        None => TraceContext::root(TraceId::from_parts(started_us / 1000, fastrand::u128(..)), span_id),
+    }
+}
+
+/// Less than the latency objective; without one, less than twice the warm median.
+fn is_short(invoker: &Invoker, function: &Deployed, given: Duration) -> bool {
+    if let Some(objective) = function.settings.slo.as_ref().and_then(|slo| slo.latency.as_ref()) {
+        return given < objective.under;
+    }
+    let book = invoker.slo.get(&function.tenant, &function.name);
+    book.and_then(|book| book.warm_p50()).is_some_and(|warm| given < warm * 2)
+}
+
+/// A caller may lower a function's class, never raise it.
+fn class(functions: Criticality, callers: Option<Criticality>) -> Criticality {
+    callers.map_or(functions, |callers| callers.max(functions))
+}
+
+fn author_span(span: WorkerSpan, base_ns: u64, run: SpanId) -> Option<Span> {
+    let own = |pairs: Vec<(String, serde_json::Value)>| pairs.into_iter().map(|(k, v)| (k.into(), v)).collect();
+    Some(Span {
+        span_id: span.span_id.parse().ok()?,
+        parent_span_id: Some(span.parent_span_id.and_then(|id| id.parse().ok()).unwrap_or(run)),
+        name: span.name.into(),
+        start_ns: base_ns.saturating_add(span.start_ns),
+        duration_ns: span.duration_ns,
+        attributes: own(span.attributes),
+        events: span
+            .events
+            .into_iter()
+            .map(|(at, name, attributes)| SpanEvent {
+                time_ns: base_ns.saturating_add(at),
+                name: name.into(),
+                attributes: own(attributes),
+            })
+            .collect(),
+        error: span.error.map(Into::into),
+    })
+}
+
+/// Largest kept result of an asynchronous call, in bytes.
+const MAX_RESULT: usize = 64 << 10;
+
+fn text_of(body: &Bytes) -> Box<str> {
+    String::from_utf8_lossy(&body[..body.len().min(MAX_RESULT)]).into()
+}
+
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
+}
