@@ -138,7 +138,8 @@ struct Snapshot {
 impl Snapshot {
     fn of(functions: BTreeMap<(Tenant, FunctionName), Arc<Deployed>>) -> Result<Self, routes::Conflict> {
         let mut routes = BTreeMap::new();
-        let tenants: std::collections::BTreeSet<_> = functions.keys().map(|(tenant, _)| tenant.clone()).collect();
+        let tenants: std::collections::BTreeSet<_> =
+            functions.keys().map(|(tenant, _)| tenant.clone()).collect();
         for tenant in tenants {
             let mine = functions.values().filter(|function| function.tenant == tenant);
             let mut mine: Vec<_> = mine.collect();
@@ -170,7 +171,9 @@ pub struct Catalog {
 
 impl std::fmt::Debug for Catalog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Catalog").field("functions", &self.snapshot.load().functions.len()).finish_non_exhaustive()
+        f.debug_struct("Catalog")
+            .field("functions", &self.snapshot.load().functions.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -293,7 +296,11 @@ impl Catalog {
         stored.expect("the code store does not panic").map_err(CatalogError::from_code)
     }
 
-    async fn next_version(&self, request: &DeployRequest, code_hash: String) -> Result<StoredVersion, CatalogError> {
+    async fn next_version(
+        &self,
+        request: &DeployRequest,
+        code_hash: String,
+    ) -> Result<StoredVersion, CatalogError> {
         let next = self.registry.next_version(&request.tenant, &request.name).await;
         let (version, order, created_us) = next.map_err(CatalogError::from_store)?;
         let deployed_us = self.workers.clock.wall_now_us();
@@ -345,11 +352,16 @@ impl Catalog {
     }
 
     /// Reads the manifest of an archive that is to become this function.
-    pub fn archive_request(tenant: Tenant, name: &FunctionName, zip: Bytes) -> Result<DeployRequest, CatalogError> {
+    pub fn archive_request(
+        tenant: Tenant,
+        name: &FunctionName,
+        zip: Bytes,
+    ) -> Result<DeployRequest, CatalogError> {
         let tree = Tree::of_zip(&zip).map_err(CatalogError::from_code)?;
         let manifest = CatalogError::manifest_of(&tree)?;
         if manifest.name != *name {
-            let detail = format!("function.toml names {}, the request {name}; make them agree", manifest.name);
+            let detail =
+                format!("function.toml names {}, the request {name}; make them agree", manifest.name);
             return Err(CatalogError::field(Code::InvalidManifest, "name", detail));
         }
         Ok(DeployRequest::from_manifest(tenant, manifest, Source::Archive(zip)))
@@ -431,7 +443,8 @@ impl WorkerSetup {
     /// Settings that are valid but not to be had here.
     fn check(&self, settings: &Settings) -> Result<(), CatalogError> {
         if let Some(secret) = settings.secrets.first() {
-            let detail = format!("secret {secret:?} is not known: this release has no secrets yet; pass it in env");
+            let detail =
+                format!("secret {secret:?} is not known: this release has no secrets yet; pass it in env");
             return Err(CatalogError::field(Code::InvalidSettings, "secrets", detail));
         }
         if let Some(module) = settings.preload.iter().find(|module| !self.preload.contains(module)) {
@@ -446,7 +459,8 @@ impl WorkerSetup {
     async fn load(&self, fresh: &Deployed) -> Result<Worker, CatalogError> {
         let worker = self.sandbox.start_worker(fresh.pool.spec()).await.map_err(CatalogError::from_start)?;
         if fresh.settings.concurrency > 1 && !worker.is_async() {
-            let detail = "concurrency above 1 needs an async def handler; write one or remove the key".to_owned();
+            let detail =
+                "concurrency above 1 needs an async def handler; write one or remove the key".to_owned();
             return Err(CatalogError::field(Code::InvalidSettings, "concurrency", detail));
         }
         Ok(worker)
@@ -482,11 +496,12 @@ impl CatalogError {
             let detail = "there is no function.toml at the root; add one with at least name and events";
             return Err(Self::new(Code::InvalidManifest, detail.to_owned()));
         };
-        let text = std::str::from_utf8(text)
-            .map_err(|_| Self::new(Code::InvalidManifest, "function.toml is not UTF-8; save it as UTF-8".to_owned()))?;
+        let text = std::str::from_utf8(text).map_err(|_| {
+            Self::new(Code::InvalidManifest, "function.toml is not UTF-8; save it as UTF-8".to_owned())
+        })?;
         Manifest::parse(text).map_err(|error| Self {
-            field: error.field().map(str::to_owned),
-            line: error.line(),
+            field: Some(error.field.clone()).filter(|field| !field.is_empty()),
+            line: error.line,
             ..Self::new(Code::InvalidManifest, error.to_string())
         })
     }
@@ -497,7 +512,7 @@ impl CatalogError {
     }
 
     fn from_store(error: StoreError) -> Self {
-        Self::new(error.code(), error.to_string())
+        Self::new(Code::StorageFull, error.to_string())
     }
 
     fn from_conflict(conflict: routes::Conflict) -> Self {

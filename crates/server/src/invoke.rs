@@ -20,7 +20,7 @@ use fp_core::outcome::Outcome;
 use fp_core::record::Trigger;
 use fp_core::settings::{Criticality, OnDisconnect};
 use fp_core::trace_context::TraceContext;
-use fp_core::{Code, FunctionName, InvocationId, Tenant, VersionNumber, WorkerId};
+use fp_core::{FunctionName, InvocationId, Tenant, VersionNumber, WorkerId};
 use fp_sandbox::protocol::AnswerHead;
 use http::HeaderMap;
 use tokio::sync::mpsc;
@@ -159,8 +159,8 @@ pub struct Invoker {
     pub(crate) registry: Arc<Registry>,
     pub(crate) sandbox: fp_sandbox::Sandbox,
     pub(crate) clock: Clock,
-    /// The edge's table from codes to statuses, for the record.
-    pub(crate) status_of: fn(Code) -> u16,
+    /// The edge's table from outcomes to statuses, for the record.
+    pub(crate) status_of: fn(Outcome) -> u16,
     pub(crate) background: background::Background,
 }
 

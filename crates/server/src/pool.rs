@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use fp_core::WorkerId;
 use fp_core::outcome::Outcome;
 use fp_core::pool::{Arrival, CallId, Decision, Pool, PoolConfig, PoolView};
 use fp_core::settings::Criticality;
-use fp_core::{WorkerId, record};
 use fp_sandbox::{Sandbox, StartError, Worker, WorkerSpec};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -113,6 +113,7 @@ pub struct Lease {
     granted: Option<Granted>,
     serial: u64,
     since: Duration,
+    spoilt: bool,
     /// Calls that were queued before this one when it arrived.
     pub queue_length: u32,
 }
@@ -139,6 +140,16 @@ impl Lease {
         self.granted.as_ref().and_then(|granted| granted.start)
     }
 
+    /// The worker must not be used again: it ends with the lease.
+    pub fn spoil(&mut self) {
+        self.spoilt = true;
+    }
+
+    /// Whether [`spoil`](Self::spoil) was called.
+    pub fn is_spoilt(&self) -> bool {
+        self.spoilt
+    }
+
     /// The serial of the call, for frames and cancel notices.
     pub fn serial(&self) -> u64 {
         self.serial
@@ -148,7 +159,8 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(granted) = self.granted.take() else { return };
-        self.pool.give_back(granted, self.pool.clock.now().saturating_sub(self.since));
+        let ran = self.pool.clock.now().saturating_sub(self.since);
+        self.pool.give_back(granted, ran, self.spoilt);
     }
 }
 
@@ -227,7 +239,9 @@ impl VersionPool {
         let mut place = QueuePlace { pool: self, call, receiver };
         match (&mut place.receiver).await {
             Ok(Grant::Worker(granted)) => Ok(self.lease_of(*granted, call, queue_length)),
-            Ok(Grant::Refused { outcome, retry_after, why }) => Err(Refusal::Refused { outcome, retry_after, why }),
+            Ok(Grant::Refused { outcome, retry_after, why }) => {
+                Err(Refusal::Refused { outcome, retry_after, why })
+            }
             Ok(Grant::Moved) | Err(_) => Err(Refusal::Moved),
         }
     }
@@ -248,14 +262,22 @@ impl VersionPool {
     }
 
     fn lease_of(self: &Arc<Self>, granted: Granted, call: CallId, queue_length: u32) -> Lease {
-        Lease { pool: self.clone(), granted: Some(granted), serial: call.0, since: self.clock.now(), queue_length }
+        let since = self.clock.now();
+        Lease {
+            pool: self.clone(),
+            granted: Some(granted),
+            serial: call.0,
+            since,
+            spoilt: false,
+            queue_length,
+        }
     }
 
-    fn give_back(self: &Arc<Self>, mut granted: Granted, ran: Duration) {
+    fn give_back(self: &Arc<Self>, mut granted: Granted, ran: Duration, spoilt: bool) {
         let now = self.clock.now();
         let id = granted.worker.id();
         let mut state = self.state.lock();
-        if !granted.worker.is_reusable() {
+        if spoilt || !granted.worker.is_reusable() {
             state.infos.remove(&id);
             self.decide_in(&mut state, |policy, out| policy.on_gone(now, id, out));
             drop(state);
@@ -425,7 +447,7 @@ impl VersionPool {
         }
     }
 
-    /// Logs what the module printed when its handler was loaded, for the deploy's answer.
+    /// What its workers are started from.
     pub fn spec(&self) -> &WorkerSpec {
         &self.spec
     }
@@ -442,7 +464,7 @@ impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.receiver.close();
         if let Ok(Grant::Worker(granted)) = self.receiver.try_recv() {
-            return self.pool.give_back(*granted, Duration::ZERO);
+            return self.pool.give_back(*granted, Duration::ZERO, false);
         }
         let mut state = self.pool.state.lock();
         if state.waiting.remove(&self.call).is_some() {
@@ -451,6 +473,3 @@ impl Drop for QueuePlace<'_> {
         }
     }
 }
-
-/// Keeps the nouns of records in view of readers of this room.
-pub type Phases = record::Phases;

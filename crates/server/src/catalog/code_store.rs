@@ -65,14 +65,17 @@ impl Tree {
         let mut tree = Builder::default();
         for index in 0..zip.len() {
             let mut entry = zip.by_index(index).map_err(|_| CodeError::NotZip)?;
-            let path = entry.name().to_owned();
+            let path = entry.name().map_err(|_| CodeError::NotZip)?.into_owned();
             let kind = entry.unix_mode().map_or(0, |mode| mode & 0o170_000);
             if entry.is_dir() {
                 check_path(path.trim_end_matches('/'))?;
                 continue;
             }
             if !matches!(kind, 0 | 0o100_000) {
-                return Err(CodeError::Entry { path, fault: "is a link or a device; archives may hold files only" });
+                return Err(CodeError::Entry {
+                    path,
+                    fault: "is a link or a device; archives may hold files only",
+                });
             }
             let mut content = Vec::new();
             let left = tree.left();
@@ -99,7 +102,8 @@ impl Tree {
                 if kind.is_dir() {
                     pending.push(path);
                 } else if kind.is_file() {
-                    let content = fs::read(&path).map_err(|source| CodeError::Read { path: path.clone(), source })?;
+                    let content =
+                        fs::read(&path).map_err(|source| CodeError::Read { path: path.clone(), source })?;
                     let relative = path.strip_prefix(root).unwrap_or(&path);
                     tree.add(relative.to_string_lossy().into_owned(), content.into())?;
                 }
@@ -142,7 +146,10 @@ impl Builder {
             return Err(CodeError::TooLarge);
         }
         if !self.folded.insert(path.to_lowercase()) {
-            return Err(CodeError::Entry { path, fault: "is there twice, or differs from another in case only" });
+            return Err(CodeError::Entry {
+                path,
+                fault: "is there twice, or differs from another in case only",
+            });
         }
         self.bytes += content.len() as u64;
         self.files.insert(path, content);
@@ -287,7 +294,8 @@ mod tests {
     fn a_tree_is_stored_once_under_its_hash() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = CodeStore::open(dir.path()).expect("the store opens");
-        let tree = Tree::of_zip(&zip_of(&[("h.py", None, b"x = 1"), ("lib/a.py", None, b"")])).expect("a good archive");
+        let tree = Tree::of_zip(&zip_of(&[("h.py", None, b"x = 1"), ("lib/a.py", None, b"")]))
+            .expect("a good archive");
         let hash = store.put(&tree).expect("it is stored");
         assert_eq!(store.put(&tree).expect("again"), hash);
         assert_eq!(store.files(&hash), [("h.py".to_owned(), 5), ("lib/a.py".to_owned(), 0)]);

@@ -16,7 +16,9 @@ use super::{Deployed, Matched, Route};
 
 /// Why an event type cannot be added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{wanted} conflicts with {present} of function {function:?}: both match the same paths; use the same pattern or another path")]
+#[error(
+    "{wanted} conflicts with {present} of function {function:?}: both match the same paths; use the same pattern or another path"
+)]
 pub(crate) struct Conflict {
     pub(crate) wanted: String,
     pub(crate) present: String,
@@ -158,7 +160,9 @@ fn escape_literal(literal: &str) -> String {
 
 /// Whether an event type that is in the table matches paths that the other one would, too.
 fn overlaps(known: &str, wanted: &EventType) -> bool {
-    let Ok(EventType::Http { verb: known_verb, path: known }) = known.parse::<EventType>() else { return false };
+    let Ok(EventType::Http { verb: known_verb, path: known }) = known.parse::<EventType>() else {
+        return false;
+    };
     let EventType::Http { verb, path } = wanted;
     let same_shape = known.segments().iter().zip(path.segments()).all(|(a, b)| match (a, b) {
         (Segment::Literal(a), Segment::Literal(b)) => a == b,
@@ -182,7 +186,8 @@ pub(crate) fn normal_path(raw: &str) -> Result<Cow<'_, str>, BadPath> {
             continue;
         }
         let digits = tail.get(..2).filter(|two| two.iter().all(u8::is_ascii_hexdigit)).ok_or(BadPath)?;
-        let code = u8::from_str_radix(std::str::from_utf8(digits).map_err(|_| BadPath)?, 16).map_err(|_| BadPath)?;
+        let code =
+            u8::from_str_radix(std::str::from_utf8(digits).map_err(|_| BadPath)?, 16).map_err(|_| BadPath)?;
         match code {
             b'/' => bytes.extend_from_slice(b"%2F"),
             b'%' => bytes.extend_from_slice(b"%25"),

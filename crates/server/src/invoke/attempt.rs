@@ -66,7 +66,7 @@ async fn lease(flight: &mut Flight) -> Result<Lease, Fault> {
     }
 }
 
-fn fault(flight: &Flight, outcome: Outcome, phase: &'static str, detail: String) -> Fault {
+pub(crate) fn fault(flight: &Flight, outcome: Outcome, phase: &'static str, detail: String) -> Fault {
     Fault {
         outcome,
         detail: detail.into(),
@@ -88,24 +88,28 @@ fn refused(flight: &Flight, outcome: Outcome, retry_after: Duration, why: Option
     let max = flight.function.settings.scaling.max;
     let detail = match outcome {
         Outcome::DeadlineExceeded(DeadlineReason::Infeasible) => {
-            format!("the wait for a worker of {name} and its usual run time do not fit into the time left; give more time, or raise scaling.max ({max})")
+            format!(
+                "the wait for a worker of {name} and its usual run time do not fit into the time left; give more time, or raise scaling.max ({max})"
+            )
         }
         Outcome::DeadlineExceeded(_) => {
-            format!("the deadline passed while the call waited for a worker of {name}; give more time, or raise scaling.max ({max})")
+            format!(
+                "the deadline passed while the call waited for a worker of {name}; give more time, or raise scaling.max ({max})"
+            )
         }
         Outcome::StartFailed => {
             format!("no worker of {name} can be started: {}", why.unwrap_or("the last start failed"))
         }
         Outcome::Shed(reason) => {
             let reason = Outcome::Shed(reason).reason().unwrap_or_default();
-            format!("{name} is overloaded ({reason}); try again after the time in Retry-After, or raise scaling.max ({max})")
+            format!(
+                "{name} is overloaded ({reason}); try again after the time in Retry-After, or raise scaling.max ({max})"
+            )
         }
         _ => format!("the call to {name} was refused"),
     };
     let retry_after = matches!(outcome, Outcome::Shed(_) | Outcome::StartFailed).then_some(retry_after);
     let phase = if outcome == Outcome::StartFailed { "start" } else { "queue" };
-    let timeout = matches!(outcome, Outcome::DeadlineExceeded(_)) && !flight.callers_deadline;
-    let _ = timeout;
     Fault { retry_after, ..fault(flight, outcome, phase, detail) }
 }
 
@@ -151,7 +155,9 @@ async fn call(flight: &mut Flight) -> Ended {
         () = tokio::time::sleep_until(expiry) => None,
     };
     match answer {
-        Some(Ok(Answer::Whole(whole))) => Ended::Whole { head: whole.head, body: whole.body, logs: whole.logs },
+        Some(Ok(Answer::Whole(whole))) => {
+            Ended::Whole { head: whole.head, body: whole.body, logs: whole.logs }
+        }
         Some(Ok(Answer::Stream { head })) => Ended::Stream { head },
         Some(Ok(Answer::Failed { failure, logs })) => {
             if matches!(failure.kind, FailureKind::DeadlineExceeded | FailureKind::Cancelled) {
@@ -180,7 +186,9 @@ pub(crate) fn expired(flight: &Flight) -> Fault {
         let detail = format!("the caller gave {given}, and the handler still ran when it was over");
         return fault(flight, Outcome::DeadlineExceeded(DeadlineReason::ExpiredRunning), "run", detail);
     }
-    let detail = format!("the handler did not answer within its timeout of {given}; raise timeout in function.toml, or make it faster");
+    let detail = format!(
+        "the handler did not answer within its timeout of {given}; raise timeout in function.toml, or make it faster"
+    );
     fault(flight, Outcome::Timeout, "run", detail)
 }
 
@@ -200,7 +208,10 @@ pub(crate) fn failed(flight: &Flight, failure: &FailureHead) -> Fault {
         FailureKind::Cancelled => fault(flight, Outcome::Cancelled, "run", "the call was cancelled".into()),
         FailureKind::ResponseTooLarge => {
             let limit = flight.function.settings.limits.response;
-            let detail = format!("{}; the limit is {limit}: answer less, stream it, or raise limits.response", failure.message);
+            let detail = format!(
+                "{}; the limit is {limit}: answer less, stream it, or raise limits.response",
+                failure.message
+            );
             fault(flight, Outcome::ResponseTooLarge, "run", detail)
         }
     }
@@ -211,6 +222,11 @@ pub(crate) fn broken(flight: &Flight, error: &CallError) -> Fault {
     if flight.invoker.clock.now() >= flight.deadline {
         return expired(flight);
     }
+    broken_stream(flight, error)
+}
+
+/// As [`broken`], once the answer has begun: its deadline was kept.
+pub(crate) fn broken_stream(flight: &Flight, error: &CallError) -> Fault {
     let outcome = match error {
         CallError::OutOfMemory { .. } => Outcome::OutOfMemory,
         CallError::Crashed { .. } | CallError::Protocol { .. } => Outcome::Crashed,
@@ -235,7 +251,8 @@ impl Joined {
             let (first, second) = (values.next(), values.next());
             let plain = second.is_none() && first.is_some_and(|value| value.to_str().is_ok());
             if !plain {
-                let all: Vec<_> = headers.get_all(name).iter().map(|value| latin1(value.as_bytes())).collect();
+                let all: Vec<_> =
+                    headers.get_all(name).iter().map(|value| latin1(value.as_bytes())).collect();
                 let glue = if name == http::header::COOKIE { "; " } else { ", " };
                 joined.push((name.as_str().into(), all.join(glue)));
             }

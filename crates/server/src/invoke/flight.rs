@@ -13,7 +13,7 @@ use fp_core::outcome::Outcome;
 use fp_core::record::{Invocation, Kept, LogLine, LogSource, Phases, Span, SpanEvent, phase_span_id};
 use fp_core::settings::Criticality;
 use fp_core::trace_context::TraceContext;
-use fp_core::{Code, InvocationId, TraceId};
+use fp_core::{InvocationId, TraceId};
 use fp_sandbox::protocol::{AnswerHead, BodyKind, FailureHead, Usage, WorkerSpan};
 
 use super::{Completed, Fault, Invoker, Reply, Request};
@@ -36,6 +36,24 @@ pub(crate) struct Leftovers {
     pub(crate) usage: Usage,
 }
 
+/// What a call is known by: made at its arrival, or, for an accepted one, promised before.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    pub(crate) id: InvocationId,
+    /// The root span.
+    pub(crate) trace: TraceContext,
+    /// Unix time in microseconds.
+    pub(crate) accepted_us: u64,
+}
+
+impl Promise {
+    fn of(invoker: &Invoker, request: &Request) -> Self {
+        let accepted_us = invoker.clock.wall_us(request.arrived);
+        let id = InvocationId::from_parts(accepted_us / 1000, fastrand::u128(..));
+        Self { id, trace: root_span(request, accepted_us), accepted_us }
+    }
+}
+
 /// A call that has not ended.
 pub(crate) struct Flight {
     pub(crate) invoker: Arc<Invoker>,
@@ -54,6 +72,8 @@ pub(crate) struct Flight {
     /// When the handler began, on the platform's clock.
     pub(crate) run_began: Option<Duration>,
     pub(crate) record: Option<Box<Invocation>>,
+    /// How long an accepted call waited before it was opened; part of its queue phase.
+    waited: Duration,
     /// When the current phase began.
     mark: Duration,
 }
@@ -64,22 +84,62 @@ impl Flight {
         Self::open_as(invoker, function, request, None)
     }
 
-    /// As [`open`](Self::open), under an id that was promised before.
+    /// As [`open`](Self::open), with what an accepted call was promised.
     pub(crate) fn open_as(
         invoker: &Arc<Invoker>,
         function: Arc<Deployed>,
         request: Arc<Request>,
-        promised: Option<InvocationId>,
+        promise: Option<Promise>,
     ) -> Self {
         let now = invoker.clock.now();
-        let started_us = invoker.clock.wall_us(request.arrived);
-        let id = promised.unwrap_or_else(|| InvocationId::from_parts(started_us / 1000, fastrand::u128(..)));
-        let trace = root_span(&request, started_us);
+        let waited = promise
+            .as_ref()
+            .map_or(0, |promise| invoker.clock.wall_now_us().saturating_sub(promise.accepted_us));
+        let promise = promise.unwrap_or_else(|| Promise::of(invoker, &request));
+        let record = Self::first_record(invoker, &function, &request, &promise, now);
+        invoker.history.begin(running(&record));
         let settings = &function.settings;
         let given = request.time_given.map_or(settings.timeout, |given| given.min(settings.timeout));
-        let caller_was_short = request.time_given.is_some_and(|given| is_short(invoker, &function, given));
-        let record = Invocation {
-            id,
+        Self {
+            invoker: invoker.clone(),
+            deadline: request.arrived + given,
+            callers_deadline: given < settings.timeout,
+            caller_was_short: record.caller_was_short,
+            function,
+            request,
+            id: promise.id,
+            trace: promise.trace,
+            lease: None,
+            run_began: None,
+            record: Some(Box::new(record)),
+            waited: Duration::from_micros(waited),
+            mark: now,
+        }
+    }
+
+    /// Makes an accepted call visible before it is opened.
+    pub(crate) fn announce(
+        invoker: &Arc<Invoker>,
+        function: &Deployed,
+        request: &Request,
+        promise: &Promise,
+    ) {
+        let record = Self::first_record(invoker, function, request, promise, request.arrived);
+        invoker.history.begin(running(&record));
+    }
+
+    fn first_record(
+        invoker: &Invoker,
+        function: &Deployed,
+        request: &Request,
+        promise: &Promise,
+        now: Duration,
+    ) -> Invocation {
+        let settings = &function.settings;
+        let given = request.time_given.map_or(settings.timeout, |given| given.min(settings.timeout));
+        let trace = &promise.trace;
+        Invocation {
+            id: promise.id,
             tenant: function.tenant.clone(),
             function: function.name.clone(),
             version: function.version,
@@ -91,11 +151,11 @@ impl Flight {
             trace_id: trace.trace_id,
             span_id: trace.span_id,
             parent_span_id: request.trace.as_ref().map(|parent| parent.span_id),
-            started_us,
+            started_us: promise.accepted_us,
             phases: Phases { route: nanos(now.saturating_sub(request.arrived)), ..Phases::default() },
             outcome: Outcome::Cancelled,
             blame: None,
-            caller_was_short,
+            caller_was_short: request.time_given.is_some_and(|given| is_short(invoker, function, given)),
             status: CLIENT_CLOSED_REQUEST,
             error: None,
             cold: false,
@@ -113,21 +173,6 @@ impl Flight {
             latency_met: None,
             degraded: None,
             weight: 1,
-        };
-        invoker.history.begin(Running::of(&record));
-        Self {
-            invoker: invoker.clone(),
-            deadline: request.arrived + given,
-            callers_deadline: given < settings.timeout,
-            caller_was_short,
-            function,
-            request,
-            id,
-            trace,
-            lease: None,
-            run_began: None,
-            record: Some(Box::new(record)),
-            mark: now,
         }
     }
 
@@ -141,8 +186,9 @@ impl Flight {
         let waited = now.saturating_sub(self.mark);
         let start = lease.start().map_or(Duration::ZERO, |start| start.min(waited));
         let worker = lease.worker_id();
+        let before = self.waited;
         let record = self.record();
-        record.phases.queue = nanos(waited - start);
+        record.phases.queue = nanos(before + waited - start);
         record.phases.start = nanos(start);
         record.cold = lease.start().is_some();
         record.queue_length = lease.queue_length;
@@ -157,12 +203,13 @@ impl Flight {
     /// The wait for a worker ended without one.
     pub(crate) fn not_dispatched(&mut self) {
         let now = self.invoker.clock.now();
-        let waited = nanos(now.saturating_sub(self.mark));
+        let waited = nanos(self.waited + now.saturating_sub(self.mark));
         self.record().phases.queue = waited;
         self.mark = now;
     }
 
-    fn run_ended(&mut self) {
+    /// The handler is done, or given up.
+    pub(crate) fn end_run(&mut self) {
         if let Some(began) = self.run_began {
             self.record().phases.run = nanos(self.invoker.clock.now().saturating_sub(began));
         }
@@ -170,7 +217,7 @@ impl Flight {
 
     /// Closes the record of a complete answer.
     pub(crate) fn complete(mut self, mut head: AnswerHead, body: Bytes, logs: Vec<LogLine>) -> Completed {
-        self.run_ended();
+        self.end_run();
         let status = head.status.unwrap_or(if head.kind == BodyKind::None { 204 } else { 200 });
         let outcome = if status < 500 { Outcome::Ok } else { Outcome::FunctionError };
         let record = self.record();
@@ -186,8 +233,13 @@ impl Flight {
     }
 
     /// Closes the record of a call without an answer.
-    pub(crate) fn fail(mut self, fault: Fault, logs: Vec<LogLine>, failure: Option<Box<FailureHead>>) -> Completed {
-        self.run_ended();
+    pub(crate) fn fail(
+        mut self,
+        fault: Fault,
+        logs: Vec<LogLine>,
+        failure: Option<Box<FailureHead>>,
+    ) -> Completed {
+        self.end_run();
         let leftovers = self.note_fault(&fault, logs, failure);
         let (finished, phases) = self.close(leftovers, None);
         if let Some(lease) = self.lease.take() {
@@ -203,7 +255,7 @@ impl Flight {
         logs: Vec<LogLine>,
         failure: Option<Box<FailureHead>>,
     ) -> Leftovers {
-        let status = (self.invoker.status_of)(Code::of(fault.outcome));
+        let status = (self.invoker.status_of)(fault.outcome);
         let record = self.record();
         record.outcome = fault.outcome;
         record.status = if fault.outcome == Outcome::Cancelled { CLIENT_CLOSED_REQUEST } else { status };
@@ -251,7 +303,8 @@ impl Flight {
         let phases = record.phases;
         let total = Duration::from_nanos(phases.total());
         let objective = self.function.settings.slo.as_ref().and_then(|slo| slo.latency.as_ref());
-        record.latency_met = objective.map(|objective| record.outcome == Outcome::Ok && total < objective.under);
+        record.latency_met =
+            objective.map(|objective| record.outcome == Outcome::Ok && total < objective.under);
         if let Some(book) = self.invoker.slo.get(&record.tenant, &record.function) {
             let now = self.invoker.clock.now();
             let wall_us = record.started_us;
@@ -289,7 +342,7 @@ impl Drop for Flight {
         if self.record.is_none() {
             return;
         }
-        self.run_ended();
+        self.end_run();
         let status = CLIENT_CLOSED_REQUEST;
         let record = self.record();
         record.outcome = Outcome::Cancelled;
@@ -311,6 +364,7 @@ impl Drop for Flight {
             lease: None,
             run_began: self.run_began,
             record: self.record.take(),
+            waited: self.waited,
             mark: self.mark,
         };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -361,7 +415,8 @@ fn class(functions: Criticality, callers: Option<Criticality>) -> Criticality {
 }
 
 fn author_span(span: WorkerSpan, base_ns: u64, run: SpanId) -> Option<Span> {
-    let own = |pairs: Vec<(String, serde_json::Value)>| pairs.into_iter().map(|(k, v)| (k.into(), v)).collect();
+    let own =
+        |pairs: Vec<(String, serde_json::Value)>| pairs.into_iter().map(|(k, v)| (k.into(), v)).collect();
     Some(Span {
         span_id: span.span_id.parse().ok()?,
         parent_span_id: Some(span.parent_span_id.and_then(|id| id.parse().ok()).unwrap_or(run)),
@@ -391,4 +446,24 @@ fn text_of(body: &Bytes) -> Box<str> {
 
 pub(crate) fn nanos(duration: Duration) -> u64 {
     duration.as_nanos() as u64
+}
+
+fn running(record: &Invocation) -> Running {
+    Running {
+        id: record.id,
+        tenant: record.tenant.clone(),
+        function: record.function.clone(),
+        version: record.version,
+        event_type: record.event_type.clone(),
+        trigger: record.trigger,
+        verb: record.verb.clone(),
+        path: record.path.clone(),
+        correlation_id: record.correlation_id.clone(),
+        trace_id: record.trace_id,
+        span_id: record.span_id,
+        parent_span_id: record.parent_span_id,
+        started_us: record.started_us,
+        criticality: record.criticality,
+        deadline_ms: record.deadline_ms,
+    }
 }

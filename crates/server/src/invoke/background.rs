@@ -1,0 +1,317 @@
+//! Asynchronous calls: accepted durably, run from a queue.
+//!
+//! `trigger` answers once the calls are on disk and synced. One task per function takes them in
+//! order of acceptance and keeps at most `scaling.max` of them in the function's queue, so that
+//! a backlog never crowds out callers that wait. After a crash, calls that never started run;
+//! one that was cut off runs again only if the function is idempotent, and is recorded as
+//! crashed otherwise.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fp_core::code::Code;
+use fp_core::ids::SpanId;
+use fp_core::outcome::Outcome;
+use fp_core::record::Trigger;
+use fp_core::trace_context::TraceContext;
+use fp_core::{FunctionName, InvocationId, Tenant, TraceId};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::flight::{Flight, Promise};
+use super::{Fault, Invoker, Request};
+use crate::catalog::{Catalog, Deployed, Route};
+use crate::store::{AsyncCall, AsyncState};
+
+/// Accepted calls of one function that may wait in memory (they are on disk as well): more than
+/// an hour of one call per second, at up to 6 MiB of body each bounded by what disk holds.
+const BACKLOG: usize = 10_000;
+
+/// A call to be accepted.
+#[derive(Debug, Clone)]
+pub struct TriggerCall {
+    /// HTTP verb to act as.
+    pub verb: String,
+    /// Path, with the query string if there is one.
+    pub path: String,
+    /// Header pairs.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Bytes,
+}
+
+/// Why nothing was accepted.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{detail}")]
+pub struct TriggerError {
+    /// The error's word.
+    pub code: Code,
+    /// What, and what to do.
+    pub detail: String,
+}
+
+/// What is stored of a request besides its body.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Head {
+    verb: String,
+    path: String,
+    query: String,
+    headers: Vec<(String, String)>,
+    params: Vec<(String, String)>,
+    correlation_id: String,
+    /// The caller's trace context.
+    parent: Option<TraceContext>,
+    /// The trace that is begun when the caller sent none.
+    trace_id: TraceId,
+    /// The root span of this function's invocation.
+    span_id: SpanId,
+}
+
+impl Head {
+    fn for_span(&self, span_id: SpanId) -> String {
+        let mine = Self { span_id, ..self.clone() };
+        serde_json::to_string(&mine).expect("a head has string keys only")
+    }
+}
+
+/// The queues of accepted calls, one task per function.
+#[derive(Debug, Default)]
+pub(crate) struct Background {
+    queues: Mutex<HashMap<(Tenant, FunctionName), mpsc::Sender<AsyncCall>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Invoker {
+    /// Accepts a call for every function of its event type; they are durable when this returns.
+    pub async fn trigger(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        call: TriggerCall,
+    ) -> Result<Vec<InvocationId>, TriggerError> {
+        let refuse = |code, detail: String| TriggerError { code, detail };
+        let (path, query) = call.path.split_once('?').unwrap_or((&call.path, ""));
+        let route = self.catalog.route(tenant, &call.verb, path);
+        let route = route.map_err(|error| refuse(Code::InvalidPath, error.to_string()))?;
+        let Route::Found(matched) = route else {
+            let detail =
+                format!("no function answers http|{}|{path}; `functionsplatform list` shows all", call.verb);
+            return Err(refuse(Code::NoRoute, detail));
+        };
+        let places = self.reserve(&matched.functions)?;
+        let accepted_us = self.clock.wall_now_us();
+        let head = Head {
+            verb: call.verb.clone(),
+            path: Catalog::decoded_path(path).unwrap_or_else(|_| path.to_owned()),
+            query: query.to_owned(),
+            correlation_id: correlation_id(&call.headers),
+            parent: trace_of(&call.headers),
+            trace_id: TraceId::from_parts(accepted_us / 1000, fastrand::u128(..)),
+            span_id: SpanId::default(),
+            headers: call.headers,
+            params: matched.params,
+        };
+        let calls: Vec<AsyncCall> = matched
+            .functions
+            .iter()
+            .map(|function| AsyncCall {
+                id: InvocationId::from_parts(accepted_us / 1000, fastrand::u128(..)),
+                tenant: tenant.clone(),
+                function: function.name.clone(),
+                event_type: matched.event_type.to_string(),
+                head_json: head.for_span(SpanId::from_random(fastrand::u64(..))),
+                body: call.body.to_vec(),
+                accepted_us,
+                state: AsyncState::Queued,
+                attempts: 0,
+            })
+            .collect();
+        self.registry
+            .enqueue(calls.clone())
+            .await
+            .map_err(|error| refuse(Code::StorageFull, error.to_string()))?;
+        let ids = calls.iter().map(|call| call.id).collect();
+        for ((place, call), function) in places.into_iter().zip(calls).zip(matched.functions.iter()) {
+            self.announce(&call, function);
+            place.send(call);
+        }
+        Ok(ids)
+    }
+
+    /// Makes an accepted call visible before it runs.
+    fn announce(self: &Arc<Self>, call: &AsyncCall, function: &Arc<Deployed>) {
+        if let Some((request, promise)) = request_of(self, call) {
+            Flight::announce(self, function, &request, &promise);
+        }
+    }
+
+    fn reserve(
+        self: &Arc<Self>,
+        functions: &[Arc<Deployed>],
+    ) -> Result<Vec<mpsc::OwnedPermit<AsyncCall>>, TriggerError> {
+        let reserve = |function: &Arc<Deployed>| {
+            self.queue_of(&function.tenant, &function.name).try_reserve_owned().map_err(|_| TriggerError {
+                code: Code::Shed,
+                detail: format!("{BACKLOG} calls of {} wait already; try again later", function.name),
+            })
+        };
+        functions.iter().map(reserve).collect()
+    }
+
+    fn queue_of(self: &Arc<Self>, tenant: &Tenant, function: &FunctionName) -> mpsc::Sender<AsyncCall> {
+        let mut queues = self.background.queues.lock();
+        let key = (tenant.clone(), function.clone());
+        let queue = queues.entry(key).or_insert_with(|| {
+            let (sender, receiver) = mpsc::channel(BACKLOG);
+            self.background.tasks.spawn(run_queue(self.clone(), receiver));
+            sender
+        });
+        queue.clone()
+    }
+
+    /// Takes up the calls that an earlier life accepted.
+    pub(crate) async fn resume(self: &Arc<Self>) {
+        let pending = match self.registry.pending_calls().await {
+            Ok(pending) => pending,
+            Err(error) => return tracing::error!(%error, "accepted calls cannot be read back"),
+        };
+        for call in pending {
+            let queue = self.queue_of(&call.tenant, &call.function);
+            // In a task of its own: a backlog beyond the bound must not keep the platform from starting.
+            self.background.tasks.spawn(async move {
+                // The queue ends with the platform only; then the next start resumes again.
+                let _ = queue.send(call).await;
+            });
+        }
+    }
+
+    /// Lets running calls end; what is still queued stays on disk for the next start.
+    pub(crate) async fn stop_background(&self) {
+        self.background.stop.cancel();
+        self.background.queues.lock().clear();
+        self.background.tasks.close();
+        self.background.tasks.wait().await;
+    }
+}
+
+async fn run_queue(invoker: Arc<Invoker>, mut calls: mpsc::Receiver<AsyncCall>) {
+    let stop = invoker.background.stop.clone();
+    let running = Arc::new(Semaphore::new(0));
+    let mut places = 0;
+    loop {
+        let call = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            call = calls.recv() => call,
+        };
+        let Some(call) = call else { return };
+        let Some(function) = invoker.catalog.get(&call.tenant, &call.function) else {
+            forget(&invoker, call.id).await;
+            continue;
+        };
+        let wanted = function.settings.scaling.max as usize;
+        if wanted > places {
+            running.add_permits(wanted - places);
+            places = wanted;
+        }
+        let place = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            place = running.clone().acquire_owned() => place.expect("the semaphore is never closed"),
+        };
+        let invoker = invoker.clone();
+        invoker.clone().background.tasks.spawn(async move {
+            run_one(&invoker, function, call).await;
+            drop(place);
+        });
+    }
+}
+
+async fn run_one(invoker: &Arc<Invoker>, function: Arc<Deployed>, call: AsyncCall) {
+    let Some((request, promise)) = request_of(invoker, &call) else {
+        return forget(invoker, call.id).await;
+    };
+    let may_repeat = function.settings.idempotent.allows(&request.verb, false);
+    let cut_off = call.state == AsyncState::Started && !may_repeat;
+    let request = Arc::new(request);
+    let mut flight = Flight::open_as(invoker, function, request, Some(promise));
+    if cut_off {
+        flight.not_dispatched();
+        let fault = Fault {
+            outcome: Outcome::Crashed,
+            detail: "the platform stopped while the call ran; it is not declared idempotent, so it is not tried again".into(),
+            exception: None,
+            phase: "run",
+            limit_hit: None,
+            retry_after: None,
+            caller_was_short: false,
+        };
+        flight.fail(fault, Vec::new(), None);
+    } else {
+        if let Err(error) = invoker.registry.mark_started(call.id).await {
+            // It runs all the same: running twice after a crash is the lesser harm to a call that was accepted.
+            tracing::warn!(%error, id = %call.id, "the start of an accepted call cannot be noted");
+        }
+        let completed = Invoker::fly(flight).await;
+        if let super::Reply::Stream { mut pieces, .. } = completed.reply {
+            while let Some(Ok(_)) = pieces.recv().await {}
+        }
+    }
+    forget(invoker, call.id).await;
+}
+
+async fn forget(invoker: &Invoker, id: InvocationId) {
+    if let Err(error) = invoker.registry.finish_call(id).await {
+        tracing::warn!(%error, %id, "a finished call cannot be taken from the queue; it may run again after a restart");
+    }
+}
+
+fn request_of(invoker: &Invoker, call: &AsyncCall) -> Option<(Request, Promise)> {
+    let head: Head = serde_json::from_str(&call.head_json).ok()?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in &head.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+    let trace = match &head.parent {
+        Some(parent) => parent.with_span(head.span_id),
+        None => TraceContext::root(head.trace_id, head.span_id),
+    };
+    let promise = Promise { id: call.id, trace, accepted_us: call.accepted_us };
+    let request = Request {
+        tenant: call.tenant.clone(),
+        event_type: call.event_type.as_str().into(),
+        trigger: Trigger::Async,
+        verb: head.verb.into(),
+        path: head.path.into(),
+        query: head.query.into(),
+        headers,
+        params: head.params,
+        body: call.body.clone().into(),
+        correlation_id: head.correlation_id.into(),
+        trace: head.parent,
+        time_given: None,
+        criticality: None,
+        caller: 0,
+        arrived: invoker.clock.now(),
+    };
+    Some((request, promise))
+}
+
+fn correlation_id(headers: &[(String, String)]) -> String {
+    let given = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-correlation-id"));
+    given.map_or_else(|| format!("{:032x}", fastrand::u128(..)), |(_, value)| value.clone())
+}
+
+fn trace_of(headers: &[(String, String)]) -> Option<TraceContext> {
+    TraceContext::extract(|name| {
+        let mine = headers.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name));
+        mine.map(|(_, value)| value.as_bytes())
+    })
+}

@@ -1,0 +1,116 @@
+//! Streamed answers: a task per stream carries pieces from the worker to the caller.
+//!
+//! The channel holds one piece, so a slow caller slows the handler down (its writes block) and
+//! nothing piles up here. The record is closed before the end of the body is told, so that it
+//! is there when the caller has read the last byte.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fp_core::outcome::Outcome;
+use fp_core::record::LogLine;
+use fp_sandbox::StreamPiece;
+use fp_sandbox::protocol::{AnswerHead, FailureHead};
+use tokio::sync::mpsc;
+
+use super::flight::{Flight, Leftovers, settle_later};
+use super::{Completed, Fault, Reply, StreamBroken, attempt};
+
+type Pieces = mpsc::Sender<Result<Bytes, StreamBroken>>;
+
+/// Answers with the head now; the rest follows by itself.
+pub(super) fn begin(flight: Flight, head: AnswerHead) -> Completed {
+    let (sender, pieces) = mpsc::channel(1);
+    let status = head.status.unwrap_or(200);
+    let completed = flight.into_completed(Reply::Stream { head, pieces });
+    tokio::spawn(carry(flight, status, sender));
+    completed
+}
+
+/// How a stream ended before its end.
+enum Stop {
+    /// The handler, its worker or a time limit ended it.
+    Fault(Box<Fault>, Vec<LogLine>, Option<Box<FailureHead>>),
+    /// The caller left; the flight's drop interrupts the handler and closes the record.
+    CallerLeft,
+}
+
+async fn carry(mut flight: Flight, status: u16, sender: Pieces) {
+    let mut sent = 0;
+    match pump(&mut flight, &sender, &mut sent).await {
+        Ok(leftovers) => {
+            let record = flight.record();
+            record.outcome = if status < 500 { Outcome::Ok } else { Outcome::FunctionError };
+            record.status = status;
+            record.response_bytes = sent;
+            flight.end_run();
+            flight.close(leftovers, None);
+        }
+        Err(Stop::CallerLeft) => {
+            flight.record().response_bytes = sent;
+        }
+        Err(Stop::Fault(fault, logs, failure)) => {
+            flight.record().response_bytes = sent;
+            flight.end_run();
+            let leftovers = flight.note_fault(&fault, logs, failure);
+            flight.record().status = status;
+            flight.close(leftovers, None);
+            if let Some(lease) = flight.lease.take() {
+                settle_later(lease);
+            }
+            // A caller that is gone as well needs no word.
+            let _ = sender.send(Err(StreamBroken(fault.outcome.word()))).await;
+        }
+    }
+}
+
+async fn pump(flight: &mut Flight, sender: &Pieces, sent: &mut u64) -> Result<Leftovers, Stop> {
+    let settings = flight.function.settings.clone();
+    let total = tokio::time::Instant::now() + settings.stream_total;
+    loop {
+        let lease = flight.lease.as_mut().expect("a stream holds its lease until its end");
+        let silent = tokio::time::Instant::now() + settings.stream_idle;
+        let piece = tokio::select! {
+            biased;
+            piece = lease.worker().next_chunk() => piece,
+            () = sender.closed() => return Err(Stop::CallerLeft),
+            () = tokio::time::sleep_until(silent.min(total)) => {
+                return Err(too_slow(flight, if silent < total { settings.stream_idle } else { settings.stream_total }));
+            }
+        };
+        match piece {
+            Ok(StreamPiece::Chunk(bytes)) => {
+                *sent += bytes.len() as u64;
+                let delivered = tokio::time::timeout_at(total, sender.send(Ok(bytes))).await;
+                match delivered {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(Stop::CallerLeft),
+                    Err(_) => return Err(too_slow(flight, settings.stream_total)),
+                }
+            }
+            Ok(StreamPiece::End { end, logs }) => {
+                return Ok(Leftovers { logs, spans: end.spans, usage: end.usage });
+            }
+            Ok(StreamPiece::Failed { failure, logs }) => {
+                let fault = attempt::failed(flight, &failure);
+                return Err(Stop::Fault(Box::new(fault), logs, Some(failure)));
+            }
+            Err(error) => {
+                lease.spoil();
+                let fault = attempt::broken_stream(flight, &error);
+                return Err(Stop::Fault(Box::new(fault), error.into_logs(), None));
+            }
+        }
+    }
+}
+
+fn too_slow(flight: &mut Flight, limit: Duration) -> Stop {
+    let lease = flight.lease.as_mut().expect("a stream holds its lease until its end");
+    lease.spoil();
+    let logs = lease.worker().take_logs();
+    let which = if limit == flight.function.settings.stream_total { "stream_total" } else { "stream_idle" };
+    let limit = humantime::format_duration(limit);
+    let detail =
+        format!("the stream passed {which} of {limit}; send sooner, or raise {which} in function.toml");
+    Stop::Fault(Box::new(attempt::fault(flight, Outcome::Timeout, "run", detail)), logs, None)
+}
