@@ -6,9 +6,13 @@
 //! for it only where the interface promises durability. Nothing here knows HTTP, and nothing
 //! above reads SQL.
 
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+
 use std::path::PathBuf;
 
+pub(crate) mod database;
 pub mod registry;
+mod writer;
 
 pub use registry::{AsyncCall, AsyncState, Registry, StoredVersion};
 
@@ -61,7 +65,39 @@ pub enum StoreError {
         /// Which version.
         version: u32,
     },
+    /// The kernel gave no thread for the writer.
+    #[error("the store's writer could not be started; raise the limit on threads (ulimit -u)")]
+    Thread {
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// The writer has ended: the platform is stopping.
     #[error("the store is closed because the platform is stopping; try again when it is up")]
     Closed,
+}
+
+impl StoreError {
+    /// Whether a file itself is broken, as against a disk that is full or an order that cannot
+    /// be met.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => database::is_damage(source),
+            Self::Layout { source: rusqlite_migration::Error::RusqliteError { err, .. }, .. } => {
+                database::is_damage(err)
+            }
+            _ => false,
+        }
+    }
+
+    /// The message with those of its sources, for the log.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+        text
+    }
 }

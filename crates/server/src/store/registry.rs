@@ -1,4 +1,8 @@
 //! `registry.db`: functions, their versions, accepted asynchronous calls and SLO counters.
+//!
+//! What must never be lost. Every write is synced to the disk before its caller goes on;
+//! concurrent writes share a sync. Reads are rare (start, deploy) and go through the writer as
+//! well, so there is one connection and no question of order.
 
 use std::path::Path;
 
@@ -6,6 +10,11 @@ use fp_core::settings::Handler;
 use fp_core::{EventType, FunctionName, InvocationId, Settings, Tenant, VersionNumber};
 
 use super::StoreError;
+use super::database::{self, Durability};
+use super::writer::Writer;
+
+mod rows;
+mod stored_settings;
 
 /// One version of a function as the registry keeps it.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,83 +75,172 @@ pub struct AsyncCall {
 
 /// The registry; shared as `Arc<Registry>`.
 #[derive(Debug)]
-pub struct Registry {}
+pub struct Registry {
+    writer: Writer,
+    starts: u64,
+}
 
 impl Registry {
-    /// Opens or creates `registry.db` in the data directory.
-    pub fn open(_data_dir: &Path) -> Result<Self, StoreError> {
-        Ok(Self {})
+    /// Opens or creates `registry.db` in the data directory. A damaged file is set aside with a
+    /// warning and a new one begun.
+    ///
+    /// # Errors
+    /// When the directory cannot be written, or a newer release wrote the file.
+    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(data_dir).map_err(|source| StoreError::Directory {
+            what: "the data directory",
+            path: data_dir.into(),
+            source,
+        })?;
+        let path = data_dir.join("registry.db");
+        let connection = open_checked(&path)?;
+        let starts = rows::count_start(&connection).map_err(|source| StoreError::Database {
+            what: "counting starts",
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self { writer: Writer::start(connection, &path)?, starts })
     }
 
     /// How often this data directory was opened, this time included: makes worker ids unique
     /// across restarts.
     pub fn starts(&self) -> u64 {
-        1
+        self.starts
     }
 
     /// The newest version of every function that is not deleted, first created first.
+    ///
+    /// # Errors
+    /// As all methods: [`StoreError::Database`] when the disk fails, [`StoreError::Closed`] when
+    /// stopping.
     pub async fn live_versions(&self) -> Result<Vec<StoredVersion>, StoreError> {
-        Ok(Vec::new())
+        self.writer.run("reading functions", |connection| Ok(rows::live_versions(connection)?)).await
     }
 
     /// The number that the next version of a function gets, the function's order of creation
     /// (the next free one if it does not exist), and when it was created (none if it does not
     /// exist). Numbers are never used again, also not after a delete.
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
     pub async fn next_version(
         &self,
-        _tenant: &Tenant,
-        _function: &FunctionName,
+        tenant: &Tenant,
+        function: &FunctionName,
     ) -> Result<(VersionNumber, u64, Option<u64>), StoreError> {
-        Ok((VersionNumber(1), 1, None))
+        let (tenant, function) = (tenant.clone(), function.clone());
+        let work = move |connection: &_| Ok(rows::next_version(connection, &tenant, &function)?);
+        self.writer.run("reading a function", work).await
     }
 
     /// Keeps a version; synced before it returns.
     ///
     /// # Errors
-    /// [`StoreError::VersionExists`] when the number is taken.
-    pub async fn put_version(&self, _version: StoredVersion) -> Result<(), StoreError> {
-        Ok(())
+    /// [`StoreError::VersionExists`] when this number or a higher one was used before.
+    pub async fn put_version(&self, version: StoredVersion) -> Result<(), StoreError> {
+        let work = move |connection: &_| {
+            if rows::put_version(connection, &version)? {
+                return Ok(());
+            }
+            let function = version.function.to_string();
+            Err(StoreError::VersionExists { function, version: version.version.0 }.into())
+        };
+        self.writer.run("writing a version", work).await
     }
 
-    /// Forgets a function and its SLO counters; false if there was none.
+    /// Forgets a function and its SLO counters; false if there was none. Calls that were
+    /// accepted for it stay in the queue until they are finished.
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
     pub async fn delete_function(
         &self,
-        _tenant: &Tenant,
-        _function: &FunctionName,
+        tenant: &Tenant,
+        function: &FunctionName,
     ) -> Result<bool, StoreError> {
-        Ok(false)
+        let (tenant, function) = (tenant.clone(), function.clone());
+        let work = move |connection: &_| Ok(rows::delete_function(connection, &tenant, &function)?);
+        self.writer.run("deleting a function", work).await
     }
 
     /// Accepts calls: all of them, or none; synced before it returns.
-    pub async fn enqueue(&self, _calls: Vec<AsyncCall>) -> Result<(), StoreError> {
-        Ok(())
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions); nothing was accepted then.
+    pub async fn enqueue(&self, calls: Vec<AsyncCall>) -> Result<(), StoreError> {
+        self.writer.run("accepting a call", move |connection| Ok(rows::enqueue(connection, &calls)?)).await
     }
 
     /// Calls that were accepted and have not ended, oldest first.
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
     pub async fn pending_calls(&self) -> Result<Vec<AsyncCall>, StoreError> {
-        Ok(Vec::new())
+        self.writer.run("reading accepted calls", |connection| Ok(rows::pending_calls(connection)?)).await
     }
 
     /// Marks a call as dispatched and counts the attempt.
-    pub async fn mark_started(&self, _id: InvocationId) -> Result<(), StoreError> {
-        Ok(())
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
+    pub async fn mark_started(&self, id: InvocationId) -> Result<(), StoreError> {
+        self.writer.run("marking a call", move |connection| Ok(rows::mark_started(connection, id)?)).await
     }
 
     /// Takes an ended call out of the queue.
-    pub async fn finish_call(&self, _id: InvocationId) -> Result<(), StoreError> {
-        Ok(())
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
+    pub async fn finish_call(&self, id: InvocationId) -> Result<(), StoreError> {
+        self.writer.run("finishing a call", move |connection| Ok(rows::finish_call(connection, id)?)).await
     }
 
-    /// Keeps SLO counters, one opaque snapshot per function.
-    pub async fn save_slo(&self, _snapshots: Vec<(Tenant, FunctionName, Vec<u8>)>) -> Result<(), StoreError> {
-        Ok(())
+    /// Keeps SLO counters, one opaque snapshot per function that exists.
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
+    pub async fn save_slo(&self, snapshots: Vec<SloSnapshot>) -> Result<(), StoreError> {
+        self.writer
+            .run("writing SLO counters", move |connection| Ok(rows::save_slo(connection, &snapshots)?))
+            .await
+    }
+
+    /// The same without waiting; false when the writer is busy (the next snapshot makes up for
+    /// it).
+    pub fn try_save_slo(&self, snapshots: Vec<SloSnapshot>) -> bool {
+        self.writer
+            .try_run("writing SLO counters", move |connection| Ok(rows::save_slo(connection, &snapshots)?))
     }
 
     /// The snapshots kept last.
-    pub async fn load_slo(&self) -> Result<Vec<(Tenant, FunctionName, Vec<u8>)>, StoreError> {
-        Ok(Vec::new())
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
+    pub async fn load_slo(&self) -> Result<Vec<SloSnapshot>, StoreError> {
+        self.writer.run("reading SLO counters", |connection| Ok(rows::load_slo(connection)?)).await
     }
 
     /// Writes what is queued and ends the writer; later calls answer [`StoreError::Closed`].
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        self.writer.close().await;
+    }
 }
+
+/// Whose function, which one, and its counters in a form that only their owner reads.
+pub type SloSnapshot = (Tenant, FunctionName, Vec<u8>);
+
+/// The registry is small, so all of it is checked at every start.
+fn open_checked(path: &Path) -> Result<rusqlite::Connection, StoreError> {
+    let connection = database::open_writer(path, &rows::layout(), Durability::Synced)?;
+    match database::check(&connection, path) {
+        Err(error) if error.is_damage() => {
+            drop(connection);
+            database::set_aside(path, &error)?;
+            database::open_writer(path, &rows::layout(), Durability::Synced)
+        }
+        result => result.map(|()| connection),
+    }
+}
+
+#[cfg(test)]
+mod tests;

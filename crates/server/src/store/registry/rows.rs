@@ -1,0 +1,266 @@
+//! The registry's layout and its statements.
+//!
+//! A deleted function leaves its row in `functions` behind: it holds the last version number,
+//! which is never used again.
+
+use fp_core::settings::Handler;
+use fp_core::{EventType, FunctionName, InvocationId, Tenant, VersionNumber};
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+use rusqlite_migration::{M, Migrations};
+
+use super::{AsyncCall, AsyncState, StoredVersion, stored_settings};
+
+/// The layout, step by step; steps are only ever added.
+pub(super) fn layout() -> Migrations<'static> {
+    Migrations::new(vec![M::up(
+        "CREATE TABLE platform (
+             starts INTEGER NOT NULL
+         );
+         INSERT INTO platform (starts) VALUES (0);
+         CREATE TABLE functions (
+             tenant         TEXT NOT NULL,
+             function       TEXT NOT NULL,
+             creation_order INTEGER NOT NULL UNIQUE,
+             created_us     INTEGER NOT NULL,
+             last_version   INTEGER NOT NULL,
+             deleted        INTEGER NOT NULL DEFAULT 0,
+             PRIMARY KEY (tenant, function)
+         ) WITHOUT ROWID;
+         CREATE TABLE versions (
+             tenant      TEXT NOT NULL,
+             function    TEXT NOT NULL,
+             version     INTEGER NOT NULL,
+             deployed_us INTEGER NOT NULL,
+             code_hash   TEXT NOT NULL,
+             file        TEXT NOT NULL,
+             callable    TEXT NOT NULL,
+             events      TEXT NOT NULL,
+             settings    TEXT NOT NULL,
+             PRIMARY KEY (tenant, function, version),
+             FOREIGN KEY (tenant, function) REFERENCES functions (tenant, function)
+         );
+         CREATE TABLE async_calls (
+             id          BLOB PRIMARY KEY NOT NULL,
+             tenant      TEXT NOT NULL,
+             function    TEXT NOT NULL,
+             event_type  TEXT NOT NULL,
+             head        TEXT NOT NULL,
+             body        BLOB NOT NULL,
+             accepted_us INTEGER NOT NULL,
+             started     INTEGER NOT NULL,
+             attempts    INTEGER NOT NULL
+         );
+         CREATE TABLE slo_snapshots (
+             tenant   TEXT NOT NULL,
+             function TEXT NOT NULL,
+             snapshot BLOB NOT NULL,
+             PRIMARY KEY (tenant, function)
+         );",
+    )])
+}
+
+/// Counts this start and returns how many there were.
+pub(super) fn count_start(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("UPDATE platform SET starts = starts + 1 RETURNING starts", [], |row| row.get(0))
+}
+
+pub(super) fn live_versions(connection: &Connection) -> rusqlite::Result<Vec<StoredVersion>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT f.tenant, f.function, f.creation_order, f.created_us,
+                v.version, v.deployed_us, v.code_hash, v.file, v.callable, v.events, v.settings
+         FROM functions f JOIN versions v
+           ON v.tenant = f.tenant AND v.function = f.function AND v.version = f.last_version
+         WHERE NOT f.deleted
+         ORDER BY f.creation_order",
+    )?;
+    statement.query_map([], read_version)?.collect()
+}
+
+fn read_version(row: &Row<'_>) -> rusqlite::Result<StoredVersion> {
+    let events: String = row.get("events")?;
+    let settings: String = row.get("settings")?;
+    Ok(StoredVersion {
+        tenant: parsed(row, "tenant")?,
+        function: parsed(row, "function")?,
+        version: VersionNumber(row.get("version")?),
+        order: row.get("creation_order")?,
+        created_us: row.get("created_us")?,
+        deployed_us: row.get("deployed_us")?,
+        code_hash: row.get("code_hash")?,
+        handler: Handler { file: row.get("file")?, callable: row.get("callable")? },
+        events: serde_json::from_str::<Vec<EventType>>(&events).map_err(unreadable)?,
+        settings: stored_settings::from_json(&settings).map_err(unreadable)?,
+    })
+}
+
+fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    let text = row.get_ref(column)?.as_str()?;
+    text.parse().map_err(unreadable)
+}
+
+fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
+}
+
+pub(super) fn next_version(
+    connection: &Connection,
+    tenant: &Tenant,
+    function: &FunctionName,
+) -> rusqlite::Result<(VersionNumber, u64, Option<u64>)> {
+    let known = connection
+        .prepare_cached(
+            "SELECT last_version, creation_order, created_us, deleted FROM functions
+             WHERE tenant = ?1 AND function = ?2",
+        )?
+        .query_row(params![tenant.as_str(), function.as_str()], |row| {
+            Ok((row.get::<_, u32>(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
+        .optional()?;
+    let next_order = || {
+        connection
+            .query_row("SELECT coalesce(max(creation_order), 0) + 1 FROM functions", [], |row| row.get(0))
+    };
+    Ok(match known {
+        None => (VersionNumber(1), next_order()?, None),
+        Some((last, _, _, true)) => (VersionNumber(last + 1), next_order()?, None),
+        Some((last, order, created_us, false)) => (VersionNumber(last + 1), order, Some(created_us)),
+    })
+}
+
+/// False when the number, or a higher one, was used before.
+pub(super) fn put_version(connection: &Connection, version: &StoredVersion) -> rusqlite::Result<bool> {
+    let raised = connection
+        .prepare_cached(
+            "INSERT INTO functions (tenant, function, creation_order, created_us, last_version)
+             VALUES (:tenant, :function, :order, :created_us, :version)
+             ON CONFLICT (tenant, function) DO UPDATE
+                 SET creation_order = excluded.creation_order, created_us = excluded.created_us,
+                     last_version = excluded.last_version, deleted = 0
+                 WHERE last_version < excluded.last_version",
+        )?
+        .execute(named_params! {
+            ":tenant": version.tenant.as_str(),
+            ":function": version.function.as_str(),
+            ":order": version.order,
+            ":created_us": version.created_us,
+            ":version": version.version.0,
+        })?;
+    if raised == 0 {
+        return Ok(false);
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO versions
+                 (tenant, function, version, deployed_us, code_hash, file, callable, events, settings)
+             VALUES (:tenant, :function, :version, :deployed_us, :code_hash, :file, :callable, :events, :settings)",
+        )?
+        .execute(named_params! {
+            ":tenant": version.tenant.as_str(),
+            ":function": version.function.as_str(),
+            ":version": version.version.0,
+            ":deployed_us": version.deployed_us,
+            ":code_hash": version.code_hash,
+            ":file": version.handler.file,
+            ":callable": version.handler.callable,
+            ":events": serde_json::to_string(&version.events).expect("a list of texts is JSON"),
+            ":settings": stored_settings::to_json(&version.settings),
+        })?;
+    Ok(true)
+}
+
+pub(super) fn delete_function(
+    connection: &Connection,
+    tenant: &Tenant,
+    function: &FunctionName,
+) -> rusqlite::Result<bool> {
+    let key = params![tenant.as_str(), function.as_str()];
+    let marked = connection.execute(
+        "UPDATE functions SET deleted = 1 WHERE tenant = ?1 AND function = ?2 AND NOT deleted",
+        key,
+    )?;
+    connection.execute("DELETE FROM versions WHERE tenant = ?1 AND function = ?2", key)?;
+    connection.execute("DELETE FROM slo_snapshots WHERE tenant = ?1 AND function = ?2", key)?;
+    Ok(marked > 0)
+}
+
+pub(super) fn enqueue(connection: &Connection, calls: &[AsyncCall]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO async_calls
+             (id, tenant, function, event_type, head, body, accepted_us, started, attempts)
+         VALUES (:id, :tenant, :function, :event_type, :head, :body, :accepted_us, :started, :attempts)",
+    )?;
+    for call in calls {
+        statement.execute(named_params! {
+            ":id": call.id.0,
+            ":tenant": call.tenant.as_str(),
+            ":function": call.function.as_str(),
+            ":event_type": call.event_type,
+            ":head": call.head_json,
+            ":body": call.body,
+            ":accepted_us": call.accepted_us,
+            ":started": call.state == AsyncState::Started,
+            ":attempts": call.attempts,
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn pending_calls(connection: &Connection) -> rusqlite::Result<Vec<AsyncCall>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, tenant, function, event_type, head, body, accepted_us, started, attempts
+         FROM async_calls ORDER BY accepted_us, id",
+    )?;
+    statement.query_map([], read_call)?.collect()
+}
+
+fn read_call(row: &Row<'_>) -> rusqlite::Result<AsyncCall> {
+    let started: bool = row.get("started")?;
+    Ok(AsyncCall {
+        id: InvocationId(row.get("id")?),
+        tenant: parsed(row, "tenant")?,
+        function: parsed(row, "function")?,
+        event_type: row.get("event_type")?,
+        head_json: row.get("head")?,
+        body: row.get("body")?,
+        accepted_us: row.get("accepted_us")?,
+        state: if started { AsyncState::Started } else { AsyncState::Queued },
+        attempts: row.get("attempts")?,
+    })
+}
+
+pub(super) fn mark_started(connection: &Connection, id: InvocationId) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE async_calls SET started = 1, attempts = attempts + 1 WHERE id = ?1")?
+        .execute([id.0])
+        .map(drop)
+}
+
+pub(super) fn finish_call(connection: &Connection, id: InvocationId) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM async_calls WHERE id = ?1")?.execute([id.0]).map(drop)
+}
+
+/// Keeps snapshots of functions that exist; a function that was deleted meanwhile has none.
+pub(super) fn save_slo(
+    connection: &Connection,
+    snapshots: &[(Tenant, FunctionName, Vec<u8>)],
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT OR REPLACE INTO slo_snapshots (tenant, function, snapshot)
+         SELECT tenant, function, ?3 FROM functions
+         WHERE tenant = ?1 AND function = ?2 AND NOT deleted",
+    )?;
+    for (tenant, function, snapshot) in snapshots {
+        statement.execute(params![tenant.as_str(), function.as_str(), snapshot])?;
+    }
+    Ok(())
+}
+
+pub(super) fn load_slo(connection: &Connection) -> rusqlite::Result<Vec<(Tenant, FunctionName, Vec<u8>)>> {
+    let mut statement = connection.prepare_cached("SELECT tenant, function, snapshot FROM slo_snapshots")?;
+    let rows = statement
+        .query_map([], |row| Ok((parsed(row, "tenant")?, parsed(row, "function")?, row.get("snapshot")?)))?;
+    rows.collect()
+}
