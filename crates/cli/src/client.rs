@@ -166,16 +166,23 @@ pub(crate) fn problem(status: StatusCode, body: &[u8]) -> Failure {
         (Some(one), None) | (None, Some(one)) => one.to_owned(),
         (None, None) => format!("the platform answered {status}"),
     };
-    if let Some(field) = word("field").filter(|field| !message.contains(*field)) {
-        message = format!("{message} (field {field})");
+    if let Some(place) = place(&problem).filter(|place| !message.contains(place)) {
+        message = format!("{message} ({place})");
     }
-    if let Some(line) = problem.get("line").and_then(Value::as_u64) {
-        let mention = format!("line {line}");
-        if !message.contains(&mention) {
-            message = format!("{message} ({mention})");
-        }
+    if let Some(traceback) = word("traceback").filter(|text| !message.contains(text)) {
+        message = format!("{message}\n{}", traceback.trim_end());
     }
     Failure { exit, message, hint: word("hint").map(str::to_owned) }
+}
+
+/// The field and the line that a problem is about.
+fn place(problem: &Value) -> Option<String> {
+    let field = problem.get("field").and_then(Value::as_str).map(|field| format!("field {field}"));
+    let line = problem.get("line").and_then(Value::as_u64).map(|line| format!("line {line}"));
+    match (field, line) {
+        (Some(field), Some(line)) => Some(format!("{field}, {line}")),
+        (one, other) => one.or(other),
+    }
 }
 
 /// `http://host:port[/prefix]`; the scheme may be left out.
@@ -252,10 +259,7 @@ mod tests {
         let body = br#"{"title":"handler does not compile","detail":"invalid syntax","line":3,"field":"function_code","hint":"fix it"}"#;
         let failure = problem(StatusCode::UNPROCESSABLE_ENTITY, body);
         assert_eq!(failure.exit, Exit::Refused);
-        assert_eq!(
-            failure.message,
-            "handler does not compile: invalid syntax (field function_code) (line 3)"
-        );
+        assert_eq!(failure.message, "handler does not compile: invalid syntax (field function_code, line 3)");
         assert_eq!(failure.hint.as_deref(), Some("fix it"));
     }
 

@@ -9,6 +9,8 @@
 mod bench;
 mod client;
 mod completions;
+#[expect(dead_code, reason = "up")]
+mod configuration;
 mod create;
 mod delete;
 mod deploy;

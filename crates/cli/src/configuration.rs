@@ -1,0 +1,319 @@
+//! The layers behind `up` and `doctor`: flag > environment > file > default.
+//!
+//! The file is `--config`, else `./functionsplatform.toml` where there is one. Its keys are the
+//! flags in snake case, and two tables: `[services]` and `[history]`. Unknown keys are errors
+//! with their line. The environment is clap's: each flag has its variable. What comes out is
+//! [`fp_server::Config`]; nothing below reads a file or the environment again.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use fp_server::config::{Config, ErrorDetail, HistoryConfig};
+use serde::{Deserialize, Deserializer};
+
+use crate::exit::Failure;
+
+/// Read when `--config` is not given and it is there.
+const DEFAULT_FILE: &str = "functionsplatform.toml";
+
+/// The flags of `up` and `doctor` that describe a platform.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct PlatformFlags {
+    /// Configuration file [default: ./functionsplatform.toml where there is one]
+    #[arg(long, value_name = "FILE", env = "FUNCTIONSPLATFORM_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Where functions are called; port 0 takes a free one [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(env = "FUNCTIONSPLATFORM_GATEWAY_ADDR", hide_env_values = true)]
+    gateway_addr: Option<SocketAddr>,
+    /// Management API and dashboard [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(env = "FUNCTIONSPLATFORM_API_ADDR", hide_env_values = true)]
+    api_addr: Option<SocketAddr>,
+    /// Trace pages and the Jaeger query API [default: 127.0.0.1:16686]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(env = "FUNCTIONSPLATFORM_TRACES_ADDR", hide_env_values = true)]
+    traces_addr: Option<SocketAddr>,
+    /// Functions, history and everything else that is kept [default: ./.functionsplatform]
+    #[arg(long, value_name = "DIR", env = "FUNCTIONSPLATFORM_DATA_DIR", hide_env_values = true)]
+    data_dir: Option<PathBuf>,
+    /// The Python to prefer [default: the newest found from 3.10 on]
+    #[arg(long, value_name = "FILE", env = "FUNCTIONSPLATFORM_PYTHON", hide_env_values = true)]
+    python: Option<PathBuf>,
+    /// Modules that every worker may have imported before its first call, separated by commas
+    #[arg(long, value_name = "MODULES", value_delimiter = ',')]
+    #[arg(env = "FUNCTIONSPLATFORM_PRELOAD", hide_env_values = true)]
+    preload: Option<Vec<String>>,
+    /// Blank workers kept ready [default: 4]
+    #[arg(long, value_name = "N", env = "FUNCTIONSPLATFORM_BLANKS", hide_env_values = true)]
+    blanks: Option<usize>,
+    /// What error answers tell callers [default: full on loopback, else safe]
+    #[arg(long, value_enum, env = "FUNCTIONSPLATFORM_ERRORS", hide_env_values = true)]
+    errors: Option<Errors>,
+    /// How long running calls may take to end when the platform stops [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(env = "FUNCTIONSPLATFORM_DRAIN_LIMIT", hide_env_values = true)]
+    drain_limit: Option<Duration>,
+}
+
+/// What error answers tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Errors {
+    /// Type and message of exceptions, routes that are near.
+    Full,
+    /// Type, id and hint.
+    Safe,
+}
+
+/// The file, as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default, deserialize_with = "read_address")]
+    gateway_addr: Option<SocketAddr>,
+    #[serde(default, deserialize_with = "read_address")]
+    api_addr: Option<SocketAddr>,
+    #[serde(default, deserialize_with = "read_address")]
+    traces_addr: Option<SocketAddr>,
+    data_dir: Option<PathBuf>,
+    python: Option<PathBuf>,
+    preload: Option<Vec<String>>,
+    blanks: Option<usize>,
+    errors: Option<Errors>,
+    #[serde(default, deserialize_with = "read_duration")]
+    drain_limit: Option<Duration>,
+    #[serde(default)]
+    services: Services,
+    #[serde(default)]
+    history: History,
+}
+
+/// Where the data services are. A URL with a password in it is better kept in a file that only
+/// the platform can read: `sql_db = { file = "/run/secrets/sql_db" }`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Services {
+    message_queue: Option<ServiceUrl>,
+    cache_service: Option<ServiceUrl>,
+    document_db: Option<ServiceUrl>,
+    sql_db: Option<ServiceUrl>,
+    object_storage: Option<ServiceUrl>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum ServiceUrl {
+    Url(String),
+    File { file: PathBuf },
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct History {
+    #[serde(default, deserialize_with = "read_size")]
+    ring: Option<u64>,
+    #[serde(default, deserialize_with = "read_size")]
+    disk: Option<u64>,
+    #[serde(default, deserialize_with = "read_duration")]
+    keep: Option<Duration>,
+    per_function_per_second: Option<u32>,
+    total_per_second: Option<u32>,
+}
+
+impl PlatformFlags {
+    /// The layers merged.
+    pub(crate) fn configuration(&self) -> Result<Config, Failure> {
+        let file = match &self.config {
+            Some(path) => read_file(path)?,
+            None if Path::new(DEFAULT_FILE).is_file() => read_file(Path::new(DEFAULT_FILE))?,
+            None => File::default(),
+        };
+        self.merge(file)
+    }
+
+    fn merge(&self, file: File) -> Result<Config, Failure> {
+        let default = Config::default();
+        let flags = self.clone();
+        let errors = flags.errors.or(file.errors).map(|errors| match errors {
+            Errors::Full => ErrorDetail::Full,
+            Errors::Safe => ErrorDetail::Safe,
+        });
+        Ok(Config {
+            gateway_addr: flags.gateway_addr.or(file.gateway_addr).unwrap_or(default.gateway_addr),
+            api_addr: flags.api_addr.or(file.api_addr).unwrap_or(default.api_addr),
+            traces_addr: flags.traces_addr.or(file.traces_addr).unwrap_or(default.traces_addr),
+            data_dir: flags.data_dir.or(file.data_dir).unwrap_or(default.data_dir),
+            python: flags.python.or(file.python),
+            preload: flags.preload.or(file.preload).unwrap_or(default.preload),
+            blanks: flags.blanks.or(file.blanks).unwrap_or(default.blanks),
+            errors,
+            drain_limit: flags.drain_limit.or(file.drain_limit).unwrap_or(default.drain_limit),
+            services: file.services.urls()?,
+            history: file.history.over(default.history),
+            ..default
+        })
+    }
+}
+
+impl Services {
+    fn urls(self) -> Result<BTreeMap<String, String>, Failure> {
+        let all = [
+            ("message_queue", self.message_queue),
+            ("cache_service", self.cache_service),
+            ("document_db", self.document_db),
+            ("sql_db", self.sql_db),
+            ("object_storage", self.object_storage),
+        ];
+        let given = all.into_iter().filter_map(|(name, url)| Some((name.to_owned(), url?)));
+        given.map(|(name, url)| Ok((name, url.read()?))).collect()
+    }
+}
+
+impl ServiceUrl {
+    fn read(self) -> Result<String, Failure> {
+        match self {
+            Self::Url(url) => Ok(url),
+            Self::File { file } => std::fs::read_to_string(&file)
+                .map(|text| text.trim().to_owned())
+                .map_err(|error| Failure::file("read the URL of a service from", &file, &error)),
+        }
+    }
+}
+
+impl History {
+    fn over(self, default: HistoryConfig) -> HistoryConfig {
+        HistoryConfig {
+            ring_bytes: self.ring.map_or(default.ring_bytes, |bytes| bytes as usize),
+            disk_bytes: self.disk.unwrap_or(default.disk_bytes),
+            keep: self.keep.unwrap_or(default.keep),
+            per_function_per_second: self.per_function_per_second.unwrap_or(default.per_function_per_second),
+            total_per_second: self.total_per_second.unwrap_or(default.total_per_second),
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<File, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::file("read the configuration file", path, &error))?;
+    toml::from_str(&text)
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display()).trim_end().to_owned()))
+}
+
+/// `127.0.0.1:5000`, `[::1]:5000`, `localhost:5000`, or a port alone for loopback.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let full = match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
+        Ok(port) => return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Err(_) => text,
+    };
+    let mut found = full.to_socket_addrs().map_err(|_| "write it as 127.0.0.1:5000".to_owned())?;
+    // `localhost` is often ::1 first; everything here prefers the address that is printed.
+    let first = found.next();
+    found.find(SocketAddr::is_ipv4).or(first).ok_or_else(|| "no such host".into())
+}
+
+fn read_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    address(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn read_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    humantime::parse_duration(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn read_size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let size: bytesize::ByteSize = String::deserialize(from)?.parse().map_err(serde::de::Error::custom)?;
+    Ok(Some(size.as_u64()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> File {
+        toml::from_str(text).expect("a configuration")
+    }
+
+    #[test]
+    fn every_key_of_the_file_arrives() {
+        let config = PlatformFlags::default()
+            .merge(file(
+                r#"
+                gateway_addr = "0.0.0.0:80"
+                api_addr = "8001"
+                traces_addr = "[::1]:0"
+                data_dir = "/var/lib/fp"
+                python = "/usr/bin/python3.11"
+                preload = ["numpy"]
+                blanks = 2
+                errors = "safe"
+                drain_limit = "1m 30s"
+                [services]
+                sql_db = "postgres://db/x"
+                [history]
+                ring = "1MiB"
+                disk = "2GiB"
+                keep = "7d"
+                per_function_per_second = 1
+                total_per_second = 2
+                "#,
+            ))
+            .expect("merges");
+        assert_eq!(config.gateway_addr.to_string(), "0.0.0.0:80");
+        assert_eq!(config.api_addr.to_string(), "127.0.0.1:8001");
+        assert_eq!(config.traces_addr.to_string(), "[::1]:0");
+        assert_eq!(config.data_dir, Path::new("/var/lib/fp"));
+        assert_eq!(config.python.as_deref(), Some(Path::new("/usr/bin/python3.11")));
+        assert_eq!(config.preload, ["numpy"]);
+        assert_eq!(config.blanks, 2);
+        assert_eq!(config.errors, Some(ErrorDetail::Safe));
+        assert_eq!(config.drain_limit, Duration::from_secs(90));
+        assert_eq!(config.services["sql_db"], "postgres://db/x");
+        assert_eq!((config.history.ring_bytes, config.history.disk_bytes), (1 << 20, 2 << 30));
+        assert_eq!(config.history.keep, Duration::from_secs(7 * 86_400));
+        assert_eq!((config.history.per_function_per_second, config.history.total_per_second), (1, 2));
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_that_over_defaults() {
+        let flags = PlatformFlags { blanks: Some(7), ..PlatformFlags::default() };
+        let config = flags.merge(file("blanks = 2\ndrain_limit = \"1s\"")).expect("merges");
+        assert_eq!(config.blanks, 7);
+        assert_eq!(config.drain_limit, Duration::from_secs(1));
+        assert_eq!(config.gateway_addr, Config::default().gateway_addr);
+    }
+
+    #[test]
+    fn unknown_keys_are_errors_with_their_line() {
+        let error =
+            toml::from_str::<File>("blanks = 2\ngateway_adr = \"x\"").expect_err("unknown").to_string();
+        assert!(error.contains("line 2") && error.contains("gateway_adr"), "{error}");
+        assert!(toml::from_str::<File>("[services]\nmysql = \"x\"").is_err());
+    }
+
+    #[test]
+    fn the_url_of_a_service_may_be_in_a_file() {
+        let secret = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(secret.path(), "redis://:pw@cache\n").expect("written");
+        let text = format!("[services]\ncache_service = {{ file = {:?} }}", secret.path());
+        let config = PlatformFlags::default().merge(file(&text)).expect("merges");
+        assert_eq!(config.services["cache_service"], "redis://:pw@cache");
+    }
+
+    #[test]
+    fn addresses_are_read_generously() {
+        for (text, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("localhost:2", "127.0.0.1:2"),
+            (":3", "127.0.0.1:3"),
+            ("0", "127.0.0.1:0"),
+            ("[::1]:4", "[::1]:4"),
+        ] {
+            assert_eq!(address(text).expect(text).to_string(), expected);
+        }
+        assert!(address("nonsense").is_err());
+        assert!(address("127.0.0.1:99999").is_err());
+    }
+}
