@@ -1,0 +1,532 @@
+//! The pool policy: what it must always keep to, and cases with known answers.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
+
+use fp_core::outcome::{DeadlineReason, Outcome, ShedReason};
+use fp_core::pool::{Arrival, CallId, Decision, Now, Pool, PoolConfig};
+use fp_core::settings::Criticality;
+use fp_core::{Settings, WorkerId};
+use proptest::prelude::*;
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const CONFIG: PoolConfig = PoolConfig { min: 0, max: 4, idle: ms(1000), slots: 1, queue_bound: 8 };
+
+fn arrival(call: u64, deadline: Duration) -> Arrival {
+    Arrival { call: CallId(call), criticality: Criticality::Default, caller: 1, deadline }
+}
+
+fn run(call: u64, worker: u64) -> Decision {
+    Decision::Run { call: CallId(call), worker: WorkerId(worker) }
+}
+
+fn retire(worker: u64) -> Decision {
+    Decision::Retire { worker: WorkerId(worker) }
+}
+
+/// A pool under test that answers with its decisions.
+struct Bench {
+    pool: Pool,
+    out: Vec<Decision>,
+}
+
+impl Bench {
+    fn new(config: PoolConfig) -> Self {
+        Self { pool: Pool::new(config), out: Vec::new() }
+    }
+
+    fn after(&mut self, event: impl FnOnce(&mut Pool, &mut Vec<Decision>)) -> Vec<Decision> {
+        event(&mut self.pool, &mut self.out);
+        std::mem::take(&mut self.out)
+    }
+
+    fn arrives(&mut self, now: u64, call: u64, deadline: u64) -> Vec<Decision> {
+        self.after(|pool, out| pool.on_arrival(ms(now), arrival(call, ms(deadline)), out))
+    }
+
+    fn started(&mut self, now: u64, worker: u64, took: u64) -> Vec<Decision> {
+        self.after(|pool, out| pool.on_started(ms(now), WorkerId(worker), ms(took), out))
+    }
+
+    fn idle(&mut self, now: u64, worker: u64, ran: u64) -> Vec<Decision> {
+        self.after(|pool, out| pool.on_idle(ms(now), WorkerId(worker), ms(ran), out))
+    }
+
+    fn timer(&mut self, now: u64) -> Vec<Decision> {
+        self.after(|pool, out| pool.on_timer(ms(now), out))
+    }
+
+    /// One worker, and a history of calls that ran `ran`; returns the time afterwards.
+    fn warm_up(&mut self, calls: u64, ran: u64) -> u64 {
+        self.arrives(0, 1000, 1_000_000);
+        self.started(300, 1, 300);
+        let mut now = 300;
+        for call in 1..=calls {
+            now += ran;
+            self.idle(now, 1, ran);
+            assert_eq!(self.arrives(now, 1000 + call, 1_000_000), [run(1000 + call, 1)]);
+        }
+        self.idle(now + ran, 1, ran);
+        now + ran
+    }
+}
+
+fn refused(decisions: &[Decision]) -> Vec<(u64, Outcome)> {
+    let refused = |decision: &Decision| match decision {
+        Decision::Refuse { call, outcome, .. } => Some((call.0, *outcome)),
+        _ => None,
+    };
+    decisions.iter().filter_map(refused).collect()
+}
+
+const EXPIRED: Outcome = Outcome::DeadlineExceeded(DeadlineReason::ExpiredInQueue);
+const INFEASIBLE: Outcome = Outcome::DeadlineExceeded(DeadlineReason::Infeasible);
+
+#[test]
+fn a_cold_call_starts_a_worker_and_the_next_reuses_it() {
+    let mut bench = Bench::new(CONFIG);
+    assert_eq!(bench.arrives(0, 1, 1000), [Decision::Start { count: 1 }]);
+    assert_eq!(bench.started(5, 7, 5), [run(1, 7)]);
+    assert_eq!(bench.idle(9, 7, 4), []);
+    assert_eq!(bench.arrives(10, 2, 1000), [run(2, 7)]);
+}
+
+#[test]
+fn the_latest_idle_is_reused_and_the_longest_idle_retired() {
+    let mut bench = Bench::new(PoolConfig { min: 1, ..CONFIG });
+    assert_eq!(bench.pool.next_wake(), Some(Duration::ZERO));
+    assert_eq!(bench.timer(0), [Decision::Start { count: 1 }]);
+    bench.arrives(0, 1, 9000);
+    bench.arrives(0, 2, 9000);
+    for worker in [1, 2] {
+        assert_eq!(bench.started(10, worker, 10), [run(worker, worker)]);
+    }
+    bench.idle(20, 1, 10);
+    bench.idle(30, 2, 20);
+    assert_eq!(bench.arrives(40, 3, 9000), [run(3, 2)]);
+    bench.idle(50, 2, 10);
+    assert_eq!(bench.pool.next_wake(), Some(ms(1020)));
+    assert_eq!(bench.timer(1020), [retire(1)]);
+    assert_eq!(bench.timer(99_000), [], "one is kept");
+    assert_eq!(bench.pool.next_wake(), None);
+}
+
+#[test]
+fn with_no_idle_time_every_call_has_a_worker_of_its_own() {
+    let mut bench = Bench::new(PoolConfig { idle: Duration::ZERO, min: 3, max: 2, slots: 9, ..CONFIG });
+    assert_eq!(bench.pool.next_wake(), None, "none is kept, so none is wanted");
+    let adopted = bench.after(|pool, out| pool.on_adopted(ms(0), WorkerId(9), ms(3), out));
+    assert_eq!(adopted, [retire(9)], "the deploy's worker is not kept either");
+    for call in 1..=3 {
+        bench.arrives(0, call, 9000);
+    }
+    assert_eq!(bench.pool.view(ms(0)).starting, 2);
+    assert_eq!(bench.started(5, 1, 5), [run(1, 1)]);
+    assert_eq!(bench.started(5, 2, 5), [run(2, 2)]);
+    assert_eq!(bench.idle(6, 1, 1), [retire(1), Decision::Start { count: 1 }]);
+    assert_eq!(bench.started(9, 3, 3), [run(3, 3)]);
+    assert_eq!(bench.idle(9, 2, 4), [retire(2)]);
+}
+
+#[test]
+fn several_slots_fill_one_worker_before_the_next() {
+    let mut bench = Bench::new(PoolConfig { slots: 2, ..CONFIG });
+    assert_eq!(bench.arrives(0, 1, 9000), [Decision::Start { count: 1 }]);
+    assert_eq!(bench.arrives(0, 2, 9000), [], "the worker on its way has two slots");
+    assert_eq!(bench.started(5, 1, 5), [run(1, 1), run(2, 1)]);
+    assert_eq!(bench.idle(6, 1, 1), []);
+    assert_eq!(bench.arrives(6, 3, 9000), [run(3, 1)]);
+}
+
+/// CASES D3: one worker at most, busy for 500 ms, and a call with 200 ms left.
+#[test]
+fn a_call_that_cannot_make_it_is_refused_at_once_when_history_says_so() {
+    let mut bench = Bench::new(PoolConfig { max: 1, ..CONFIG });
+    bench.arrives(0, 1, 9000);
+    bench.started(10, 1, 10);
+    assert_eq!(bench.arrives(20, 2, 220), [], "without a history it may wait");
+    assert_eq!(bench.pool.next_wake(), Some(ms(220)));
+    assert_eq!(refused(&bench.timer(220)), [(2, EXPIRED)]);
+
+    let mut bench = Bench::new(PoolConfig { max: 1, ..CONFIG });
+    let now = bench.warm_up(20, 500);
+    assert_eq!(bench.arrives(now, 1, now + 9000), [run(1, 1)]);
+    assert_eq!(refused(&bench.arrives(now + 20, 2, now + 220)), [(2, INFEASIBLE)]);
+    assert_eq!(bench.arrives(now + 20, 3, now + 1001), [], "480 ms to wait and 500 to run: it fits");
+    assert_eq!(refused(&bench.arrives(now + 20, 4, now + 1400)), [(4, INFEASIBLE)], "but a second does not");
+}
+
+#[test]
+fn a_short_deadline_is_not_judged_while_nothing_runs() {
+    let mut bench = Bench::new(CONFIG);
+    let now = bench.warm_up(30, 500);
+    assert_eq!(bench.arrives(now, 1, now + 10), [run(1, 1)], "an idle worker may as well try");
+    bench.idle(now + 500, 1, 500);
+    bench.timer(now + 99_000);
+    assert_eq!(bench.arrives(now + 99_000, 2, now + 99_010), [Decision::Start { count: 1 }]);
+}
+
+/// CASES D4: the only worker becomes free with three jobs of 100 ms waiting, which have 350, 250
+/// and 150 ms left, in that order of arrival.
+#[test]
+fn the_earliest_deadline_goes_first() {
+    for callers in [[1, 1, 1], [1, 2, 3]] {
+        let mut bench = Bench::new(PoolConfig { max: 1, ..CONFIG });
+        let mut now = bench.warm_up(30, 100);
+        assert_eq!(bench.arrives(now, 9, now + 9000), [run(9, 1)]);
+        now += 100;
+        for (call, left) in [(0, 350), (1, 250), (2, 150)] {
+            let arrival = Arrival { caller: callers[call], ..arrival(call as u64, ms(now + left)) };
+            assert_eq!(bench.after(|pool, out| pool.on_arrival(ms(now - 1), arrival, out)), []);
+        }
+        for call in [2, 1, 0] {
+            assert_eq!(bench.idle(now, 1, 100), [run(call, 1)]);
+            now += 100;
+        }
+    }
+}
+
+#[test]
+fn a_start_happens_only_if_it_beats_the_wait() {
+    let mut bench = Bench::new(CONFIG);
+    let now = bench.warm_up(5, 100);
+    assert_eq!(bench.arrives(now, 1, now + 9000), [run(1, 1)]);
+    assert_eq!(bench.arrives(now, 2, now + 9000), [], "100 ms of wait against 300 ms of start");
+    assert_eq!(bench.arrives(now, 3, now + 9000), []);
+    assert_eq!(bench.arrives(now, 4, now + 9000), [], "300 against 300");
+    assert_eq!(bench.arrives(now, 5, now + 9000), [Decision::Start { count: 1 }], "400 against 300");
+}
+
+#[test]
+fn a_call_that_outlasts_every_estimate_does_not_hold_up_the_queue() {
+    let mut bench = Bench::new(CONFIG);
+    let start = bench.warm_up(5, 100);
+    bench.arrives(start, 1, start + 60_000);
+    assert_eq!(bench.arrives(start, 2, start + 60_000), []);
+    let mut decisions = Vec::new();
+    while decisions.is_empty() {
+        let wake = bench.pool.next_wake().expect("a call waits");
+        let now = wake.as_millis() as u64;
+        assert!(now < start + 2000, "nothing was started in two seconds");
+        decisions = bench.timer(now);
+    }
+    assert_eq!(decisions, [Decision::Start { count: 1 }]);
+}
+
+#[test]
+fn failed_starts_refuse_who_waits_and_pause_longer_each_time() {
+    let mut bench = Bench::new(CONFIG);
+    let mut now = 0;
+    for (call, pause) in [(1, 100), (2, 200), (3, 400), (4, 800)] {
+        assert_eq!(bench.arrives(now, call, now + 9000), [Decision::Start { count: 1 }]);
+        let failed = bench.after(|pool, out| pool.on_start_failed(ms(now), out));
+        assert_eq!(refused(&failed), [(call, Outcome::StartFailed)]);
+        assert_eq!(refused(&bench.arrives(now + 1, 99, now + 9000)), [(99, Outcome::StartFailed)]);
+        assert_eq!(bench.pool.next_wake(), None, "nobody waits, so nothing is tried");
+        now += pause;
+    }
+    assert_eq!(bench.arrives(now, 5, now + 9000), [Decision::Start { count: 1 }]);
+    assert_eq!(bench.arrives(now, 6, now + 9000), [], "one start is the probe");
+    assert_eq!(bench.started(now + 5, 1, 5), [run(5, 1), Decision::Start { count: 1 }]);
+}
+
+#[test]
+fn starts_that_fail_together_count_once_and_spare_calls_that_others_can_serve() {
+    let mut bench = Bench::new(CONFIG);
+    for call in 1..=3 {
+        bench.arrives(0, call, 9000);
+    }
+    assert_eq!(bench.after(|pool, out| pool.on_start_failed(ms(5), out)), []);
+    assert_eq!(bench.after(|pool, out| pool.on_start_failed(ms(5), out)), []);
+    assert_eq!(bench.pool.view(ms(5)).start_failures, 1);
+    assert_eq!(bench.started(6, 1, 6), [run(1, 1), Decision::Start { count: 2 }]);
+}
+
+#[test]
+fn a_worker_that_dies_before_its_first_call_is_not_restarted_at_once() {
+    let mut bench = Bench::new(PoolConfig { min: 1, ..CONFIG });
+    bench.timer(0);
+    bench.started(5, 1, 5);
+    assert_eq!(bench.after(|pool, out| pool.on_gone(ms(6), WorkerId(1), out)), []);
+    assert_eq!(bench.pool.next_wake(), Some(ms(106)));
+    assert_eq!(bench.timer(106), [Decision::Start { count: 1 }]);
+}
+
+#[test]
+fn a_full_queue_refuses_the_lowest_class_with_the_time_to_drain() {
+    let mut bench = Bench::new(PoolConfig { max: 1, queue_bound: 2, ..CONFIG });
+    let now = bench.warm_up(30, 100);
+    assert_eq!(bench.arrives(now, 1, now + 9000), [run(1, 1)]);
+    let queue = |call, criticality| Arrival { criticality, ..arrival(call, ms(now + 9000)) };
+    let mut offer = |arrival| bench.after(|pool, out| pool.on_arrival(ms(now), arrival, out));
+    assert_eq!(offer(queue(2, Criticality::Sheddable)), []);
+    assert_eq!(offer(queue(3, Criticality::Default)), []);
+    let full = Decision::Refuse {
+        call: CallId(4),
+        outcome: Outcome::Shed(ShedReason::QueueFull),
+        retry_after: ms(300),
+    };
+    assert_eq!(offer(queue(4, Criticality::Sheddable)), [full], "100 ms of the running call and 2 × 100 ms");
+    assert_eq!(refused(&offer(queue(5, Criticality::Critical))), [(2, Outcome::Shed(ShedReason::Priority))]);
+    assert_eq!(bench.idle(now + 100, 1, 100), [run(5, 1)]);
+}
+
+#[test]
+fn a_closed_pool_hands_back_its_queue_and_lets_its_workers_finish() {
+    let mut bench = Bench::new(PoolConfig { max: 3, ..CONFIG });
+    for call in 1..=5 {
+        bench.arrives(0, call, 9000 - call);
+    }
+    bench.started(5, 1, 5);
+    bench.started(5, 2, 5);
+    bench.idle(6, 2, 1);
+    let mut out = Vec::new();
+    let moved: Vec<_> = bench.pool.close(&mut out).iter().map(|arrival| arrival.call.0).collect();
+    assert_eq!((moved, out), (vec![2, 1], vec![]), "5 and 4 had run, then 3");
+    assert_eq!(bench.idle(7, 1, 2), [retire(1)]);
+    assert_eq!(bench.started(8, 3, 8), [retire(3)]);
+    assert_eq!(refused(&bench.arrives(9, 9, 9000)), [(9, Outcome::PlatformError)]);
+    assert_eq!(bench.idle(9, 2, 3), [retire(2)]);
+    assert_eq!(bench.pool.next_wake(), None);
+}
+
+/// CASES C2, evenly spaced: 0 → 100 calls/s of a function of 1 s whose start takes 300 ms.
+#[test]
+fn a_step_of_even_arrivals_is_served_within_a_start_and_a_run() {
+    #[derive(PartialEq, Eq, PartialOrd, Ord)]
+    enum Event {
+        Idle(u64),
+        Started,
+        Arrives(u64),
+    }
+    let mut pool = Pool::new(PoolConfig { max: 1000, queue_bound: 1000, ..CONFIG });
+    let mut events = BinaryHeap::new();
+    events.extend((0..3000).map(|call| Reverse((ms(call * 10), Event::Arrives(call)))));
+    let (mut out, mut workers, mut served) = (Vec::new(), 0, 0);
+    let mut slowest = Duration::ZERO;
+    while let Some(Reverse((now, event))) = events.pop() {
+        match event {
+            Event::Arrives(call) => pool.on_arrival(now, arrival(call, now + ms(60_000)), &mut out),
+            Event::Idle(worker) => pool.on_idle(now, WorkerId(worker), ms(1000), &mut out),
+            Event::Started => {
+                workers += 1;
+                pool.on_started(now, WorkerId(workers), ms(300), &mut out);
+            }
+        }
+        for decision in out.drain(..) {
+            match decision {
+                Decision::Run { call, worker } => {
+                    served += 1;
+                    slowest = slowest.max(now + ms(1000) - ms(call.0 * 10));
+                    events.push(Reverse((now + ms(1000), Event::Idle(worker.0))));
+                }
+                Decision::Start { count } => {
+                    events.extend((0..count).map(|_| Reverse((now + ms(300), Event::Started))));
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+    assert_eq!(served, 3000);
+    assert!(slowest <= ms(1300), "{slowest:?}");
+    assert!(workers <= 131, "{workers} workers");
+}
+
+#[test]
+fn settings_become_a_configuration() {
+    let config = PoolConfig::from_settings(&Settings::default());
+    assert_eq!((config.min, config.max, config.slots, config.queue_bound), (0, 16, 1, 256));
+    assert_eq!(config.idle, fp_core::pool::AUTO_IDLE);
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Arrive { class: usize, caller: u64, left: u64 },
+    Started,
+    StartFailed,
+    Idle(usize),
+    Gone(usize),
+    Cancel(u64),
+    Wait(u64),
+    Adopt,
+    Close,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => (0..3usize, 0..3u64, 0..200u64).prop_map(|(class, caller, left)| Op::Arrive { class, caller, left }),
+        6 => Just(Op::Started),
+        1 => Just(Op::StartFailed),
+        8 => (0..8usize).prop_map(Op::Idle),
+        1 => (0..8usize).prop_map(Op::Gone),
+        1 => (0..60u64).prop_map(Op::Cancel),
+        6 => (0..120u64).prop_map(Op::Wait),
+        1 => Just(Op::Adopt),
+        1 => Just(Op::Close),
+    ]
+}
+
+fn config() -> impl Strategy<Value = PoolConfig> {
+    (0..3u32, 1..5u32, 0..3u64, 1..4u32, 1..7u32).prop_map(|(min, max, idle, slots, queue_bound)| {
+        PoolConfig { min, max, idle: ms(idle * 40), slots, queue_bound }
+    })
+}
+
+/// The world around a pool as it must look, kept apart from the pool's own books.
+#[derive(Default)]
+struct World {
+    now: Now,
+    next_worker: u64,
+    /// What each worker runs, and since when.
+    workers: BTreeMap<WorkerId, BTreeMap<CallId, Now>>,
+    starting: u32,
+    queued: BTreeMap<CallId, Now>,
+    ended: BTreeSet<CallId>,
+}
+
+impl World {
+    fn carry_out(&mut self, config: &PoolConfig, decisions: &[Decision]) -> Result<(), TestCaseError> {
+        for decision in decisions {
+            match *decision {
+                Decision::Run { call, worker } => {
+                    let deadline = self.queued.remove(&call);
+                    prop_assert!(
+                        deadline.is_some_and(|deadline| deadline > self.now),
+                        "{call:?} ran late or twice"
+                    );
+                    let running = self.workers.get_mut(&worker);
+                    let Some(running) = running else { panic!("{worker:?} does not exist") };
+                    running.insert(call, self.now);
+                    let slots = if config.idle.is_zero() { 1 } else { config.slots };
+                    prop_assert!(running.len() <= slots as usize, "{worker:?} runs too much");
+                }
+                Decision::Start { count } => self.starting += count,
+                Decision::Retire { worker } => {
+                    let running = self.workers.remove(&worker);
+                    prop_assert!(
+                        running.is_some_and(|running| running.is_empty()),
+                        "{worker:?} was not idle"
+                    );
+                }
+                Decision::Refuse { call, .. } => {
+                    prop_assert!(
+                        self.queued.remove(&call).is_some(),
+                        "{call:?} was refused but did not wait"
+                    );
+                    self.ended.insert(call);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_happens_the_rules_hold(config in config(), ops in prop::collection::vec(op(), 1..80)) {
+        let mut pool = Pool::new(config);
+        let mut world = World::default();
+        let mut out = Vec::new();
+        let mut calls = 0;
+        let mut moved = BTreeSet::new();
+        for op in ops {
+            let now = world.now;
+            match op {
+                Op::Arrive { class, caller, left } => {
+                    let criticality = [Criticality::Critical, Criticality::Default, Criticality::Sheddable][class];
+                    let arrival = Arrival { call: CallId(calls), criticality, caller, deadline: now + ms(left) };
+                    world.queued.insert(arrival.call, arrival.deadline);
+                    calls += 1;
+                    pool.on_arrival(now, arrival, &mut out);
+                }
+                Op::Started | Op::Adopt => {
+                    let adopt = matches!(op, Op::Adopt);
+                    if !adopt && world.starting == 0 {
+                        continue;
+                    }
+                    let worker = WorkerId(world.next_worker);
+                    world.next_worker += 1;
+                    world.workers.insert(worker, BTreeMap::new());
+                    if adopt {
+                        pool.on_adopted(now, worker, ms(3), &mut out);
+                    } else {
+                        world.starting -= 1;
+                        pool.on_started(now, worker, ms(7), &mut out);
+                    }
+                }
+                Op::StartFailed if world.starting > 0 => {
+                    world.starting -= 1;
+                    pool.on_start_failed(now, &mut out);
+                }
+                Op::Idle(at) => {
+                    let busy: Vec<_> = world.workers.iter_mut().filter(|(_, running)| !running.is_empty()).collect();
+                    let count = busy.len();
+                    let Some((worker, running)) = busy.into_iter().nth(at % count.max(1)) else { continue };
+                    let (call, since) = running.pop_first().expect("it is busy");
+                    world.ended.insert(call);
+                    let worker = *worker;
+                    pool.on_idle(now, worker, now - since, &mut out);
+                }
+                Op::Gone(at) => {
+                    let count = world.workers.len();
+                    let Some(worker) = world.workers.keys().nth(at % count.max(1)).copied() else { continue };
+                    world.ended.extend(world.workers.remove(&worker).into_iter().flatten().map(|(call, _)| call));
+                    pool.on_gone(now, worker, &mut out);
+                }
+                Op::Cancel(call) => {
+                    if world.queued.remove(&CallId(call)).is_some() {
+                        world.ended.insert(CallId(call));
+                    }
+                    pool.on_cancelled(now, CallId(call), &mut out);
+                }
+                Op::Wait(time) => {
+                    let until = now + ms(time);
+                    let mut wakes = 0;
+                    while let Some(wake) = pool.next_wake().filter(|wake| *wake <= until) {
+                        world.now = wake.max(world.now);
+                        pool.on_timer(world.now, &mut out);
+                        world.carry_out(&config, &out)?;
+                        out.clear();
+                        prop_assert!(pool.next_wake().is_none_or(|next| next > world.now), "woken for nothing");
+                        wakes += 1;
+                        prop_assert!(wakes < 400, "too many wake-ups");
+                    }
+                    world.now = until;
+                }
+                Op::Close => {
+                    moved.extend(pool.close(&mut out).iter().map(|arrival| arrival.call));
+                    world.queued.retain(|call, _| !moved.contains(call));
+                }
+                Op::StartFailed => continue,
+            }
+            world.carry_out(&config, &out)?;
+            out.clear();
+
+            let view = pool.view(world.now);
+            let busy = world.workers.values().filter(|running| !running.is_empty()).count();
+            let running: usize = world.workers.values().map(BTreeMap::len).sum();
+            prop_assert_eq!(view.starting, world.starting);
+            prop_assert_eq!(view.queued as usize, world.queued.len());
+            prop_assert_eq!(view.running as usize, running);
+            prop_assert!(world.workers.len() + world.starting as usize <= config.max as usize);
+            let slots = if config.idle.is_zero() { 1 } else { config.slots as usize };
+            if !pool.is_closed() {
+                prop_assert_eq!((view.idle as usize, view.busy as usize), (world.workers.len() - busy, busy));
+                let no_free_slot = running == world.workers.len() * slots;
+                prop_assert!(world.queued.is_empty() || no_free_slot, "a call waits beside a free slot");
+                let somebody_comes = !world.workers.is_empty() || world.starting > 0;
+                prop_assert!(world.queued.is_empty() || somebody_comes, "calls wait for nobody");
+                prop_assert!(world.queued.len() <= config.queue_bound as usize);
+            }
+            prop_assert!(world.queued.is_empty() || pool.next_wake().is_some(), "a deadline is due");
+        }
+        let running = world.workers.values().flatten().count();
+        let accounted = world.queued.len() + world.ended.len() + running + moved.len();
+        prop_assert_eq!(accounted as u64, calls, "every call is in one place");
+    }
+}
