@@ -1,0 +1,181 @@
+//! The gateway: bytes in, an invocation, bytes out.
+//!
+//! [`Gateway::answer`] is the whole life of a request at the edge: find the route, read what the
+//! caller sent along (deadline, trace context, correlation id, class), read the body up to the
+//! function's limit, let [`Invoker`] run it, and put the answer into HTTP. What it refuses, it
+//! refuses before a worker is asked. Bodies are passed on as they came; only the syntax of JSON
+//! is looked at, so that a handler never sees a body that does not parse.
+
+mod answer;
+mod body;
+mod intake;
+
+use std::hash::{BuildHasher, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fp_core::Tenant;
+use fp_core::code::Code;
+use fp_core::record::Trigger;
+use http::header::ALLOW;
+use http::request::Parts;
+use http::{Request as HttpRequest, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio_util::task::TaskTracker;
+
+use self::answer::Edge;
+pub(crate) use self::body::GatewayBody;
+use super::problem::Problem;
+use crate::catalog::{Catalog, Deployed, Matched, Route};
+use crate::clock::Clock;
+use crate::invoke::{Invoker, Reply, Request};
+
+/// Everything that answering a request needs.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    catalog: Arc<Catalog>,
+    invoker: Arc<Invoker>,
+    clock: Clock,
+    /// Error answers tell types, messages and near routes.
+    full_errors: bool,
+    tenant: Tenant,
+    /// Second, third, … functions of an event type; they outlive the caller.
+    others: TaskTracker,
+    hasher: std::hash::RandomState,
+}
+
+impl Gateway {
+    pub(crate) fn new(catalog: Arc<Catalog>, invoker: Arc<Invoker>, clock: Clock, full_errors: bool) -> Self {
+        Self {
+            catalog,
+            invoker,
+            clock,
+            full_errors,
+            tenant: Tenant::default(),
+            others: TaskTracker::new(),
+            hasher: std::hash::RandomState::new(),
+        }
+    }
+
+    /// Waits for functions that run besides the one that answered.
+    pub(crate) async fn drain(&self) {
+        self.others.close();
+        self.others.wait().await;
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: HttpRequest<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<GatewayBody> {
+        let arrived = self.clock.now();
+        let (parts, body) = request.into_parts();
+        let edge = Edge::of(&parts, arrived);
+        match self.admit(parts, body, peer, &edge).await {
+            Ok((matched, request)) => self.run(matched, request, edge).await,
+            Err(problem) => edge.refuse(problem, self.clock.now()),
+        }
+    }
+
+    /// Everything up to the point where a worker is needed.
+    async fn admit(
+        &self,
+        parts: Parts,
+        body: Incoming,
+        peer: SocketAddr,
+        edge: &Edge,
+    ) -> Result<(Arc<[Arc<Deployed>]>, Arc<Request>), Problem> {
+        let raw_path = parts.uri.path();
+        let matched = match self.find(parts.method.as_str(), raw_path) {
+            Ok(matched) => matched,
+            Err(problem) => return Err(refuse_reading(problem, body)),
+        };
+        let first = &matched.functions[0];
+        let time_given = match intake::time_given(&parts.headers) {
+            Ok(time_given) => time_given,
+            Err(problem) => return Err(refuse_reading(problem, body)),
+        };
+        let limit = first.settings.limits.body.as_u64();
+        let body = intake::read_body(body, limit).await?;
+        intake::check_json(&parts.headers, &body)?;
+        let path = Catalog::decoded_path(raw_path).map_err(|error| Problem::new(Code::InvalidPath, error.to_string()))?;
+        let request = Request {
+            tenant: self.tenant.clone(),
+            event_type: matched.event_type,
+            trigger: Trigger::Http,
+            verb: parts.method.as_str().into(),
+            path: path.into(),
+            query: parts.uri.query().unwrap_or_default().into(),
+            params: matched.params,
+            body,
+            correlation_id: edge.correlation_id.clone(),
+            trace: intake::trace(&parts.headers),
+            time_given,
+            criticality: intake::criticality(&parts.headers),
+            caller: self.caller(peer),
+            arrived: edge.arrived,
+            headers: parts.headers,
+        };
+        Ok((matched.functions, Arc::new(request)))
+    }
+
+    fn find(&self, verb: &str, raw_path: &str) -> Result<Matched, Problem> {
+        let route = self.catalog.route(&self.tenant, verb, raw_path);
+        match route.map_err(|error| Problem::new(Code::InvalidPath, error.to_string()))? {
+            Route::Found(matched) => Ok(matched),
+            Route::OtherVerbs(verbs) => {
+                let allow = verbs.join(", ");
+                let detail = format!("{raw_path} answers {allow}, not {verb}");
+                Err(Problem::new(Code::MethodNotAllowed, detail).header(ALLOW, &allow))
+            }
+            Route::Nothing { near } => {
+                let problem = Problem::new(Code::NoRoute, format!("no function answers http|{verb}|{raw_path}"));
+                Err(if self.full_errors && !near.is_empty() { problem.extra("near", near) } else { problem })
+            }
+        }
+    }
+
+    fn caller(&self, peer: SocketAddr) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        match peer.ip() {
+            std::net::IpAddr::V4(ip) => hasher.write(&ip.octets()),
+            std::net::IpAddr::V6(ip) => hasher.write(&ip.octets()),
+        }
+        hasher.finish()
+    }
+
+    async fn run(&self, functions: Arc<[Arc<Deployed>]>, request: Arc<Request>, edge: Edge) -> Response<GatewayBody> {
+        for other in &functions[1..] {
+            let run = self.invoker.call_owned(other.clone(), request.clone());
+            self.others.spawn(async move {
+                let mut completed = run.await;
+                if let Reply::Stream { pieces, .. } = &mut completed.reply {
+                    while let Some(Ok(_)) = pieces.recv().await {}
+                }
+            });
+        }
+        let completed = self.invoker.call(functions[0].clone(), request).await;
+        edge.respond(completed, &self.clock, self.full_errors)
+    }
+}
+
+/// A refusal while the caller may still be sending: what it sends is read and dropped for a
+/// while, so that the answer reaches it instead of a reset connection.
+fn refuse_reading(problem: Problem, body: Incoming) -> Problem {
+    if !body.is_end_stream() {
+        tokio::spawn(intake::discard(body));
+    }
+    problem
+}
+
+/// An answer that is complete in memory.
+pub(crate) fn whole(bytes: Bytes) -> GatewayBody {
+    GatewayBody::whole(bytes, None)
+}
+
+/// Longest silence of a caller that sends its body.
+const BODY_SILENCE: Duration = Duration::from_secs(15);

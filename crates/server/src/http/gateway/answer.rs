@@ -1,0 +1,185 @@
+//! Putting an outcome into HTTP: the answer's head, or a problem document.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fp_core::code::Code;
+use fp_core::outcome::Outcome;
+use fp_core::record::Phases;
+use fp_core::trace_context::TraceContext;
+use fp_core::InvocationId;
+use fp_sandbox::protocol::{AnswerHead, BodyKind};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use super::GatewayBody;
+use crate::clock::Clock;
+use crate::http::problem::{Problem, status};
+use crate::invoke::{Completed, Fault, Reply};
+
+const INSTANCE_ID: HeaderName = HeaderName::from_static("x-serverless-instance-id");
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Longest correlation id that is taken over: it is stored with every record.
+const MAX_CORRELATION_ID: usize = 200;
+
+/// Headers that describe the connection, not the answer (RFC 9110 section 7.6.1); a function
+/// cannot set them, nor the length, which follows from the body.
+const NOT_THE_FUNCTIONS: [HeaderName; 6] = [
+    http::header::CONNECTION,
+    http::header::TRANSFER_ENCODING,
+    http::header::UPGRADE,
+    http::header::TRAILER,
+    HeaderName::from_static("keep-alive"),
+    CONTENT_LENGTH,
+];
+
+/// What is known of a request before it is an invocation, and every answer carries.
+#[derive(Debug)]
+pub(super) struct Edge {
+    pub(super) correlation_id: Box<str>,
+    pub(super) arrived: Duration,
+}
+
+impl Edge {
+    pub(super) fn of(parts: &Parts, arrived: Duration) -> Self {
+        let given = parts.headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
+        let usable = given.filter(|id| !id.is_empty() && id.len() <= MAX_CORRELATION_ID);
+        let correlation_id = usable.map_or_else(new_correlation_id, Into::into);
+        Self { correlation_id, arrived }
+    }
+
+    /// An answer without an invocation.
+    pub(super) fn refuse(&self, problem: Problem, now: Duration) -> Response<GatewayBody> {
+        let mut response = problem_response(problem, None);
+        let route = now.saturating_sub(self.arrived).as_nanos() as u64;
+        let phases = Phases { route, ..Phases::default() };
+        self.stamp(response.headers_mut(), &phases);
+        response
+    }
+
+    /// The answer of an invocation.
+    pub(super) fn respond(&self, completed: Completed, clock: &Clock, full_errors: bool) -> Response<GatewayBody> {
+        let Completed { reply, id, trace, phases, finished } = completed;
+        let receipt = finished.map(|finished| (finished, clock.clone()));
+        let mut response = match reply {
+            Reply::Whole { head, body } => answer(head, |empty| {
+                GatewayBody::whole(if empty { Bytes::new() } else { body }, receipt)
+            }),
+            Reply::Stream { head, pieces } => answer(head, |_| GatewayBody::stream(pieces)),
+            Reply::Fault(fault) => {
+                let problem = problem_of(&fault, full_errors).invocation(id, trace.trace_id);
+                problem_response(problem, receipt)
+            }
+        };
+        self.stamp(response.headers_mut(), &phases);
+        stamp_invocation(response.headers_mut(), id, &trace);
+        response
+    }
+
+    fn stamp(&self, headers: &mut HeaderMap, phases: &Phases) {
+        if let Ok(value) = HeaderValue::from_str(&self.correlation_id) {
+            headers.insert(CORRELATION_ID, value);
+        }
+        headers.insert(SERVER_TIMING, server_timing(phases));
+    }
+}
+
+fn stamp_invocation(headers: &mut HeaderMap, id: InvocationId, trace: &TraceContext) {
+    headers.insert(INSTANCE_ID, ascii(id.to_string()));
+    headers.insert(TRACEPARENT, ascii(trace.traceparent()));
+}
+
+fn ascii(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("hexadecimal digits and dashes are header text")
+}
+
+/// `route;dur=0.012, queue;dur=0.000, start;dur=0.000, run;dur=0.301`, in milliseconds.
+fn server_timing(phases: &Phases) -> HeaderValue {
+    let mut text = String::with_capacity(80);
+    let named = [("route", phases.route), ("queue", phases.queue), ("start", phases.start), ("run", phases.run)];
+    for (index, (name, nanos)) in named.into_iter().enumerate() {
+        let micros = nanos / 1000;
+        let glue = if index == 0 { "" } else { ", " };
+        write!(text, "{glue}{name};dur={}.{:03}", micros / 1000, micros % 1000).expect("a string takes all");
+    }
+    ascii(text)
+}
+
+fn new_correlation_id() -> Box<str> {
+    format!("{:032x}", fastrand::u128(..)).into()
+}
+
+/// The handler's answer. `body` is asked for nothing where the status allows no body.
+fn answer(head: AnswerHead, body: impl FnOnce(bool) -> GatewayBody) -> Response<GatewayBody> {
+    let default = if head.kind == BodyKind::None { StatusCode::NO_CONTENT } else { StatusCode::OK };
+    let status = head.status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(default);
+    let empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let mut response = Response::new(body(empty));
+    *response.status_mut() = status;
+    for (name, value) in &head.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
+            && !NOT_THE_FUNCTIONS.contains(&name)
+        {
+            response.headers_mut().append(name, value);
+        }
+    }
+    let content_type = match head.kind {
+        BodyKind::Json => Some("application/json"),
+        BodyKind::Text => Some("text/plain; charset=utf-8"),
+        BodyKind::Bytes => Some("application/octet-stream"),
+        BodyKind::None => None,
+    };
+    if let Some(content_type) = content_type.filter(|_| !empty) {
+        let headers = response.headers_mut();
+        headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
+    }
+    response
+}
+
+fn problem_response(problem: Problem, receipt: Option<(crate::history::Finished, Clock)>) -> Response<GatewayBody> {
+    let (parts, body) = problem.into_parts();
+    Response::from_parts(parts, GatewayBody::whole(body, receipt))
+}
+
+/// The status of an outcome, for the answer and for the record.
+pub(crate) fn status_of(outcome: Outcome) -> u16 {
+    match outcome {
+        Outcome::ResponseTooLarge => StatusCode::BAD_GATEWAY.as_u16(),
+        Outcome::Ok => StatusCode::OK.as_u16(),
+        outcome => status(Code::of(outcome).unwrap_or(Code::PlatformError)).as_u16(),
+    }
+}
+
+fn problem_of(fault: &Fault, full_errors: bool) -> Problem {
+    let code = Code::of(fault.outcome).unwrap_or(Code::PlatformError);
+    let status = StatusCode::from_u16(status_of(fault.outcome)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let detail = match &fault.exception {
+        Some((kind, _)) if !full_errors => format!("the handler raised {kind}").into(),
+        _ => fault.detail.clone(),
+    };
+    let mut problem = Problem::new(code, detail)
+        .with_status(status)
+        .component(if fault.phase == "run" { "worker" } else { "pool" })
+        .phase(fault.phase)
+        .blame(fault.outcome.blame(fault.caller_was_short));
+    if let Some(reason) = fault.outcome.reason() {
+        problem = problem.reason(reason);
+    }
+    if let Some(limit) = fault.limit_hit {
+        problem = problem.extra("limit_hit", limit);
+    }
+    if let (true, Some((kind, message))) = (full_errors, &fault.exception) {
+        problem = problem.extra("exception_type", kind.as_str()).extra("exception_message", message.as_str());
+    }
+    if let Some(after) = fault.retry_after {
+        // Whole seconds, never less than the drain takes.
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        problem = problem.header(RETRY_AFTER, &seconds.max(1).to_string());
+    }
+    problem
+}
