@@ -156,6 +156,9 @@ impl Snapshot {
     }
 }
 
+/// Lets one deploy or delete of a function through at a time.
+type Gate = Arc<tokio::sync::Mutex<()>>;
+
 /// Functions and routes.
 pub struct Catalog {
     snapshot: ArcSwap<Snapshot>,
@@ -164,7 +167,7 @@ pub struct Catalog {
     workers: WorkerSetup,
     slo: Arc<SloBook>,
     /// One deploy or delete of a function at a time; the value is a gate, not data.
-    gates: Mutex<BTreeMap<(Tenant, FunctionName), Arc<tokio::sync::Mutex<()>>>>,
+    gates: Mutex<BTreeMap<(Tenant, FunctionName), Gate>>,
     /// Held while a new snapshot is made from the latest and swapped in.
     swap: tokio::sync::Mutex<()>,
 }
@@ -231,11 +234,6 @@ impl Catalog {
         mine
     }
 
-    /// All functions of all tenants.
-    pub(crate) fn all(&self) -> Vec<Arc<Deployed>> {
-        self.snapshot.load().functions.values().cloned().collect()
-    }
-
     /// A function by name.
     pub fn get(&self, tenant: &Tenant, name: &FunctionName) -> Option<Arc<Deployed>> {
         self.snapshot.load().functions.get(&(tenant.clone(), name.clone())).cloned()
@@ -278,6 +276,22 @@ impl Catalog {
             old.pool.close();
         }
         Ok(fresh)
+    }
+
+    /// As [`deploy`](Self::deploy), unless the live version has the same code and settings.
+    pub(crate) async fn deploy_if_changed(
+        &self,
+        request: DeployRequest,
+    ) -> Result<Arc<Deployed>, CatalogError> {
+        if let Some(live) = self.get(&request.tenant, &request.name)
+            && live.handler == request.handler
+            && live.events == request.events
+            && *live.settings == request.settings
+            && live.code_hash == self.store_code(&request).await?
+        {
+            return Ok(live);
+        }
+        self.deploy(request).await
     }
 
     async fn store_code(&self, request: &DeployRequest) -> Result<String, CatalogError> {

@@ -280,8 +280,6 @@ impl VersionPool {
         if spoilt || !granted.worker.is_reusable() {
             state.infos.remove(&id);
             self.decide_in(&mut state, |policy, out| policy.on_gone(now, id, out));
-            drop(state);
-            drop(granted);
             return;
         }
         granted.start = None;

@@ -1,9 +1,306 @@
 //! Wiring: builds the rooms in dependency order, binds early, starts late, drains.
 
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fp_core::Tenant;
+use fp_sandbox::{Sandbox, SandboxConfig, SandboxError};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{Addresses, App};
+use crate::catalog::{Catalog, CatalogError, Deployed, WorkerSetup};
+use crate::clock::Clock;
+use crate::config::{Config, ErrorDetail};
+use crate::history::History;
+use crate::http::gateway::{self, Gateway};
+use crate::http::{self, listener};
+use crate::invoke::Invoker;
+use crate::slo::SloBook;
+use crate::store::{Registry, StoreError};
+
 /// Why the platform did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {}
+pub enum StartError {
+    /// An address is taken or not ours.
+    #[error(
+        "the {what} cannot listen on {addr}: {source}; choose another address with {flag}, or end what uses it"
+    )]
+    Bind {
+        /// Which listener.
+        what: &'static str,
+        /// Where.
+        addr: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The management API would be open to the network.
+    #[error(
+        "the {what} would listen on {addr}, which others can reach, and there are no keys yet; use a loopback address with {flag}"
+    )]
+    NotLoopback {
+        /// Which listener.
+        what: &'static str,
+        /// Where.
+        addr: SocketAddr,
+        /// The flag that sets it.
+        flag: &'static str,
+    },
+    /// The data directory cannot be used.
+    #[error(
+        "the data directory {path:?} cannot be used: {source}; fix its permissions or choose another with --data-dir"
+    )]
+    DataDir {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Another platform uses the data directory.
+    #[error(
+        "the data directory {path:?} is in use by process {pid}; stop it, or choose another with --data-dir"
+    )]
+    InUse {
+        /// Where.
+        path: PathBuf,
+        /// Whose it is.
+        pid: String,
+    },
+    /// Workers cannot be had.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The registry cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The functions of the registry cannot be brought back.
+    #[error("the functions of the data directory cannot be brought back: {0}")]
+    Catalog(#[from] CatalogError),
+}
 
-/// A running platform.
+/// A running platform. [`stop`](Self::stop) it; dropping it ends it without a drain.
 #[derive(Debug)]
-pub struct Server;
+pub struct Server {
+    app: Arc<App>,
+    gateway: Arc<Gateway>,
+    registry: Arc<Registry>,
+    sandbox: Sandbox,
+    stop: CancellationToken,
+    abort: CancellationToken,
+    listeners: Vec<JoinHandle<()>>,
+    housekeeping: JoinHandle<()>,
+    /// Locked as long as the platform lives.
+    _lock: File,
+}
+
+struct Bound {
+    gateway: std::net::TcpListener,
+    api: std::net::TcpListener,
+    traces: std::net::TcpListener,
+    addresses: Addresses,
+}
+
+impl Server {
+    /// Starts the platform: everything answers when this returns, and [`App::ready`] is still unset.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let lock = lock_data_dir(&config.data_dir)?;
+        let data_dir = std::path::absolute(&config.data_dir)
+            .map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
+        let bound = bind(&config)?;
+        let clock = Clock::start();
+        let registry = Arc::new(Registry::open(&data_dir)?);
+        let history = Arc::new(History::open(&config.history, &data_dir, clock.clone())?);
+        let slo = Arc::new(SloBook::open(registry.clone()).await);
+        let sandbox = Sandbox::start(sandbox_config(&config, &data_dir)).await?;
+        let setup = WorkerSetup {
+            sandbox: sandbox.clone(),
+            clock: clock.clone(),
+            services: config.services.clone(),
+            preload: config.preload.clone(),
+            gateway_url: format!("http://{}", reachable(bound.addresses.gateway)),
+        };
+        let catalog = Arc::new(Catalog::open(registry.clone(), &data_dir, setup, slo.clone()).await?);
+        let invoker = Arc::new(Invoker {
+            catalog: catalog.clone(),
+            history: history.clone(),
+            slo: slo.clone(),
+            registry: registry.clone(),
+            sandbox: sandbox.clone(),
+            clock: clock.clone(),
+            status_of: gateway::answer::status_of,
+            background: Default::default(),
+        });
+        invoker.resume().await;
+        let app = Arc::new(App {
+            addresses: bound.addresses,
+            started_us: clock.wall_now_us(),
+            clock: clock.clone(),
+            catalog,
+            invoker,
+            history,
+            slo,
+            ready: AtomicBool::new(false),
+            config,
+        });
+        Ok(Self::serve(app, registry, sandbox, bound, lock))
+    }
+
+    fn serve(app: Arc<App>, registry: Arc<Registry>, sandbox: Sandbox, bound: Bound, lock: File) -> Self {
+        let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+        let full_errors = match app.config.errors {
+            Some(detail) => detail == ErrorDetail::Full,
+            None => bound.addresses.gateway.ip().is_loopback(),
+        };
+        let gateway =
+            Arc::new(Gateway::new(app.catalog.clone(), app.invoker.clone(), app.clock.clone(), full_errors));
+        let answering = gateway.clone();
+        let answer = move |request, peer| answering.clone().answer(request, peer);
+        let api = http::served(http::api_router(&app));
+        let traces = http::served(http::traces_router(&app));
+        let listeners = vec![
+            tokio::spawn(listener::serve(bound.gateway, answer, stop.clone(), abort.clone())),
+            tokio::spawn(listener::serve(bound.api, api, stop.clone(), abort.clone())),
+            tokio::spawn(listener::serve(bound.traces, traces, stop.clone(), abort.clone())),
+        ];
+        let housekeeping = tokio::spawn(keep_house(app.clone()));
+        Self { app, gateway, registry, sandbox, stop, abort, listeners, housekeeping, _lock: lock }
+    }
+
+    /// The rooms, for what starts with the platform.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Where things are.
+    pub fn addresses(&self) -> Addresses {
+        self.app.addresses
+    }
+
+    /// The function directories in a directory: itself, or those right below it, sorted.
+    pub fn function_dirs(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+        if directory.join("function.toml").is_file() {
+            return Ok(vec![directory.to_path_buf()]);
+        }
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.join("function.toml").is_file() {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Deploys one function directory. The same code and settings as the live version's make no
+    /// new version.
+    pub async fn deploy_dir(&self, directory: &Path) -> Result<Arc<Deployed>, CatalogError> {
+        let request = Catalog::directory_request(Tenant::default(), directory)?;
+        self.app.catalog.deploy_if_changed(request).await
+    }
+
+    /// Says that everything `up` was asked to deploy is there.
+    pub fn set_ready(&self) {
+        self.app.ready.store(true, Ordering::Release);
+    }
+
+    /// Stops: no new connections, running calls end within the limit, then everything goes.
+    pub async fn stop(self, limit: Duration) {
+        self.app.ready.store(false, Ordering::Release);
+        self.stop.cancel();
+        let drained = async {
+            for listener in self.listeners {
+                // A listener that panicked has nothing left to drain.
+                let _ = listener.await;
+            }
+            self.gateway.drain().await;
+            self.app.invoker.stop_background().await;
+        };
+        if tokio::time::timeout(limit, drained).await.is_err() {
+            tracing::warn!(?limit, "calls still ran at the end of the drain and were cut off");
+        }
+        self.abort.cancel();
+        self.housekeeping.abort();
+        self.sandbox.shutdown().await;
+        self.app.slo.close().await;
+        self.app.history.close().await;
+        self.registry.close().await;
+    }
+}
+
+async fn keep_house(app: Arc<App>) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        every.tick().await;
+        app.clock.resync();
+        app.slo.tick(app.clock.now(), app.clock.wall_now_us());
+    }
+}
+
+fn sandbox_config(config: &Config, data_dir: &Path) -> SandboxConfig {
+    SandboxConfig {
+        run_dir: data_dir.join("run"),
+        executable: config.executable.clone(),
+        python: config.python.clone(),
+        blanks: config.blanks,
+        preload: config.preload.clone(),
+    }
+}
+
+fn bind(config: &Config) -> Result<Bound, StartError> {
+    for (what, addr, flag) in [
+        ("management API", config.api_addr, "--api-addr"),
+        ("trace listener", config.traces_addr, "--traces-addr"),
+    ] {
+        if !addr.ip().is_loopback() {
+            return Err(StartError::NotLoopback { what, addr, flag });
+        }
+    }
+    let listen = |what, addr, flag| {
+        listener::bind(addr).map_err(|source| StartError::Bind { what, addr, flag, source })
+    };
+    let gateway = listen("gateway", config.gateway_addr, "--gateway-addr")?;
+    let api = listen("management API", config.api_addr, "--api-addr")?;
+    let traces = listen("trace listener", config.traces_addr, "--traces-addr")?;
+    let of = |listener: &std::net::TcpListener, asked| listener.local_addr().unwrap_or(asked);
+    let addresses = Addresses {
+        gateway: of(&gateway, config.gateway_addr),
+        api: of(&api, config.api_addr),
+        traces: of(&traces, config.traces_addr),
+    };
+    Ok(Bound { gateway, api, traces, addresses })
+}
+
+/// The address under which functions on this host reach a listener.
+fn reachable(addr: SocketAddr) -> SocketAddr {
+    let loopback: std::net::IpAddr = match addr {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    if addr.ip().is_unspecified() { SocketAddr::new(loopback, addr.port()) } else { addr }
+}
+
+/// Makes the data directory ours: a lock that the kernel drops with us, and our pid for others.
+fn lock_data_dir(path: &Path) -> Result<File, StartError> {
+    let cannot = |source| StartError::DataDir { path: path.to_path_buf(), source };
+    std::fs::create_dir_all(path).map_err(cannot)?;
+    let lock_path = path.join("lock");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut lock = options.open(&lock_path).map_err(cannot)?;
+    if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        lock.read_to_string(&mut pid).map_err(cannot)?;
+        return Err(StartError::InUse { path: path.to_path_buf(), pid: pid.trim().to_owned() });
+    }
+    lock.set_len(0).map_err(cannot)?;
+    lock.rewind().map_err(cannot)?;
+    writeln!(lock, "{}", std::process::id()).map_err(cannot)?;
+    Ok(lock)
+}

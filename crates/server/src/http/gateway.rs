@@ -6,7 +6,7 @@
 //! refuses before a worker is asked. Bodies are passed on as they came; only the syntax of JSON
 //! is looked at, so that a handler never sees a body that does not parse.
 
-mod answer;
+pub(crate) mod answer;
 mod body;
 mod intake;
 
@@ -15,7 +15,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fp_core::Tenant;
 use fp_core::code::Code;
 use fp_core::record::Trigger;
@@ -27,7 +26,7 @@ use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use self::answer::Edge;
-pub(crate) use self::body::GatewayBody;
+use self::body::GatewayBody;
 use super::problem::Problem;
 use crate::catalog::{Catalog, Deployed, Matched, Route};
 use crate::clock::Clock;
@@ -102,7 +101,8 @@ impl Gateway {
         let limit = first.settings.limits.body.as_u64();
         let body = intake::read_body(body, limit).await?;
         intake::check_json(&parts.headers, &body)?;
-        let path = Catalog::decoded_path(raw_path).map_err(|error| Problem::new(Code::InvalidPath, error.to_string()))?;
+        let path = Catalog::decoded_path(raw_path)
+            .map_err(|error| Problem::new(Code::InvalidPath, error.to_string()))?;
         let request = Request {
             tenant: self.tenant.clone(),
             event_type: matched.event_type,
@@ -133,7 +133,8 @@ impl Gateway {
                 Err(Problem::new(Code::MethodNotAllowed, detail).header(ALLOW, &allow))
             }
             Route::Nothing { near } => {
-                let problem = Problem::new(Code::NoRoute, format!("no function answers http|{verb}|{raw_path}"));
+                let problem =
+                    Problem::new(Code::NoRoute, format!("no function answers http|{verb}|{raw_path}"));
                 Err(if self.full_errors && !near.is_empty() { problem.extra("near", near) } else { problem })
             }
         }
@@ -148,11 +149,16 @@ impl Gateway {
         hasher.finish()
     }
 
-    async fn run(&self, functions: Arc<[Arc<Deployed>]>, request: Arc<Request>, edge: Edge) -> Response<GatewayBody> {
+    async fn run(
+        &self,
+        functions: Arc<[Arc<Deployed>]>,
+        request: Arc<Request>,
+        edge: Edge,
+    ) -> Response<GatewayBody> {
         for other in &functions[1..] {
-            let run = self.invoker.call_owned(other.clone(), request.clone());
+            let (invoker, other, request) = (self.invoker.clone(), other.clone(), request.clone());
             self.others.spawn(async move {
-                let mut completed = run.await;
+                let mut completed = invoker.call(other, request).await;
                 if let Reply::Stream { pieces, .. } = &mut completed.reply {
                     while let Some(Ok(_)) = pieces.recv().await {}
                 }
@@ -170,11 +176,6 @@ fn refuse_reading(problem: Problem, body: Incoming) -> Problem {
         tokio::spawn(intake::discard(body));
     }
     problem
-}
-
-/// An answer that is complete in memory.
-pub(crate) fn whole(bytes: Bytes) -> GatewayBody {
-    GatewayBody::whole(bytes, None)
 }
 
 /// Longest silence of a caller that sends its body.

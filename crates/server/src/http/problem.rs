@@ -160,12 +160,18 @@ impl Problem {
 
     /// The answer for listeners that speak plain hyper.
     pub fn into_hyper(self) -> http::Response<Full<Bytes>> {
+        let (parts, body) = self.into_parts();
+        http::Response::from_parts(parts, Full::new(body))
+    }
+
+    /// The answer's head and its body.
+    pub fn into_parts(self) -> (http::response::Parts, Bytes) {
         let body = Bytes::from(self.to_json());
-        let mut response = http::Response::new(Full::new(body));
-        *response.status_mut() = self.0.status;
-        *response.headers_mut() = self.0.headers;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        response
+        let mut parts = http::Response::new(()).into_parts().0;
+        parts.status = self.0.status;
+        parts.headers = self.0.headers;
+        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        (parts, body)
     }
 }
 

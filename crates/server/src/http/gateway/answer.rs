@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fp_core::InvocationId;
 use fp_core::code::Code;
 use fp_core::outcome::Outcome;
 use fp_core::record::Phases;
 use fp_core::trace_context::TraceContext;
-use fp_core::InvocationId;
 use fp_sandbox::protocol::{AnswerHead, BodyKind};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
@@ -63,13 +63,18 @@ impl Edge {
     }
 
     /// The answer of an invocation.
-    pub(super) fn respond(&self, completed: Completed, clock: &Clock, full_errors: bool) -> Response<GatewayBody> {
+    pub(super) fn respond(
+        &self,
+        completed: Completed,
+        clock: &Clock,
+        full_errors: bool,
+    ) -> Response<GatewayBody> {
         let Completed { reply, id, trace, phases, finished } = completed;
         let receipt = finished.map(|finished| (finished, clock.clone()));
         let mut response = match reply {
-            Reply::Whole { head, body } => answer(head, |empty| {
-                GatewayBody::whole(if empty { Bytes::new() } else { body }, receipt)
-            }),
+            Reply::Whole { head, body } => {
+                answer(head, |empty| GatewayBody::whole(if empty { Bytes::new() } else { body }, receipt))
+            }
             Reply::Stream { head, pieces } => answer(head, |_| GatewayBody::stream(pieces)),
             Reply::Fault(fault) => {
                 let problem = problem_of(&fault, full_errors).invocation(id, trace.trace_id);
@@ -101,7 +106,8 @@ fn ascii(text: String) -> HeaderValue {
 /// `route;dur=0.012, queue;dur=0.000, start;dur=0.000, run;dur=0.301`, in milliseconds.
 fn server_timing(phases: &Phases) -> HeaderValue {
     let mut text = String::with_capacity(80);
-    let named = [("route", phases.route), ("queue", phases.queue), ("start", phases.start), ("run", phases.run)];
+    let named =
+        [("route", phases.route), ("queue", phases.queue), ("start", phases.start), ("run", phases.run)];
     for (index, (name, nanos)) in named.into_iter().enumerate() {
         let micros = nanos / 1000;
         let glue = if index == 0 { "" } else { ", " };
@@ -141,7 +147,10 @@ fn answer(head: AnswerHead, body: impl FnOnce(bool) -> GatewayBody) -> Response<
     response
 }
 
-fn problem_response(problem: Problem, receipt: Option<(crate::history::Finished, Clock)>) -> Response<GatewayBody> {
+fn problem_response(
+    problem: Problem,
+    receipt: Option<(crate::history::Finished, Clock)>,
+) -> Response<GatewayBody> {
     let (parts, body) = problem.into_parts();
     Response::from_parts(parts, GatewayBody::whole(body, receipt))
 }

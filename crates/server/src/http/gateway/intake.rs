@@ -17,9 +17,9 @@ use crate::http::problem::Problem;
 
 /// The time that the caller gives, from the smallest of the deadline headers.
 pub(super) fn time_given(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
-    let present = deadline::HEADERS.iter().flat_map(|name| {
-        headers.get_all(*name).iter().map(move |value| (*name, value.as_bytes()))
-    });
+    let present = deadline::HEADERS
+        .iter()
+        .flat_map(|name| headers.get_all(*name).iter().map(move |value| (*name, value.as_bytes())));
     deadline::smallest(present).map_err(|error| Problem::new(Code::InvalidDeadline, error.to_string()))
 }
 
@@ -72,7 +72,10 @@ async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, Problem> {
         match frame {
             None => return Ok(None),
             Some(Err(_)) => {
-                return Err(Problem::new(Code::BadRequest, "the body broke off or its framing is wrong; send it again"));
+                return Err(Problem::new(
+                    Code::BadRequest,
+                    "the body broke off or its framing is wrong; send it again",
+                ));
             }
             // Trailers say nothing that a handler is told.
             Some(Ok(frame)) => {
@@ -87,7 +90,8 @@ async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, Problem> {
 fn too_large(body: Incoming, limit: u64) -> Problem {
     tokio::spawn(discard(body));
     let limit_text = bytesize::ByteSize(limit);
-    let detail = format!("the body is larger than {limit_text}; send less, or raise limits.body in function.toml");
+    let detail =
+        format!("the body is larger than {limit_text}; send less, or raise limits.body in function.toml");
     Problem::new(Code::TooLarge, detail).extra("limit_bytes", limit)
 }
 
@@ -128,7 +132,8 @@ fn claims_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
     let media_type = value.split(';').next().unwrap_or_default().trim();
     let subtype = media_type.split_once('/').map_or("", |(_, subtype)| subtype);
-    subtype.eq_ignore_ascii_case("json") || subtype.len() > 5 && subtype[subtype.len() - 5..].eq_ignore_ascii_case("+json")
+    subtype.eq_ignore_ascii_case("json")
+        || subtype.len() > 5 && subtype[subtype.len() - 5..].eq_ignore_ascii_case("+json")
 }
 
 /// How deep the arrays and objects of valid JSON are nested.
