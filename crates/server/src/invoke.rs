@@ -109,6 +109,8 @@ pub struct Fault {
     pub phase: &'static str,
     /// The limit that was hit.
     pub limit_hit: Option<&'static str>,
+    /// The size limit that was passed, in bytes.
+    pub limit_bytes: Option<u64>,
     /// When trying again makes sense.
     pub retry_after: Option<Duration>,
     /// Whose fault the missed deadline is depends on this.
@@ -190,6 +192,19 @@ impl Invoker {
             attempt::Ended::Stream { head } => stream::begin(flight, head),
             attempt::Ended::Fault { fault, logs, failure } => flight.fail(*fault, logs, failure),
         }
+    }
+
+    /// Records that a request's body was over the function's limit.
+    pub fn refuse_body(self: &Arc<Self>, function: Arc<Deployed>, request: Arc<Request>) -> Completed {
+        let limit = function.settings.limits.body;
+        let detail =
+            format!("the body is larger than {limit}; send less, or raise limits.body in function.toml");
+        let flight = Flight::open(self, function, request);
+        let fault = Fault {
+            limit_bytes: Some(limit.as_u64()),
+            ..attempt::fault(&flight, Outcome::RequestTooLarge, "route", detail)
+        };
+        flight.fail(fault, Vec::new(), None)
     }
 
     /// Every worker of a tenant, by id.

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fp_core::Tenant;
 use fp_core::code::Code;
 use fp_core::record::Trigger;
@@ -27,10 +28,11 @@ use tokio_util::task::TaskTracker;
 
 use self::answer::Edge;
 use self::body::GatewayBody;
+use self::intake::Unread;
 use super::problem::Problem;
 use crate::catalog::{Catalog, Deployed, Matched, Route};
 use crate::clock::Clock;
-use crate::invoke::{Invoker, Reply, Request};
+use crate::invoke::{Completed, Invoker, Reply, Request};
 
 /// Everything that answering a request needs.
 #[derive(Debug)]
@@ -75,8 +77,9 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         let edge = Edge::of(&parts, arrived);
         match self.admit(parts, body, peer, &edge).await {
-            Ok((matched, request)) => self.run(matched, request, edge).await,
-            Err(problem) => edge.refuse(problem, self.clock.now()),
+            Ok((functions, request)) => self.run(functions, request, edge).await,
+            Err(Refusal::Unrouted(problem)) => edge.refuse(*problem, self.clock.now()),
+            Err(Refusal::Recorded(completed)) => edge.respond(*completed, &self.clock, self.full_errors),
         }
     }
 
@@ -87,19 +90,23 @@ impl Gateway {
         body: Incoming,
         peer: SocketAddr,
         edge: &Edge,
-    ) -> Result<(Arc<[Arc<Deployed>]>, Arc<Request>), Problem> {
+    ) -> Result<(Arc<[Arc<Deployed>]>, Arc<Request>), Refusal> {
         let raw_path = parts.uri.path();
         let matched = match self.find(parts.method.as_str(), raw_path) {
             Ok(matched) => matched,
-            Err(problem) => return Err(refuse_reading(problem, body)),
+            Err(problem) => return Err(refuse_reading(problem, body).into()),
         };
         let first = &matched.functions[0];
         let time_given = match intake::time_given(&parts.headers) {
             Ok(time_given) => time_given,
-            Err(problem) => return Err(refuse_reading(problem, body)),
+            Err(problem) => return Err(refuse_reading(problem, body).into()),
         };
         let limit = first.settings.limits.body.as_u64();
-        let body = intake::read_body(body, limit).await?;
+        let (body, too_large) = match intake::read_body(body, limit).await {
+            Ok(body) => (body, false),
+            Err(Unread::TooLarge) => (Bytes::new(), true),
+            Err(Unread::Broken(problem)) => return Err(problem.into()),
+        };
         intake::check_json(&parts.headers, &body)?;
         let path = Catalog::decoded_path(raw_path)
             .map_err(|error| Problem::new(Code::InvalidPath, error.to_string()))?;
@@ -120,7 +127,12 @@ impl Gateway {
             arrived: edge.arrived,
             headers: parts.headers,
         };
-        Ok((matched.functions, Arc::new(request)))
+        let request = Arc::new(request);
+        if too_large {
+            let completed = self.invoker.refuse_body(matched.functions[0].clone(), request);
+            return Err(Refusal::Recorded(Box::new(completed)));
+        }
+        Ok((matched.functions, request))
     }
 
     fn find(&self, verb: &str, raw_path: &str) -> Result<Matched, Problem> {
@@ -166,6 +178,20 @@ impl Gateway {
         }
         let completed = self.invoker.call(functions[0].clone(), request).await;
         edge.respond(completed, &self.clock, self.full_errors)
+    }
+}
+
+/// Why no worker is asked.
+enum Refusal {
+    /// There is no invocation to speak of.
+    Unrouted(Box<Problem>),
+    /// It is on the function's record.
+    Recorded(Box<Completed>),
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Unrouted(Box::new(problem))
     }
 }
 

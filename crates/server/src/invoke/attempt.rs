@@ -73,6 +73,7 @@ pub(crate) fn fault(flight: &Flight, outcome: Outcome, phase: &'static str, deta
         exception: None,
         phase,
         limit_hit: None,
+        limit_bytes: None,
         retry_after: None,
         caller_was_short: flight.caller_was_short,
     }
@@ -178,6 +179,21 @@ async fn call(flight: &mut Flight) -> Ended {
     }
 }
 
+/// The first header of an answer that HTTP cannot carry.
+fn unusable_header(head: &AnswerHead) -> Option<String> {
+    let usable = |(name, value): &(String, String)| {
+        http::HeaderName::try_from(name).is_ok() && http::HeaderValue::try_from(value).is_ok()
+    };
+    head.headers.iter().find(|pair| !usable(pair)).map(|(name, _)| name.clone())
+}
+
+fn bad_header(flight: &Flight, name: &str) -> Fault {
+    let detail = format!(
+        "the handler's answer has a header {name:?} that HTTP cannot carry; names are tokens, values one line of text"
+    );
+    fault(flight, Outcome::FunctionError, "run", detail)
+}
+
 /// The time ran out while the handler ran.
 pub(crate) fn expired(flight: &Flight) -> Fault {
     let given = Duration::from_millis(flight.record.as_ref().map_or(0, |record| record.deadline_ms));
@@ -261,6 +277,12 @@ impl Joined {
     }
 
     fn pairs<'a>(&'a self, headers: &'a HeaderMap) -> Vec<(&'a str, &'a str)> {
+        if self.0.is_empty() {
+            return headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()))
+                .collect();
+        }
         let mut pairs = Vec::with_capacity(headers.keys_len());
         for name in headers.keys() {
             let joined = self.0.iter().find(|(known, _)| **known == *name.as_str());

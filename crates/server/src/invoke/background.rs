@@ -248,6 +248,7 @@ async fn run_one(invoker: &Arc<Invoker>, function: Arc<Deployed>, call: AsyncCal
             exception: None,
             phase: "run",
             limit_hit: None,
+            limit_bytes: None,
             retry_after: None,
             caller_was_short: false,
         };

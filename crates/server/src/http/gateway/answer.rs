@@ -164,6 +164,14 @@ pub(crate) fn status_of(outcome: Outcome) -> u16 {
     }
 }
 
+fn component_of(phase: &str) -> &'static str {
+    match phase {
+        "route" => "gateway",
+        "run" => "worker",
+        _ => "pool",
+    }
+}
+
 fn problem_of(fault: &Fault, full_errors: bool) -> Problem {
     let code = Code::of(fault.outcome).unwrap_or(Code::PlatformError);
     let status = StatusCode::from_u16(status_of(fault.outcome)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -173,7 +181,7 @@ fn problem_of(fault: &Fault, full_errors: bool) -> Problem {
     };
     let mut problem = Problem::new(code, detail)
         .with_status(status)
-        .component(if fault.phase == "run" { "worker" } else { "pool" })
+        .component(component_of(fault.phase))
         .phase(fault.phase)
         .blame(fault.outcome.blame(fault.caller_was_short));
     if let Some(reason) = fault.outcome.reason() {
@@ -181,6 +189,9 @@ fn problem_of(fault: &Fault, full_errors: bool) -> Problem {
     }
     if let Some(limit) = fault.limit_hit {
         problem = problem.extra("limit_hit", limit);
+    }
+    if let Some(limit) = fault.limit_bytes {
+        problem = problem.extra("limit_bytes", limit);
     }
     if let (true, Some((kind, message))) = (full_errors, &fault.exception) {
         problem = problem.extra("exception_type", kind.as_str()).extra("exception_message", message.as_str());

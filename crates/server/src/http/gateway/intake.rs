@@ -38,24 +38,32 @@ pub(super) fn criticality(headers: &HeaderMap) -> Option<Criticality> {
     }
 }
 
+/// Why a body was not read to its end.
+pub(super) enum Unread {
+    /// It is larger than the limit.
+    TooLarge,
+    /// It broke off, or came too slowly.
+    Broken(Problem),
+}
+
 /// Reads the body, up to the limit.
-pub(super) async fn read_body(mut body: Incoming, limit: u64) -> Result<Bytes, Problem> {
+pub(super) async fn read_body(mut body: Incoming, limit: u64) -> Result<Bytes, Unread> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
     if body.size_hint().lower() > limit {
-        return Err(too_large(body, limit));
+        return Err(too_large(body));
     }
-    let first = match next_data(&mut body).await? {
+    let first = match next_data(&mut body).await.map_err(Unread::Broken)? {
         None => return Ok(Bytes::new()),
-        Some(data) if data.len() as u64 > limit => return Err(too_large(body, limit)),
+        Some(data) if data.len() as u64 > limit => return Err(too_large(body)),
         Some(data) if body.is_end_stream() => return Ok(data),
         Some(data) => data,
     };
     let mut whole = BytesMut::from(first);
-    while let Some(data) = next_data(&mut body).await? {
+    while let Some(data) = next_data(&mut body).await.map_err(Unread::Broken)? {
         if (whole.len() + data.len()) as u64 > limit {
-            return Err(too_large(body, limit));
+            return Err(too_large(body));
         }
         whole.extend_from_slice(&data);
     }
@@ -87,12 +95,10 @@ async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, Problem> {
     }
 }
 
-fn too_large(body: Incoming, limit: u64) -> Problem {
+/// The rest is read and dropped for a while, so that the refusal reaches its sender.
+fn too_large(body: Incoming) -> Unread {
     tokio::spawn(discard(body));
-    let limit_text = bytesize::ByteSize(limit);
-    let detail =
-        format!("the body is larger than {limit_text}; send less, or raise limits.body in function.toml");
-    Problem::new(Code::TooLarge, detail).extra("limit_bytes", limit)
+    Unread::TooLarge
 }
 
 /// Most that is read and dropped of a refused body: enough for what a client has in flight.
