@@ -156,10 +156,20 @@ async fn call(flight: &mut Flight) -> Ended {
         () = tokio::time::sleep_until(expiry) => None,
     };
     match answer {
-        Some(Ok(Answer::Whole(whole))) => {
-            Ended::Whole { head: whole.head, body: whole.body, logs: whole.logs }
-        }
-        Some(Ok(Answer::Stream { head })) => Ended::Stream { head },
+        Some(Ok(Answer::Whole(whole))) => match unusable_header(&whole.head) {
+            None => Ended::Whole { head: whole.head, body: whole.body, logs: whole.logs },
+            Some(name) => {
+                Ended::Fault { fault: Box::new(bad_header(flight, &name)), logs: whole.logs, failure: None }
+            }
+        },
+        Some(Ok(Answer::Stream { head })) => match unusable_header(&head) {
+            None => Ended::Stream { head },
+            Some(name) => {
+                lease.spoil();
+                let logs = lease.worker().take_logs();
+                Ended::Fault { fault: Box::new(bad_header(flight, &name)), logs, failure: None }
+            }
+        },
         Some(Ok(Answer::Failed { failure, logs })) => {
             if matches!(failure.kind, FailureKind::DeadlineExceeded | FailureKind::Cancelled) {
                 lease.spoil();
