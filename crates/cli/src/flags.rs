@@ -78,33 +78,23 @@ impl Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Deploy a directory: one function, or every function in its subdirectories
+    Up(crate::up::Up),
     Deploy(crate::deploy::Deploy),
-    /// Create a function from one file, or a new version of it
     Create(crate::create::Create),
-    /// List functions by event type
     List(crate::list::List),
-    /// Delete a function
     Delete(crate::delete::Delete),
-    /// Call a function through the gateway and print its answer
     Invoke(crate::invoke::Invoke),
-    /// Run the functions of a route in the background
     Trigger(crate::trigger::Trigger),
-    /// Print what an invocation printed
     Logs(crate::logs::Logs),
     /// List the latest invocations
+    ///
+    /// An instance is one run of a function: what the rest of the platform calls an invocation.
     ListInstances,
-    /// Show one invocation
     LookupInstance(crate::instances::Lookup),
-    /// Show a function's objective, attainment and error budget
     Slo(crate::slo::Slo),
-    /// Explain an error code or a routing decision
     Explain(crate::explain::Explain),
-    /// Load a URL and report latencies as its callers would see them
     Bench(crate::bench::Bench),
-    /// Print a shell's completion script
     Completions(crate::completions::Completions),
-    /// Write the manual pages
     Man(crate::completions::Man),
 }
 
@@ -130,6 +120,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     let global = &cli.global;
     let client = || Client::new(global);
     match &cli.verb {
+        Verb::Up(up) => up.run(global),
         Verb::Deploy(deploy) => wait(deploy.run(global, &client()?)),
         Verb::Create(create) => wait(create.run(global, &client()?)),
         Verb::List(list) => wait(list.run(global, &client()?)),

@@ -9,7 +9,6 @@
 mod bench;
 mod client;
 mod completions;
-#[expect(dead_code, reason = "up")]
 mod configuration;
 mod create;
 mod delete;
@@ -27,6 +26,7 @@ mod payload;
 mod screen;
 mod slo;
 mod trigger;
+mod up;
 
 use std::process::ExitCode;
 

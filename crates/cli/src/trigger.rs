@@ -25,9 +25,9 @@ pub(crate) struct Trigger {
     #[arg(short = 'd', long = "http-body", visible_alias = "data", value_name = "BODY", default_value = "")]
     #[arg(hide_default_value = true)]
     http_body: String,
-    /// A header, as 'Name: value'; may be given many times
+    /// A header, as 'Name: value', or several, one a line; may be given many times
     #[arg(short = 'H', long = "http-header", visible_alias = "header", value_name = "HEADER")]
-    http_header: Vec<payload::Header>,
+    http_header: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -39,9 +39,9 @@ struct Accepted {
 impl Trigger {
     /// Posts the call and prints the ids of the invocations.
     pub(crate) async fn run(&self, global: &Global, client: &Client) -> Result<Exit, Failure> {
-        let lines: Vec<_> = self.http_header.iter().map(payload::Header::as_line).collect();
+        let lines = self.http_header.iter().flat_map(|text| text.lines()).map(header_line);
         let body = json!({
-            "http_header": lines.join("\n"),
+            "http_header": lines.collect::<Result<Vec<_>, _>>()?.join("\n"),
             "http_body": payload::read_text(&self.http_body, "the body")?,
             "http_path": self.http_path,
             "http_verb": self.http_verb,
@@ -56,4 +56,10 @@ impl Trigger {
         }
         Ok(Exit::Ok)
     }
+}
+
+/// A header as the API takes it, or what is wrong with it.
+fn header_line(line: &str) -> Result<String, Failure> {
+    let header: Result<payload::Header, _> = line.parse();
+    header.map(|header| header.as_line()).map_err(|fault| Failure::usage(format!("header {line:?}: {fault}")))
 }

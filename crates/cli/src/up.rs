@@ -1,0 +1,133 @@
+//! `up`: the platform, in this process, until a signal ends it.
+//!
+//! In order: the configuration, the functions that are to be deployed (a wrong DIR is told
+//! before anything starts), the server, one deploy after the other, then where things are.
+//! SIGTERM is SIGINT: the first drains within the limit, the second ends at once. A function
+//! that is refused leaves the others and the platform running, but `/readyz` stays 503.
+
+mod places;
+mod progress;
+mod signals;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use fp_core::Tenant;
+use fp_server::catalog::CatalogError;
+use fp_server::{Config, Server};
+
+use crate::configuration::PlatformFlags;
+use crate::exit::{Exit, Failure};
+use crate::flags::Global;
+use crate::{function_dir, screen};
+use progress::Progress;
+use signals::Signals;
+
+/// Start the platform and deploy the functions in the given directories
+///
+/// Runs until SIGINT or SIGTERM, then lets running calls end within --drain-limit; a second
+/// signal ends it at once. Functions of earlier runs come back from the data directory.
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Directories with a function.toml, or whose subdirectories have them
+    #[arg(value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+    #[command(flatten)]
+    platform: PlatformFlags,
+}
+
+impl Up {
+    /// Runs the platform to its end.
+    pub(crate) fn run(&self, global: &Global) -> Result<Exit, Failure> {
+        let config = self.platform.configuration()?;
+        start_diagnostics(&global.log)?;
+        let mut functions = Vec::new();
+        for dir in &self.dirs {
+            functions.extend(function_dir::find(dir)?);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let exit = runtime.block_on(serve(global, config, &functions));
+        // What is left are blocking reads that nobody waits for.
+        runtime.shutdown_background();
+        exit
+    }
+}
+
+async fn serve(global: &Global, config: Config, functions: &[PathBuf]) -> Result<Exit, Failure> {
+    let mut signals = Signals::listen()?;
+    let limit = config.drain_limit;
+    let progress = Progress::new(functions.len());
+    progress.starting();
+    let server = tokio::select! {
+        server = Server::start(config) => server.map_err(|error| Failure::new(Exit::Other, error.to_string())),
+        // Nothing was promised to anybody yet: what has started goes with its owner.
+        () = signals.next() => return Ok(Exit::Ok),
+    };
+    let server = server.inspect_err(|_| progress.finish())?;
+    let deployed = tokio::select! {
+        deployed = deploy_all(&server, functions, &progress) => deployed,
+        () = signals.next() => return Ok(stop(server, limit, &mut signals).await),
+    };
+    progress.finish();
+    if deployed {
+        server.set_ready();
+    }
+    let all = server.app().catalog.list(&Tenant::default());
+    places::show(global, server.addresses(), &all)?;
+    signals.next().await;
+    Ok(stop(server, limit, &mut signals).await)
+}
+
+/// Deploys what was asked for; false when something was refused.
+async fn deploy_all(server: &Server, functions: &[PathBuf], progress: &Progress) -> bool {
+    let mut all_accepted = true;
+    for dir in functions {
+        progress.deploying(dir);
+        match server.deploy_dir(dir).await {
+            Ok(function) => progress.deployed(&function.name, function.version),
+            Err(error) => {
+                all_accepted = false;
+                progress.suspend(|| screen::failure(&refused(dir, &error)));
+            }
+        }
+    }
+    all_accepted
+}
+
+fn refused(dir: &Path, error: &CatalogError) -> Failure {
+    let place = match (&error.field, error.line) {
+        (Some(field), Some(line)) => format!(" (field {field}, line {line})"),
+        (Some(field), None) => format!(" (field {field})"),
+        (None, Some(line)) => format!(" (line {line})"),
+        (None, None) => String::new(),
+    };
+    let traceback = error.traceback.as_ref().map(|text| format!("\n{}", text.trim_end())).unwrap_or_default();
+    Failure::new(Exit::Refused, format!("{} is not deployed: {error}{place}{traceback}", dir.display()))
+        .hint("mend it and run `functionsplatform deploy`; the platform is not ready until it is restarted")
+}
+
+/// Lets running calls end; a second signal does not.
+async fn stop(server: Server, limit: Duration, signals: &mut Signals) -> Exit {
+    screen::note(&format!(
+        "stopping: running calls have {} to end; again to stop at once",
+        humantime::format_duration(limit)
+    ));
+    tokio::select! {
+        () = server.stop(limit) => Exit::Ok,
+        () = signals.next() => Exit::Interrupted,
+    }
+}
+
+/// The platform's own words go to stderr, as the filter lets them.
+fn start_diagnostics(filter: &str) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|error| Failure::usage(format!("--log {filter:?} is not a filter: {error}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
+        .init();
+    Ok(())
+}
+

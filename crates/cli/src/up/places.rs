@@ -1,0 +1,96 @@
+//! Where things are, once the platform is up: addresses and three lines to try.
+//!
+//! The lines run as printed and answer 2xx. Which functions they call is decided without
+//! calling any: routes that need neither a body nor a parameter, those first whose objective
+//! promises most.
+
+use std::cmp::Reverse;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use fp_core::EventType;
+use fp_core::event::{PathPattern, Segment, Verb};
+use fp_server::app::Addresses;
+use fp_server::catalog::Deployed;
+use owo_colors::OwoColorize;
+use serde_json::json;
+
+use crate::client::segment;
+use crate::exit::Failure;
+use crate::flags::Global;
+use crate::screen;
+
+/// Functions among the lines to try; the rest of the three show what the platform says.
+const FUNCTIONS_TO_TRY: usize = 2;
+
+/// Prints addresses and lines to try: on stdout, as they are what `up` has to say.
+pub(crate) fn show(global: &Global, at: Addresses, functions: &[Arc<Deployed>]) -> Result<(), Failure> {
+    let [gateway, api, traces] = [at.gateway, at.api, at.traces].map(url);
+    if global.json() {
+        let names: Vec<_> = functions.iter().map(|function| function.name.to_string()).collect();
+        return screen::line(
+            &json!({
+                "gateway": gateway, "api": api, "traces": traces, "functions": names, "pid": std::process::id(),
+            })
+            .to_string(),
+        );
+    }
+    let what = match functions.len() {
+        0 => "no functions yet: `functionsplatform deploy DIR`".to_owned(),
+        1 => "1 function".to_owned(),
+        count => format!("{count} functions"),
+    };
+    screen::line(&format!("gateway  {}  {what}", gateway.bold()))?;
+    screen::line(&format!("api      {}  dashboard; Swagger UI at /docs", api.bold()))?;
+    screen::line(&format!("traces   {}", traces.bold()))?;
+    screen::line("")?;
+    for line in lines_to_try(&gateway, &api, &traces, functions) {
+        screen::line(&line)?;
+    }
+    screen::line("")?;
+    screen::line("stop with Ctrl-C")
+}
+
+fn lines_to_try(gateway: &str, api: &str, traces: &str, functions: &[Arc<Deployed>]) -> [String; 3] {
+    let mut callable: Vec<_> =
+        functions.iter().filter_map(|function| Some((promise(function), plain_path(function)?))).collect();
+    callable.sort_by_key(|(promise, _)| Reverse(*promise));
+    let calls = callable.iter().take(FUNCTIONS_TO_TRY).map(|(_, path)| format!("curl {gateway}{path}"));
+    let about =
+        [format!("curl {traces}/api/services"), format!("curl {api}/functions"), format!("curl {api}/version")];
+    let mut lines = calls.chain(about);
+    std::array::from_fn(|_| lines.next().unwrap_or_default())
+}
+
+/// The availability objective in millionths; a function without one promises nothing.
+fn promise(function: &Deployed) -> u64 {
+    let slo = function.settings.slo.as_ref();
+    slo.and_then(|slo| slo.availability).map_or(0, |percent| (percent * 1e4) as u64)
+}
+
+/// The path of a route that a bare `curl URL` reaches.
+fn plain_path(function: &Deployed) -> Option<String> {
+    function.events.iter().find_map(|event| {
+        let EventType::Http { verb, path } = event;
+        let answers_get = matches!(verb, Verb::Any) || *verb == Verb::Exactly("GET".into());
+        if answers_get { literal_path(path) } else { None }
+    })
+}
+
+fn literal_path(pattern: &PathPattern) -> Option<String> {
+    let literal = |part: &Segment| match part {
+        Segment::Literal(text) => Some(format!("/{}", segment(text))),
+        Segment::Param(_) | Segment::Rest(_) => None,
+    };
+    pattern.segments().iter().map(literal).collect()
+}
+
+/// A listener's URL as this machine reaches it.
+fn url(address: SocketAddr) -> String {
+    let loopback: IpAddr = match address.ip() {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let ip = if address.ip().is_unspecified() { loopback } else { address.ip() };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
