@@ -130,4 +130,3 @@ fn start_diagnostics(filter: &str) -> Result<(), Failure> {
         .init();
     Ok(())
 }
-

@@ -56,8 +56,11 @@ fn lines_to_try(gateway: &str, api: &str, traces: &str, functions: &[Arc<Deploye
         functions.iter().filter_map(|function| Some((promise(function), plain_path(function)?))).collect();
     callable.sort_by_key(|(promise, _)| Reverse(*promise));
     let calls = callable.iter().take(FUNCTIONS_TO_TRY).map(|(_, path)| format!("curl {gateway}{path}"));
-    let about =
-        [format!("curl {traces}/api/services"), format!("curl {api}/functions"), format!("curl {api}/version")];
+    let about = [
+        format!("curl {traces}/api/services"),
+        format!("curl {api}/functions"),
+        format!("curl {api}/version"),
+    ];
     let mut lines = calls.chain(about);
     std::array::from_fn(|_| lines.next().unwrap_or_default())
 }

@@ -20,7 +20,8 @@ impl Progress {
     pub(crate) fn new(functions: usize) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(functions as u64);
-            let template = if functions == 0 { "{spinner} {msg}" } else { "{spinner} [{bar:30}] {pos}/{len} {msg}" };
+            let template =
+                if functions == 0 { "{spinner} {msg}" } else { "{spinner} [{bar:30}] {pos}/{len} {msg}" };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }
