@@ -3,10 +3,13 @@
 //! The only room that knows statuses and headers. It asks `catalog`, `invoke`, `history` and
 //! `slo`, never what lies below them.
 
+pub mod api;
 pub mod csrf;
 pub(crate) mod gateway;
 pub mod guard;
 pub(crate) mod listener;
+mod metrics;
+mod openapi;
 pub mod problem;
 
 use std::net::SocketAddr;
@@ -20,10 +23,11 @@ use tower::ServiceExt;
 
 use crate::app::App;
 
+use self::guard::Hosts;
+
 /// What the management port answers.
 pub(crate) fn api_router(app: &Arc<App>) -> Router {
-    let _ = app;
-    Router::new()
+    guard::protect(api::router(app.clone()), Hosts::of(app.addresses.api))
 }
 
 /// What the trace port answers.

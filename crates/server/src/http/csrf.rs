@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(token().len(), 32);
         assert_eq!(token(), token());
         assert!(check(Some(token())).is_ok());
-        let other = token().replace(|digit| digit == '0' || digit == '1', "2");
+        let other = token().replace(['0', '1'], "2");
         let shorter = &token()[..31];
         for wrong in [None, Some(""), Some(shorter), Some("x".repeat(32).as_str())] {
             assert_eq!(check(wrong).expect_err("wrong").status(), 403);

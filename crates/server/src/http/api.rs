@@ -1,0 +1,70 @@
+//! The management API: one file per resource, one router, one document.
+//!
+//! A handler reads its input with an extractor, calls one method of the rooms below and turns
+//! the result into its answer; every error is a problem document. The router and the OpenAPI
+//! document are made from the same handlers, so neither can have a route that the other lacks.
+//! Put `http::guard` before it: the router itself checks only the content type of writes.
+
+mod extract;
+mod functions;
+mod instances;
+mod invocations;
+mod platform;
+mod settings;
+mod time;
+mod trigger;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware;
+use fp_core::code::Code;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::app::App;
+use crate::http::problem::Problem;
+use crate::http::{guard, metrics, openapi};
+
+/// The routes of the API port, without the dashboard's pages and without the guard.
+pub fn router(app: Arc<App>) -> Router {
+    let (router, document) = routes().split_for_parts();
+    let document = openapi::complete(document);
+    router
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .with_state(app)
+}
+
+/// The OpenAPI document of the API.
+pub fn document() -> OpenApi {
+    openapi::complete(routes().into_openapi())
+}
+
+fn routes() -> OpenApiRouter<Arc<App>> {
+    let mut router = OpenApiRouter::with_openapi(openapi::preamble());
+    let resources = (functions::routes().into_iter())
+        .chain([trigger::routes()])
+        .chain(instances::routes())
+        .chain(invocations::routes())
+        .chain(platform::routes())
+        .chain([metrics::routes()]);
+    for resource in resources {
+        router = router.routes(resource.map(|route| route.route_layer(middleware::from_fn(guard::writes))));
+    }
+    router
+}
+
+async fn not_found(request: Request) -> Problem {
+    let detail = format!("there is no {:?} here; /docs lists what there is", request.uri().path());
+    Problem::new(Code::NotFound, detail)
+}
+
+/// The `Allow` header is added by the router.
+async fn method_not_allowed(request: Request) -> Problem {
+    let detail = format!("{} is not a verb of {:?}", request.method(), request.uri().path());
+    Problem::new(Code::MethodNotAllowed, detail).component("api")
+}

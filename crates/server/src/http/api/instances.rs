@@ -1,0 +1,121 @@
+//! Instances: the older name of invocations, in the shape of the platform that this one follows.
+//!
+//! One run of a function was one container there, so its id is `container_id`. The lists are
+//! plain arrays. Programs that are written for this platform use `/invocations`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use fp_core::Tenant;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+
+use super::extract::{Answer, ApiQuery, InvocationPath};
+use super::invocations::{Found, InvocationQuery, InvocationView, find};
+use crate::app::App;
+use crate::http::openapi;
+use crate::http::problem::Problem;
+
+pub(super) fn routes() -> [UtoipaMethodRouter<Arc<App>>; 3] {
+    [routes!(list_instances), routes!(get_instance), routes!(get_instance_logs)]
+}
+
+/// One run of a function.
+#[derive(Debug, Serialize, ToSchema)]
+struct Instance {
+    /// The id of the run.
+    #[schema(example = "0190b2a8-4e5c-7cc1-b4a5-0d2f6a1c9e11")]
+    container_id: String,
+    /// The same id.
+    instance_id: String,
+    /// The function.
+    #[schema(example = "cats")]
+    function_name: String,
+    /// `queued`, `running`, or the outcome of a run that has ended.
+    #[schema(example = "ok")]
+    status: String,
+    /// Everything else, as in `/invocations/{id}`.
+    #[serde(flatten)]
+    invocation: InvocationView,
+}
+
+impl From<InvocationView> for Instance {
+    fn from(invocation: InvocationView) -> Self {
+        Self {
+            container_id: invocation.id().to_owned(),
+            instance_id: invocation.id().to_owned(),
+            function_name: invocation.function().to_owned(),
+            status: invocation.status_word().to_owned(),
+            invocation,
+        }
+    }
+}
+
+/// List instances.
+///
+/// Newest first, as a plain list; `/invocations` has the same in pages.
+#[utoipa::path(
+    get,
+    path = "/functions/instances",
+    tag = "instances",
+    params(InvocationQuery),
+    responses((status = 200, description = "Runs of functions", body = Vec<Instance>))
+)]
+async fn list_instances(
+    State(app): State<Arc<App>>,
+    ApiQuery(query): ApiQuery<InvocationQuery>,
+) -> Result<Answer<Vec<Instance>>, Problem> {
+    let filter = query.filter(app.clock.wall_now_us())?;
+    let page = app.history.list(&Tenant::default(), &filter).await;
+    Ok(Answer(page.items.into_iter().map(|entry| InvocationView::of(entry).into()).collect()))
+}
+
+/// Look at one instance.
+#[utoipa::path(
+    get,
+    path = "/functions/instances/{id}",
+    tag = "instances",
+    params(openapi::IdParam),
+    responses((status = 200, description = "The run", body = Instance))
+)]
+async fn get_instance(
+    State(app): State<Arc<App>>,
+    InvocationPath(id): InvocationPath,
+) -> Result<Answer<Instance>, Problem> {
+    let view = match find(&app, id).await? {
+        Found::Running(running) => InvocationView::of_running(*running),
+        Found::Done(kept) => InvocationView::of_kept(&kept),
+    };
+    Ok(Answer(view.into()))
+}
+
+/// What an instance printed and logged.
+#[derive(Debug, Serialize, ToSchema)]
+struct InstanceLogs {
+    /// The captured text, without prefixes; empty while it runs.
+    #[schema(example = "hello\n")]
+    logs: String,
+}
+
+/// Read an instance's logs.
+///
+/// Everything that it printed and logged, in order, once it has ended.
+#[utoipa::path(
+    get,
+    path = "/functions/instances/{id}/logs",
+    tag = "instances",
+    params(openapi::IdParam),
+    responses((status = 200, description = "Its logs", body = InstanceLogs))
+)]
+async fn get_instance_logs(
+    State(app): State<Arc<App>>,
+    InvocationPath(id): InvocationPath,
+) -> Result<Answer<InstanceLogs>, Problem> {
+    let logs = match find(&app, id).await? {
+        Found::Running(_) => String::new(),
+        Found::Done(kept) => kept.logs.iter().map(|line| &*line.text).collect(),
+    };
+    Ok(Answer(InstanceLogs { logs }))
+}

@@ -1,0 +1,207 @@
+//! What `settings` may hold, for the OpenAPI document. The reading is `fp_core::settings`'s, which
+//! also names the field at fault; a test keeps the two lists of keys the same.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// Settings of a function: the keys of function.toml except `name`, `handler` and `events`.
+/// Times are written as `60s`, `250ms` or `1m30s`, sizes as `256MiB`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Settings, example = json!({ "timeout": "5s", "memory": "128MiB" }))]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+pub(super) struct SettingsSchema {
+    /// The Python to run on; the newest found when left out.
+    #[schema(pattern = r"^3\.1[0-9]$", example = "3.11", nullable = false)]
+    python: Option<String>,
+    /// Time to the answer; for streams to the first byte.
+    #[schema(example = "60s", nullable = false)]
+    timeout: Option<String>,
+    /// Longest silence of a stream.
+    #[schema(example = "60s", nullable = false)]
+    stream_idle: Option<String>,
+    /// Longest life of a stream.
+    #[schema(example = "15m", nullable = false)]
+    stream_total: Option<String>,
+    /// Memory of one worker.
+    #[schema(example = "256MiB", nullable = false)]
+    memory: Option<String>,
+    /// Processes and threads of one worker.
+    #[schema(minimum = 4, maximum = 32_768, nullable = false)]
+    tasks: Option<u32>,
+    /// CPU weight.
+    #[schema(exclusive_minimum = 0, maximum = 100, nullable = false)]
+    cpu: Option<f64>,
+    /// Hard CPU quota in cores; none when left out.
+    #[schema(exclusive_minimum = 0, maximum = 1024, nullable = false)]
+    cpu_limit: Option<f64>,
+    /// Calls at once in one worker; above 1 only for `async def`.
+    #[schema(minimum = 1, maximum = 1000, nullable = false)]
+    concurrency: Option<u32>,
+    /// `none`, `internal` or `full`.
+    #[schema(pattern = "^(none|internal|full)$", example = "full", nullable = false)]
+    network: Option<String>,
+    /// Which calls may run twice: all (true), none (false) or those with an Idempotency-Key
+    /// (`key`); GET, HEAD and OPTIONS when left out.
+    #[schema(value_type = Option<Value>, example = "key", nullable = false)]
+    idempotent: Option<Value>,
+    /// `critical`, `default` or `sheddable`.
+    #[schema(pattern = "^(critical|default|sheddable)$", example = "default", nullable = false)]
+    criticality: Option<String>,
+    /// What a caller's leaving does: `cancel` or `finish`.
+    #[schema(pattern = "^(cancel|finish)$", example = "cancel", nullable = false)]
+    on_disconnect: Option<String>,
+    /// Environment variables.
+    #[schema(nullable = false)]
+    env: Option<BTreeMap<String, String>>,
+    /// Names of secrets that it wants.
+    #[schema(nullable = false)]
+    secrets: Option<Vec<String>>,
+    /// Modules imported before its workers start.
+    #[schema(nullable = false)]
+    preload: Option<Vec<String>>,
+    /// Directories of the function added to `sys.path`.
+    #[schema(nullable = false)]
+    path: Option<Vec<String>>,
+    /// Free labels.
+    #[schema(nullable = false)]
+    labels: Option<BTreeMap<String, String>>,
+    /// Sizes.
+    #[schema(nullable = false)]
+    limits: Option<LimitsSchema>,
+    /// Workers.
+    #[schema(nullable = false)]
+    scaling: Option<ScalingSchema>,
+    /// Tail latency.
+    #[schema(nullable = false)]
+    latency: Option<LatencySchema>,
+    /// Objective.
+    #[schema(nullable = false)]
+    slo: Option<SloSchema>,
+}
+
+/// Sizes of what goes in and out.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Limits)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct LimitsSchema {
+    /// Largest request body.
+    #[schema(example = "6MiB", nullable = false)]
+    body: Option<String>,
+    /// Largest response body that is not a stream.
+    #[schema(example = "6MiB", nullable = false)]
+    response: Option<String>,
+    /// Captured logs per call.
+    #[schema(example = "1MiB", nullable = false)]
+    logs: Option<String>,
+}
+
+/// How many workers.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Scaling)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct ScalingSchema {
+    /// Workers kept warm.
+    #[schema(minimum = 0, maximum = 10_000, nullable = false)]
+    min: Option<u32>,
+    /// Most workers at once; not below `min`.
+    #[schema(minimum = 1, maximum = 10_000, nullable = false)]
+    max: Option<u32>,
+    /// How long an idle worker is kept: `auto` or a time; `0s` keeps none.
+    #[schema(example = "auto", nullable = false)]
+    idle: Option<String>,
+}
+
+/// Tail latency.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Latency)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct LatencySchema {
+    /// When a second attempt may start: `off`, `auto` or a delay.
+    #[schema(example = "auto", nullable = false)]
+    hedge: Option<String>,
+    /// What to answer instead of a refusal.
+    #[schema(nullable = false)]
+    fallback: Option<FallbackSchema>,
+}
+
+/// What to answer instead of a refusal: one of the two.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Fallback)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct FallbackSchema {
+    /// The last good answer, up to this age.
+    #[schema(example = "5m", nullable = false)]
+    stale: Option<String>,
+    /// Another function's answer.
+    #[schema(nullable = false)]
+    function: Option<String>,
+}
+
+/// A service level objective: at least one of availability and latency.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Slo)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct SloSchema {
+    /// Share of good calls, in percent.
+    #[schema(exclusive_minimum = 0, exclusive_maximum = 100, example = 99.9, nullable = false)]
+    availability: Option<f64>,
+    /// Share of fast calls.
+    #[schema(nullable = false)]
+    latency: Option<LatencyObjectiveSchema>,
+    /// The rolling window: `7d`, `28d` or `30d`.
+    #[schema(pattern = "^(7|28|30)d$", example = "30d", nullable = false)]
+    window: Option<String>,
+}
+
+/// A latency objective.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = LatencyObjective)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct LatencyObjectiveSchema {
+    /// The threshold.
+    #[schema(example = "250ms")]
+    under: String,
+    /// Share of calls that must be under it, in percent.
+    #[schema(exclusive_minimum = 0, exclusive_maximum = 100, example = 99)]
+    percent: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_knows_every_key_that_core_knows() {
+        let everything = serde_json::json!({
+            "python": "3.11", "cpu_limit": 0.5, "idempotent": "key", "env": { "A": "1" },
+            "latency": { "hedge": "30ms", "fallback": { "stale": "5m" } },
+            "slo": { "availability": 99.9, "latency": { "under": "250ms", "percent": 99 }, "window": "7d" },
+        });
+        let settings = fp_core::Settings::from_json(&everything).expect("allowed");
+        let told: Result<SettingsSchema, _> = serde_json::from_value(settings.to_json());
+        told.expect("each key of core is in the document");
+    }
+
+    #[test]
+    fn core_knows_every_key_that_the_document_knows() {
+        let schema = serde_json::to_value(<SettingsSchema as utoipa::PartialSchema>::schema()).expect("JSON");
+        for key in schema["properties"].as_object().expect("keys").keys() {
+            let wrong = serde_json::json!({ key: [[]] });
+            let error = fp_core::Settings::from_json(&wrong).expect_err(key);
+            assert!(
+                !matches!(error.fault, fp_core::settings::Fault::Unknown { .. }),
+                "{key} is unknown to core"
+            );
+        }
+    }
+}

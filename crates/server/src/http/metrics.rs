@@ -1,0 +1,221 @@
+//! `GET /metrics`: OpenMetrics text, made from the books at each scrape.
+//!
+//! Nothing is counted here; counters belong to `slo`, `pool` and `history`, which never sample
+//! them. Labels are bounded by the number of functions: no path, id or message is ever one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use fp_core::Tenant;
+use fp_core::code::Code;
+use http::header::CONTENT_TYPE;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
+
+use super::problem::Problem;
+use crate::app::App;
+use crate::history::DiskState;
+use crate::slo::{FunctionView, SloView};
+
+/// The media type of OpenMetrics 1.0, which Prometheus prefers.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub(super) fn routes() -> UtoipaMethodRouter<Arc<App>> {
+    routes!(get_metrics)
+}
+
+/// Read the metrics.
+///
+/// Calls by function and outcome, latencies, workers, objectives and history, as OpenMetrics
+/// text for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "platform",
+    responses((
+        status = 200,
+        description = "OpenMetrics text",
+        body = String,
+        content_type = "application/openmetrics-text",
+    ))
+)]
+async fn get_metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let mut registry = Registry::with_prefix("functionsplatform");
+    registry.register_collector(Box::new(Snapshot::of(&app)));
+    let mut body = String::new();
+    text::encode(&mut body, &registry)
+        .map_err(|_| Problem::new(Code::PlatformError, "the metrics cannot be written as text"))?;
+    Ok(([(CONTENT_TYPE, OPEN_METRICS)], body).into_response())
+}
+
+/// Everything that is exported, at one moment.
+#[derive(Debug)]
+struct Snapshot {
+    functions: Vec<FunctionSample>,
+    workers: Vec<(String, &'static str, i64)>,
+    running: i64,
+    history_on_disk: i64,
+    dropped: u64,
+    sampled_out: u64,
+    ring_bytes: i64,
+    disk_bytes: i64,
+    started_seconds: f64,
+}
+
+#[derive(Debug)]
+struct FunctionSample {
+    name: String,
+    view: FunctionView,
+    slo: Option<SloView>,
+}
+
+impl Snapshot {
+    fn of(app: &App) -> Self {
+        let tenant = Tenant::default();
+        let (now, wall_us) = (app.clock.now(), app.clock.wall_now_us());
+        let functions = app.catalog.list(&tenant).into_iter().filter_map(|function| {
+            let book = app.slo.get(&tenant, &function.name)?;
+            let name = function.name.to_string();
+            Some(FunctionSample { name, view: book.view(now), slo: book.slo(wall_us) })
+        });
+        let history = app.history.status();
+        Self {
+            functions: functions.collect(),
+            workers: count_workers(app, &tenant),
+            running: history.running as i64,
+            history_on_disk: i64::from(history.disk == DiskState::On),
+            dropped: history.dropped,
+            sampled_out: history.sampled_out,
+            ring_bytes: history.ring_bytes as i64,
+            disk_bytes: history.disk_bytes as i64,
+            started_seconds: app.started_us as f64 / 1e6,
+        }
+    }
+
+    fn encode_calls(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let kind = MetricType::Counter;
+        let mut calls =
+            encoder.encode_descriptor("calls", "Calls that have ended, by outcome", None, kind)?;
+        for function in &self.functions {
+            for count in &function.view.outcomes {
+                let labels = [("function", function.name.as_str()), ("outcome", count.outcome)];
+                ConstCounter::new(count.total).encode(calls.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_durations(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "Durations of the calls of the last five minutes, by quantile";
+        let (name, kind) = ("call_duration_quantile", MetricType::Gauge);
+        let mut durations = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
+        for FunctionSample { name, view, .. } in &self.functions {
+            let quantiles =
+                [("0.5", view.p50_ms), ("0.9", view.p90_ms), ("0.99", view.p99_ms), ("0.999", view.p99_9_ms)];
+            for (quantile, milliseconds) in quantiles {
+                let Some(milliseconds) = milliseconds else { continue };
+                let labels = [("function", name.as_str()), ("quantile", quantile)];
+                ConstGauge::new(milliseconds / 1e3).encode(durations.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_objectives(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "Share of the error budget that is left: 1 untouched, below 0 overspent";
+        let kind = MetricType::Gauge;
+        let mut budgets = encoder.encode_descriptor("slo_budget_left", help, Some(&Unit::Ratios), kind)?;
+        for (name, slo) in self.objectives() {
+            let latency = slo.latency.as_ref().map(|latency| latency.budget_left);
+            for (objective, left) in [("availability", slo.budget_left), ("latency", latency)] {
+                let Some(left) = left else { continue };
+                let labels = [("function", name), ("objective", objective)];
+                ConstGauge::new(left).encode(budgets.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_burn_rates(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "Burn rate by window: 1 spends the budget exactly in the objective's window";
+        let mut rates = encoder.encode_descriptor("slo_burn_rate", help, None, MetricType::Gauge)?;
+        for (name, slo) in self.objectives() {
+            for burn in &slo.burn {
+                for (objective, rate) in [("availability", burn.availability), ("latency", burn.latency)] {
+                    let Some(rate) = rate else { continue };
+                    let labels = [("function", name), ("objective", objective), ("window", burn.window)];
+                    ConstGauge::new(rate).encode(rates.encode_family(&labels)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn objectives(&self) -> impl Iterator<Item = (&str, &SloView)> {
+        self.functions.iter().filter_map(|sample| Some((sample.name.as_str(), sample.slo.as_ref()?)))
+    }
+
+    fn encode_workers(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let kind = MetricType::Gauge;
+        let mut workers =
+            encoder.encode_descriptor("workers", "Workers that live now, by state", None, kind)?;
+        for (function, state, count) in &self.workers {
+            let labels = [("function", function.as_str()), ("state", state)];
+            ConstGauge::new(*count).encode(workers.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_history(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let gauges = [
+            ("calls_running", "Calls that have not ended", None, self.running),
+            ("history_on_disk", "1 while history reaches the disk", None, self.history_on_disk),
+            ("history_ring", "Memory of the history ring in use", Some(&Unit::Bytes), self.ring_bytes),
+            ("history_disk", "Size of the history on disk", Some(&Unit::Bytes), self.disk_bytes),
+        ];
+        for (name, help, unit, value) in gauges {
+            let metric = ConstGauge::new(value);
+            metric.encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)?;
+        }
+        let counters = [
+            ("history_dropped", "Records that were to be kept on disk and were lost", self.dropped),
+            ("history_sampled_out", "Records that sampling left out", self.sampled_out),
+        ];
+        for (name, help, value) in counters {
+            let metric = ConstCounter::new(value);
+            metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        self.encode_calls(&mut encoder)?;
+        self.encode_durations(&mut encoder)?;
+        self.encode_objectives(&mut encoder)?;
+        self.encode_burn_rates(&mut encoder)?;
+        self.encode_workers(&mut encoder)?;
+        self.encode_history(&mut encoder)?;
+        let help = "When the platform started, Unix time";
+        let (unit, kind) = (Some(&Unit::Seconds), MetricType::Gauge);
+        let started = encoder.encode_descriptor("start_time", help, unit, kind)?;
+        ConstGauge::new(self.started_seconds).encode(started)
+    }
+}
+
+fn count_workers(app: &App, tenant: &Tenant) -> Vec<(String, &'static str, i64)> {
+    let mut counts = std::collections::BTreeMap::new();
+    for worker in app.invoker.workers(tenant) {
+        *counts.entry((worker.function, worker.state)).or_insert(0) += 1;
+    }
+    counts.into_iter().map(|((function, state), count)| (function.to_string(), state, count)).collect()
+}
