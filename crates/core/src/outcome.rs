@@ -159,6 +159,30 @@ impl Outcome {
         }
     }
 
+    /// Its place in [`Outcome::ALL`], for tables of counters.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Ok => 0,
+            Self::FunctionError => 1,
+            Self::Timeout => 2,
+            Self::DeadlineExceeded(DeadlineReason::Infeasible) => 3,
+            Self::DeadlineExceeded(DeadlineReason::ExpiredInQueue) => 4,
+            Self::DeadlineExceeded(DeadlineReason::ExpiredRunning) => 5,
+            Self::Shed(ShedReason::QueueDelay) => 6,
+            Self::Shed(ShedReason::QueueFull) => 7,
+            Self::Shed(ShedReason::Priority) => 8,
+            Self::Shed(ShedReason::Memory) => 9,
+            Self::QuotaExceeded => 10,
+            Self::Cancelled => 11,
+            Self::OutOfMemory => 12,
+            Self::Crashed => 13,
+            Self::StartFailed => 14,
+            Self::RequestTooLarge => 15,
+            Self::ResponseTooLarge => 16,
+            Self::PlatformError => 17,
+        }
+    }
+
     /// Every outcome, in the order of the interface's table.
     pub const ALL: [Self; 18] = [
         Self::Ok,
@@ -190,6 +214,7 @@ mod tests {
     fn words_read_back() {
         for outcome in Outcome::ALL {
             assert_eq!(Outcome::from_words(outcome.word(), outcome.reason()), Some(outcome));
+            assert_eq!(Outcome::ALL[outcome.index()], outcome);
         }
         assert_eq!(Outcome::from_words("ok", Some("why")), None);
     }

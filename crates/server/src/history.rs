@@ -5,6 +5,8 @@
 //! sampling rules of the interface, to disk. Queries read the ring first, then the telemetry
 //! files. Counters are never taken from here: history is sampled, counters are not.
 
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,16 +17,36 @@ use crate::clock::Clock;
 use crate::config::HistoryConfig;
 use crate::store::StoreError;
 
+mod record;
+mod ring;
+mod select;
+mod traces;
 mod types;
 
+use record::Record;
+use ring::Ring;
+use select::Selection;
+pub(crate) use select::glob_matches;
 pub use types::{
     Cursor, CursorError, DiskState, Entry, Filter, HistoryStatus, Lookup, Page, Running, RunningView,
     TraceEntry, TraceSummary,
 };
 
+/// Pages of matching calls that a search for traces goes through: with many calls per trace it
+/// may find fewer traces than asked, rather than read all of history.
+const SEARCH_PAGES: usize = 20;
+
 /// Records and queries of invocations; shared as `Arc<History>`.
 #[derive(Debug)]
-pub struct History {}
+pub struct History {
+    inner: Arc<Inner>,
+}
+
+/// What queries take with them to the blocking pool.
+#[derive(Debug)]
+struct Inner {
+    ring: Ring,
+}
 
 impl History {
     /// Opens the history of a data directory and starts its writer. A directory that cannot be
@@ -33,60 +55,146 @@ impl History {
     ///
     /// # Errors
     /// Only when the writer's thread cannot be started.
-    pub fn open(_config: &HistoryConfig, _data_dir: &Path, _clock: Clock) -> Result<Self, StoreError> {
-        Ok(Self {})
+    pub fn open(config: &HistoryConfig, _data_dir: &Path, clock: Clock) -> Result<Self, StoreError> {
+        let ring = Ring::new(config.ring_bytes, clock.wall_now_us());
+        Ok(Self { inner: Arc::new(Inner { ring }) })
     }
 
     /// A call has arrived; it is visible from now on.
-    pub fn begin(&self, _running: Running) {}
+    pub fn begin(&self, running: Running) {
+        self.inner.ring.begin(running);
+    }
 
     /// A queued call was given to a worker.
-    pub fn set_running(&self, _id: InvocationId, _worker: WorkerId) {}
+    pub fn set_running(&self, id: InvocationId, worker: WorkerId) {
+        self.inner.ring.set_running(id, worker);
+    }
 
     /// A call has ended; its record is visible to queries when this returns.
     pub fn finish(&self, kept: Kept) -> Finished {
-        Finished { kept: Arc::new(kept) }
+        Finished { record: self.inner.ring.finish(Record::new(kept, 0)) }
     }
 
     /// One call of a tenant.
-    pub async fn get(&self, _tenant: &Tenant, _id: InvocationId) -> Lookup {
+    pub async fn get(&self, tenant: &Tenant, id: InvocationId) -> Lookup {
+        // A call that ends between the two looks is in the ring by the second.
+        if let Some(view) = self.inner.ring.running(id) {
+            return if view.running.tenant == *tenant { Lookup::Running(view) } else { Lookup::Unknown };
+        }
+        if let Some(record) = self.inner.ring.ended(id) {
+            let is_theirs = record.at_end().invocation.tenant == *tenant;
+            return if is_theirs { Lookup::Done(record.kept()) } else { Lookup::Unknown };
+        }
         Lookup::Unknown
     }
 
     /// Calls of a tenant, newest arrival first, those that have not ended included.
-    pub async fn list(&self, _tenant: &Tenant, _filter: &Filter) -> Page {
-        Page { items: Vec::new(), next: None }
+    pub async fn list(&self, tenant: &Tenant, filter: &Filter) -> Page {
+        let (tenant, filter) = (tenant.clone(), filter.clone());
+        let page = self.in_background(move |inner| inner.list(&tenant, &filter)).await;
+        page.unwrap_or(Page { items: Vec::new(), next: None })
     }
 
     /// Every kept call of a trace, oldest first; none if there is no such trace.
-    pub async fn trace(&self, _tenant: &Tenant, _trace_id: TraceId) -> Option<Vec<TraceEntry>> {
-        None
+    pub async fn trace(&self, tenant: &Tenant, trace_id: TraceId) -> Option<Vec<TraceEntry>> {
+        let tenant = tenant.clone();
+        let calls = self.in_background(move |inner| inner.trace(&tenant, trace_id)).await?;
+        (!calls.is_empty()).then_some(calls)
     }
 
-    /// The newest traces with at least one ended call that passes the filter.
-    pub async fn search_traces(&self, _tenant: &Tenant, _filter: &Filter) -> Vec<TraceSummary> {
-        Vec::new()
+    /// The newest traces with at least one ended call that passes the filter; its `limit` counts
+    /// traces.
+    pub async fn search_traces(&self, tenant: &Tenant, filter: &Filter) -> Vec<TraceSummary> {
+        let (tenant, filter) = (tenant.clone(), filter.clone());
+        self.in_background(move |inner| inner.search_traces(&tenant, filter)).await.unwrap_or_default()
     }
 
     /// How history is doing.
     pub fn status(&self) -> HistoryStatus {
-        HistoryStatus::default()
+        let usage = self.inner.ring.usage();
+        HistoryStatus {
+            ring_bytes: usage.bytes,
+            ring_calls: usage.calls,
+            running: usage.running,
+            ..HistoryStatus::default()
+        }
     }
 
     /// Writes everything that is to be kept and ends the writer.
     pub async fn close(&self) {}
+
+    /// Scans take milliseconds, which a thread that serves calls does not have. None only when
+    /// the runtime is stopping.
+    async fn in_background<T, F>(&self, query: F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Inner) -> T + Send + 'static,
+    {
+        let inner = self.inner.clone();
+        tokio::task::spawn_blocking(move || query(&inner)).await.ok()
+    }
+}
+
+impl Inner {
+    fn list(&self, tenant: &Tenant, filter: &Filter) -> Page {
+        let mut selection = Selection::new(tenant, filter);
+        // Running calls first: one that ends meanwhile is found again in the ring and replaced.
+        for view in self.ring.running_that(|running| selection.wants_running(running)) {
+            selection.add_running(view);
+        }
+        self.ring.scan(|record| {
+            if selection.is_settled_at(record.ended_us) {
+                return false;
+            }
+            if selection.wants_record(record) {
+                selection.add_ended(record.invocation());
+            }
+            true
+        });
+        selection.into_page()
+    }
+
+    fn trace(&self, tenant: &Tenant, trace_id: TraceId) -> Vec<TraceEntry> {
+        let records = self.ring.trace(trace_id);
+        let theirs = records.iter().filter(|record| record.at_end().invocation.tenant == *tenant);
+        traces::in_order(theirs.map(|record| record.kept()).collect())
+    }
+
+    fn search_traces(&self, tenant: &Tenant, mut filter: Filter) -> Vec<TraceSummary> {
+        let wanted = filter.limit.clamp(1, Filter::MAX_LIMIT);
+        let mut found: Vec<TraceSummary> = Vec::new();
+        for _ in 0..SEARCH_PAGES {
+            let page = self.list(tenant, &filter);
+            for entry in page.items {
+                let Entry::Done(invocation) = entry else { continue };
+                let is_new = found.iter().all(|summary| summary.trace_id != invocation.trace_id);
+                if is_new && found.len() < wanted {
+                    let calls = self.trace(tenant, invocation.trace_id);
+                    found.extend(traces::summarise(invocation.trace_id, &calls));
+                }
+            }
+            filter.cursor = page.next;
+            if found.len() >= wanted || filter.cursor.is_none() {
+                break;
+            }
+        }
+        found
+    }
 }
 
 /// A call that has ended but whose answer may still be on its way.
 #[derive(Debug)]
 pub struct Finished {
-    kept: Arc<Kept>,
+    record: Arc<Record>,
 }
 
 impl Finished {
     /// The answer's last byte was written, `send_ns` after its head; `outcome` replaces the
     /// recorded one when sending failed.
-    pub fn sent(&self, _send_ns: u64, _outcome: Option<Outcome>) {
-        let _ = &self.kept;
+    pub fn sent(&self, send_ns: u64, outcome: Option<Outcome>) {
+        self.record.set_sent(send_ns, outcome);
     }
 }
+
+#[cfg(test)]
+mod tests;

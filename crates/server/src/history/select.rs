@@ -1,0 +1,183 @@
+//! Choosing the newest entries that pass a filter, from sources that overlap.
+//!
+//! A [`Selection`] keeps the best `limit + 1` entries seen so far, ordered by arrival and id;
+//! the one too many says that there is a next page. The same call may be offered twice (running
+//! and ended, from the ring and from disk): the later offer of a better kind replaces.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use fp_core::record::Invocation;
+use fp_core::{InvocationId, Tenant};
+
+use super::record::Record;
+use super::types::{Cursor, Entry, Filter, Page, Running, RunningView};
+
+/// The best entries so far.
+#[derive(Debug)]
+pub(super) struct Selection<'a> {
+    tenant: &'a Tenant,
+    filter: &'a Filter,
+    limit: usize,
+    entries: BTreeMap<Reverse<Cursor>, Entry>,
+}
+
+impl<'a> Selection<'a> {
+    pub(super) fn new(tenant: &'a Tenant, filter: &'a Filter) -> Self {
+        let limit = filter.limit.clamp(1, Filter::MAX_LIMIT);
+        Self { tenant, filter, limit, entries: BTreeMap::new() }
+    }
+
+    /// Entries that are looked for in all: the page and one more.
+    pub(super) fn wanted(&self) -> usize {
+        self.limit + 1
+    }
+
+    /// Whether a call that has not ended belongs to the page as far as is known.
+    pub(super) fn wants_running(&self, running: &Running) -> bool {
+        let filter = self.filter;
+        let needs_an_end =
+            filter.outcome.is_some() || filter.min_duration.is_some() || filter.max_duration.is_some();
+        !needs_an_end
+            && self.wants_arrival(running.started_us, running.id)
+            && running.tenant == *self.tenant
+            && filter.function.as_ref().is_none_or(|function| *function == running.function)
+            && self.wants_event_type(&running.event_type)
+    }
+
+    /// The same for a call that has.
+    pub(super) fn wants_record(&self, record: &Record) -> bool {
+        let filter = self.filter;
+        let invocation = &record.at_end().invocation;
+        let duration_us = u128::from(record.duration_us());
+        self.wants_arrival(invocation.started_us, invocation.id)
+            && invocation.tenant == *self.tenant
+            && filter.function.as_ref().is_none_or(|function| *function == invocation.function)
+            && filter.outcome.as_ref().is_none_or(|word| record.outcome().word() == word)
+            && filter.min_duration.is_none_or(|min| duration_us >= min.as_micros())
+            && filter.max_duration.is_none_or(|max| duration_us <= max.as_micros())
+            && self.wants_event_type(&invocation.event_type)
+    }
+
+    pub(super) fn wants_event_type(&self, event_type: &str) -> bool {
+        self.filter.event_type.as_ref().is_none_or(|glob| glob_matches(glob, event_type))
+    }
+
+    fn wants_arrival(&self, started_us: u64, id: InvocationId) -> bool {
+        let cursor = Cursor { started_us, id };
+        let filter = self.filter;
+        filter.since_us.is_none_or(|since| started_us >= since)
+            && filter.until_us.is_none_or(|until| started_us < until)
+            && filter.cursor.is_none_or(|last| cursor < last)
+            && (self.entries.len() < self.wanted() || self.worst().is_none_or(|worst| cursor >= worst))
+    }
+
+    fn worst(&self) -> Option<Cursor> {
+        self.entries.last_key_value().map(|(Reverse(cursor), _)| *cursor)
+    }
+
+    /// Whether no call that ended (and so began) by this time can belong to the page any more.
+    pub(super) fn is_settled_at(&self, ended_us: u64) -> bool {
+        self.filter.since_us.is_some_and(|since| ended_us < since)
+            || self.entries.len() >= self.wanted()
+                && self.worst().is_some_and(|worst| ended_us < worst.started_us)
+    }
+
+    pub(super) fn add_running(&mut self, view: RunningView) {
+        let cursor = Cursor { started_us: view.running.started_us, id: view.running.id };
+        self.add(cursor, Entry::Running(view));
+    }
+
+    pub(super) fn add_ended(&mut self, invocation: Invocation) {
+        let cursor = Cursor { started_us: invocation.started_us, id: invocation.id };
+        self.add(cursor, Entry::Done(Box::new(invocation)));
+    }
+
+    /// Adds a row from disk unless memory knows the call already, and better.
+    pub(super) fn add_row(&mut self, invocation: Invocation) {
+        let cursor = Cursor { started_us: invocation.started_us, id: invocation.id };
+        if !self.entries.contains_key(&Reverse(cursor)) {
+            self.add(cursor, Entry::Done(Box::new(invocation)));
+        }
+    }
+
+    fn add(&mut self, cursor: Cursor, entry: Entry) {
+        self.entries.insert(Reverse(cursor), entry);
+        if self.entries.len() > self.wanted() {
+            self.entries.pop_last();
+        }
+    }
+
+    pub(super) fn into_page(mut self) -> Page {
+        let is_more = self.entries.len() > self.limit;
+        if is_more {
+            self.entries.pop_last();
+        }
+        let next = if is_more { self.worst() } else { None };
+        Page { items: self.entries.into_values().collect(), next }
+    }
+}
+
+/// `*` is any text, `?` one character; everything else is itself.
+pub(crate) fn glob_matches(glob: &str, text: &str) -> bool {
+    let (mut glob, mut text) = (glob.chars(), text.chars());
+    // Where to go on when what follows the last star does not fit: one character further.
+    let mut retry: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+    loop {
+        let before_text = text.clone();
+        match (glob.next(), text.next()) {
+            (None, None) => return true,
+            (Some('*'), _) => {
+                text = before_text;
+                retry = Some((glob.clone(), text.clone()));
+            }
+            (Some('?'), Some(_)) => {}
+            (Some(wanted), Some(found)) if wanted == found => {}
+            _ => {
+                let Some((after_star, mut from)) = retry.take() else { return false };
+                if from.next().is_none() {
+                    return false;
+                }
+                retry = Some((after_star.clone(), from.clone()));
+                (glob, text) = (after_star, from);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::glob_matches;
+
+    #[test]
+    fn globs_match_like_a_shells() {
+        for (glob, text) in [
+            ("*", ""),
+            ("*", "http|GET|/x"),
+            ("http|*|/api/*", "http|GET|/api/cats/{id}"),
+            ("*cats*", "http|GET|/api/cats"),
+            ("http|G?T|/", "http|GET|/"),
+            ("*é?", "café!"),
+            ("a*b*c", "aXbXbXc"),
+            ("**a", "a"),
+        ] {
+            assert!(glob_matches(glob, text), "{glob} {text}");
+        }
+        for (glob, text) in [
+            ("", "a"),
+            ("a", ""),
+            ("?", ""),
+            ("a*b", "ab c"),
+            ("*/x", "http|GET|/xx"),
+            ("a?", "a"),
+            ("[a]", "a"),
+        ] {
+            assert!(!glob_matches(glob, text), "{glob} {text}");
+        }
+    }
+
+    #[test]
+    fn a_glob_of_many_stars_takes_no_exponential_time() {
+        assert!(!glob_matches(&"a*".repeat(200), &"a".repeat(190)));
+    }
+}

@@ -1,0 +1,268 @@
+use std::time::Duration;
+
+use fp_core::record::{Invocation, LogLine, LogSource, Phases, Span, Trigger};
+use fp_core::settings::Criticality;
+use fp_core::{FunctionName, SpanId, VersionNumber};
+
+use super::*;
+
+/// When the calls of these tests begin: 2026-01-01T00:00:00Z.
+pub(super) const EPOCH_US: u64 = 1_767_225_600_000_000;
+
+fn mix(serial: u64) -> u128 {
+    u128::from(serial.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+}
+
+/// The id of the n-th call; calls arrive a millisecond apart.
+pub(super) fn id_of(serial: u64) -> InvocationId {
+    InvocationId::from_parts(EPOCH_US / 1_000 + serial, mix(serial))
+}
+
+pub(super) fn trace_of(serial: u64) -> TraceId {
+    TraceId::from_parts(EPOCH_US / 1_000 + serial, mix(serial))
+}
+
+/// The n-th call: 2.5 ms, answered well.
+pub(super) fn call(serial: u64) -> Kept {
+    let invocation = Invocation {
+        id: id_of(serial),
+        tenant: Tenant::default(),
+        function: "cats".parse().unwrap(),
+        version: VersionNumber(2),
+        event_type: "http|GET|/cats/{id}".into(),
+        trigger: Trigger::Http,
+        verb: "GET".into(),
+        path: format!("/cats/{serial}").into(),
+        correlation_id: "corrélation".into(),
+        trace_id: trace_of(serial),
+        span_id: SpanId::from_random(serial + 1),
+        parent_span_id: None,
+        started_us: EPOCH_US + serial * 1_000,
+        phases: Phases { route: 100_000, queue: 200_000, start: 0, run: 2_200_000, send: 0 },
+        outcome: Outcome::Ok,
+        blame: None,
+        caller_was_short: false,
+        status: 200,
+        error: None,
+        cold: false,
+        attempts: 1,
+        worker: Some(WorkerId(7)),
+        criticality: Criticality::Default,
+        deadline_ms: 60_000,
+        queue_length: 0,
+        request_bytes: 10,
+        response_bytes: 20,
+        log_bytes: 6,
+        cpu_us: 30,
+        memory_peak_kib: 40,
+        limit_hit: None,
+        latency_met: None,
+        degraded: None,
+        weight: 1,
+    };
+    let line = LogLine {
+        time_us: invocation.started_us,
+        source: LogSource::Stdout,
+        level: None,
+        text: "hällo\n".into(),
+    };
+    Kept { invocation, spans: Vec::new(), logs: vec![line], result: None }
+}
+
+pub(super) fn running(serial: u64) -> Running {
+    let Invocation { id, tenant, function, version, event_type, trigger, verb, path, .. } =
+        call(serial).invocation;
+    Running {
+        id,
+        tenant,
+        function,
+        version,
+        event_type,
+        trigger,
+        verb,
+        path,
+        correlation_id: "c".into(),
+        trace_id: trace_of(serial),
+        span_id: SpanId::from_random(serial + 1),
+        parent_span_id: None,
+        started_us: EPOCH_US + serial * 1_000,
+        criticality: Criticality::Default,
+        deadline_ms: 60_000,
+    }
+}
+
+fn failed(serial: u64) -> Kept {
+    let mut kept = call(serial);
+    kept.invocation.outcome = Outcome::FunctionError;
+    kept.invocation.blame = Outcome::FunctionError.blame(false);
+    kept.invocation.status = 500;
+    kept
+}
+
+fn open(dir: &tempfile::TempDir) -> History {
+    History::open(&HistoryConfig::default(), dir.path(), Clock::start()).unwrap()
+}
+
+fn ids(page: &Page) -> Vec<InvocationId> {
+    page.items
+        .iter()
+        .map(|entry| match entry {
+            Entry::Running(view) => view.running.id,
+            Entry::Done(invocation) => invocation.id,
+        })
+        .collect()
+}
+
+fn tenant() -> Tenant {
+    Tenant::default()
+}
+
+#[tokio::test]
+async fn a_call_is_visible_from_its_arrival_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    history.begin(running(1));
+    let Lookup::Running(view) = history.get(&tenant(), id_of(1)).await else { panic!() };
+    assert_eq!((view.state, view.worker), (fp_core::record::State::Queued, None));
+    history.set_running(id_of(1), WorkerId(7));
+    let Lookup::Running(view) = history.get(&tenant(), id_of(1)).await else { panic!() };
+    assert_eq!((view.state, view.worker), (fp_core::record::State::Running, Some(WorkerId(7))));
+
+    let finished = history.finish(call(1));
+    assert_eq!(history.get(&tenant(), id_of(1)).await, Lookup::Done(Arc::new(call(1))));
+    finished.sent(5_000, Some(Outcome::Cancelled));
+    let Lookup::Done(kept) = history.get(&tenant(), id_of(1)).await else { panic!() };
+    assert_eq!(kept.invocation.phases.send, 5_000);
+    assert_eq!(kept.invocation.outcome, Outcome::Cancelled);
+    assert_eq!(kept.invocation.blame, Outcome::Cancelled.blame(false));
+
+    let other: Tenant = "other".parse().unwrap();
+    assert_eq!(history.get(&other, id_of(1)).await, Lookup::Unknown);
+    assert_eq!(history.get(&tenant(), id_of(2)).await, Lookup::Unknown);
+    assert_eq!(history.status().running, 0);
+}
+
+#[tokio::test]
+async fn lists_are_in_order_of_arrival_and_page_without_gaps() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    // They end in another order than they arrived in.
+    for serial in [5, 3, 9, 1, 7] {
+        history.finish(call(serial));
+    }
+    for serial in [4, 8] {
+        history.begin(running(serial));
+    }
+    let mut filter = Filter { limit: 3, ..Filter::default() };
+    let mut seen = Vec::new();
+    loop {
+        let page = history.list(&tenant(), &filter).await;
+        seen.extend(ids(&page));
+        let Some(next) = page.next else { break };
+        assert_eq!(page.items.len(), 3);
+        filter.cursor = Some(next.to_string().parse().unwrap());
+    }
+    assert_eq!(seen, [9, 8, 7, 5, 4, 3, 1].map(id_of));
+    assert!("1.2".parse::<Cursor>().is_err());
+}
+
+#[tokio::test]
+async fn every_part_of_a_filter_must_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    for serial in 0..10 {
+        history.finish(if serial % 2 == 0 { call(serial) } else { failed(serial) });
+    }
+    let mut slow = failed(10);
+    slow.invocation.function = "dogs".parse().unwrap();
+    slow.invocation.event_type = "http|POST|/dogs".into();
+    slow.invocation.phases.run = 1_000_000_000;
+    history.finish(slow);
+    history.begin(running(11));
+    let list = async |filter: Filter| ids(&history.list(&tenant(), &filter).await);
+
+    let errors = Filter { outcome: Some("function_error".into()), limit: 2, ..Filter::default() };
+    assert_eq!(list(errors).await, [10, 9].map(id_of));
+    let dogs: Option<FunctionName> = Some("dogs".parse().unwrap());
+    assert_eq!(list(Filter { function: dogs, ..Filter::default() }).await, [id_of(10)]);
+    let glob = Filter { event_type: Some("http|*|/d*".into()), ..Filter::default() };
+    assert_eq!(list(glob).await, [id_of(10)]);
+    let long = Filter { min_duration: Some(Duration::from_millis(3)), ..Filter::default() };
+    assert_eq!(list(long).await, [id_of(10)]);
+    let short = Filter { max_duration: Some(Duration::from_millis(3)), limit: 1, ..Filter::default() };
+    assert_eq!(list(short).await, [id_of(9)]);
+    let between =
+        Filter { since_us: Some(EPOCH_US + 3_000), until_us: Some(EPOCH_US + 5_000), ..Filter::default() };
+    assert_eq!(list(between).await, [4, 3].map(id_of));
+    assert_eq!(list(Filter { limit: 2, ..Filter::default() }).await, [11, 10].map(id_of));
+    let other: Tenant = "other".parse().unwrap();
+    assert_eq!(history.list(&other, &Filter::default()).await.items, []);
+}
+
+#[tokio::test]
+async fn a_trace_is_all_its_calls_in_order_of_arrival() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    for serial in [2, 1, 3] {
+        let mut kept = if serial == 3 { failed(serial) } else { call(serial) };
+        kept.invocation.trace_id = trace_of(77);
+        kept.spans.push(Span {
+            span_id: SpanId::from_random(100 + serial),
+            parent_span_id: None,
+            name: "print-headers".into(),
+            start_ns: 1,
+            duration_ns: 2,
+            attributes: vec![("key".into(), serde_json::json!({"a": [1, "b"]}))],
+            events: Vec::new(),
+            error: None,
+        });
+        history.finish(kept);
+    }
+    history.finish(call(4));
+    let trace = history.trace(&tenant(), trace_of(77)).await.unwrap();
+    let order: Vec<_> = trace.iter().map(|entry| entry.kept.invocation.id).collect();
+    assert_eq!(order, [1, 2, 3].map(id_of));
+    // Root, route, queue, run and the author's.
+    assert_eq!(trace[0].spans().len(), 5);
+    assert_eq!(history.trace(&tenant(), trace_of(78)).await, None);
+
+    let found = history.search_traces(&tenant(), &Filter { limit: 5, ..Filter::default() }).await;
+    assert_eq!(found.iter().map(|summary| summary.trace_id).collect::<Vec<_>>(), [trace_of(4), trace_of(77)]);
+    let chain = &found[1];
+    assert_eq!((chain.calls, chain.spans, chain.errors), (3, 15, 2));
+    assert_eq!(chain.name, "GET /cats/{id}");
+    assert_eq!((chain.started_us, chain.duration_us), (EPOCH_US + 1_000, 4_500));
+    assert_eq!(chain.functions, [("cats".parse().unwrap(), 15)]);
+    let failed = Filter { outcome: Some("function_error".into()), ..Filter::default() };
+    assert_eq!(history.search_traces(&tenant(), &failed).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_on_many_threads_are_visible_the_moment_they_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = Arc::new(open(&dir));
+    let tasks: Vec<_> = (0..4u64)
+        .map(|thread| {
+            let history = history.clone();
+            tokio::spawn(async move {
+                for serial in (0..2_000).map(|n| n * 4 + thread) {
+                    history.begin(running(serial));
+                    history.set_running(id_of(serial), WorkerId(1));
+                    let finished = history.finish(call(serial));
+                    let found = history.get(&tenant(), id_of(serial)).await;
+                    assert!(matches!(found, Lookup::Done(_)), "{serial}: {found:?}");
+                    finished.sent(1, None);
+                    if serial % 500 == 0 {
+                        let page = history.list(&tenant(), &Filter::default()).await;
+                        assert!(!page.items.is_empty());
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let status = history.status();
+    assert_eq!((status.ring_calls, status.running), (8_000, 0));
+}
