@@ -1,0 +1,23 @@
+"""What a function running on functionsplatform may import.
+
+The front door is small on purpose:
+
+* `functionsplatform.sdk.tracing`: spans of your own in the trace of the call.
+* `functionsplatform.testing`: run a handler locally, without a platform.
+* `DeadlineExceeded` and `Cancelled`: how the platform ends a handler early.
+
+Both exceptions derive from `Interrupted`, and that from `BaseException`, as `KeyboardInterrupt`
+and `asyncio.CancelledError` do: an `except Exception` around a retry loop must not swallow them.
+
+    BaseException
+     └── Interrupted
+          ├── DeadlineExceeded   the call's time is up
+          └── Cancelled          the caller has left
+
+Modules with a leading underscore are shared with the worker and are no interface.
+"""
+
+from functionsplatform._errors import Cancelled, DeadlineExceeded, Interrupted
+from functionsplatform._version import __version__
+
+__all__ = ["Cancelled", "DeadlineExceeded", "Interrupted", "__version__"]

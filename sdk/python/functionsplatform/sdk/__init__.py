@@ -1,0 +1,1 @@
+"""Tools for handlers; see `functionsplatform.sdk.tracing`."""
