@@ -94,6 +94,7 @@ pub(crate) enum Verb {
     Slo(crate::slo::Slo),
     Explain(crate::explain::Explain),
     Bench(crate::bench::Bench),
+    Doctor(crate::doctor::Doctor),
     Completions(crate::completions::Completions),
     Man(crate::completions::Man),
 }
@@ -133,6 +134,7 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Verb::Slo(slo) => wait(slo.run(global, &client()?)),
         Verb::Explain(explain) => explain.run(global),
         Verb::Bench(bench) => bench.run(global),
+        Verb::Doctor(doctor) => doctor.run(global),
         Verb::Completions(completions) => completions.run(),
         Verb::Man(man) => man.run(),
     }

@@ -13,6 +13,7 @@ mod configuration;
 mod create;
 mod delete;
 mod deploy;
+mod doctor;
 mod exit;
 mod explain;
 mod flags;
