@@ -13,6 +13,7 @@ pub mod ids;
 pub mod outcome;
 pub mod pool;
 pub mod record;
+pub mod route;
 pub mod sampling;
 pub mod settings;
 pub mod slo;

@@ -5,7 +5,6 @@
 //! is written before the swap, so that what callers see survives a crash.
 
 pub(crate) mod code_store;
-pub(crate) mod routes;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +15,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fp_core::code::Code;
 use fp_core::pool::PoolConfig;
+use fp_core::route::{self, Conflict, RouteTable, Routed};
 use fp_core::settings::{Handler, IdleTime};
 use fp_core::{EventType, FunctionName, Manifest, Settings, Tenant, VersionNumber};
 use fp_sandbox::{Sandbox, StartError as SandboxStartError, Worker, WorkerSpec};
@@ -27,10 +27,9 @@ use crate::slo::SloBook;
 use crate::store::StoreError;
 use crate::store::registry::{Registry, StoredVersion};
 
-pub use self::routes::BadPath;
+pub use fp_core::route::BadPath;
 
 use self::code_store::{CodeError, CodeStore, Tree};
-use self::routes::RouteTable;
 
 /// One live version of a function, with its workers.
 #[derive(Debug)]
@@ -104,39 +103,20 @@ pub struct CatalogError {
 }
 
 /// What a verb and a path lead to.
-#[derive(Debug)]
-pub enum Route {
-    /// These functions, first created first, with the matched pattern's parameters.
-    Found(Matched),
-    /// The path is known, with other verbs (sorted).
-    OtherVerbs(Vec<String>),
-    /// Nothing here; event types that are near, for the error answer.
-    Nothing {
-        /// Up to three event types that are near.
-        near: Vec<String>,
-    },
-}
+pub type Route = route::Route<Arc<Deployed>>;
 
 /// A route that was found.
-#[derive(Debug)]
-pub struct Matched {
-    /// The event type that matched, as text.
-    pub event_type: Arc<str>,
-    /// Whose it is; never empty; the first answers.
-    pub functions: Arc<[Arc<Deployed>]>,
-    /// Percent-decoded parameters.
-    pub params: Vec<(String, String)>,
-}
+pub type Matched = route::Matched<Arc<Deployed>>;
 
 /// The state of all functions at one moment.
 #[derive(Debug, Default)]
 struct Snapshot {
     functions: BTreeMap<(Tenant, FunctionName), Arc<Deployed>>,
-    routes: BTreeMap<Tenant, RouteTable>,
+    routes: BTreeMap<Tenant, RouteTable<Arc<Deployed>>>,
 }
 
 impl Snapshot {
-    fn of(functions: BTreeMap<(Tenant, FunctionName), Arc<Deployed>>) -> Result<Self, routes::Conflict> {
+    fn of(functions: BTreeMap<(Tenant, FunctionName), Arc<Deployed>>) -> Result<Self, Conflict> {
         let mut routes = BTreeMap::new();
         let tenants: std::collections::BTreeSet<_> =
             functions.keys().map(|(tenant, _)| tenant.clone()).collect();
@@ -144,12 +124,17 @@ impl Snapshot {
             let mine = functions.values().filter(|function| function.tenant == tenant);
             let mut mine: Vec<_> = mine.collect();
             mine.sort_by_key(|function| function.order);
-            routes.insert(tenant.clone(), RouteTable::build(mine.into_iter())?);
+            let routed = mine.into_iter().map(|function| Routed {
+                name: &function.name,
+                events: &function.events,
+                function: function.clone(),
+            });
+            routes.insert(tenant.clone(), RouteTable::build(routed)?);
         }
         Ok(Self { functions, routes })
     }
 
-    fn with(&self, key: (Tenant, FunctionName), function: Arc<Deployed>) -> Result<Self, routes::Conflict> {
+    fn with(&self, key: (Tenant, FunctionName), function: Arc<Deployed>) -> Result<Self, Conflict> {
         let mut functions = self.functions.clone();
         functions.insert(key, function);
         Self::of(functions)
@@ -241,7 +226,7 @@ impl Catalog {
 
     /// What a verb and a path (as it came, percent-encoded, without query) lead to.
     pub fn route(&self, tenant: &Tenant, verb: &str, raw_path: &str) -> Result<Route, BadPath> {
-        let normal = routes::normal_path(raw_path)?;
+        let normal = route::normal_path(raw_path)?;
         let snapshot = self.snapshot.load();
         let table = snapshot.routes.get(tenant);
         Ok(table.map_or(Route::Nothing { near: Vec::new() }, |table| table.find(verb, &normal)))
@@ -249,8 +234,8 @@ impl Catalog {
 
     /// The path as handlers and records see it: percent-decoded.
     pub fn decoded_path(raw_path: &str) -> Result<String, BadPath> {
-        let normal = routes::normal_path(raw_path)?;
-        Ok(routes::finish_decoding(&normal).into_owned())
+        let normal = route::normal_path(raw_path)?;
+        Ok(route::finish_decoding(&normal).into_owned())
     }
 
     /// Makes a new version of a function, loads it, and only then lets it answer.
@@ -529,7 +514,7 @@ impl CatalogError {
         Self::new(Code::StorageFull, error.to_string())
     }
 
-    fn from_conflict(conflict: routes::Conflict) -> Self {
+    fn from_conflict(conflict: Conflict) -> Self {
         Self::field(Code::EventConflict, "event_type", conflict.to_string())
     }
 
