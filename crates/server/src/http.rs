@@ -7,6 +7,7 @@ pub mod api;
 pub mod csrf;
 pub(crate) mod gateway;
 pub mod guard;
+pub mod jaeger;
 pub(crate) mod listener;
 mod metrics;
 mod openapi;
@@ -17,23 +18,41 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use http::{Request, Response};
+use fp_core::code::Code;
+use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use crate::app::App;
 
 use self::guard::Hosts;
+use self::problem::Problem;
 
 /// What the management port answers.
 pub(crate) fn api_router(app: &Arc<App>) -> Router {
-    guard::protect(api::router(app.clone()), Hosts::of(app.addresses.api))
+    finished(api::router(app.clone()), Hosts::of(app.addresses.api))
 }
 
 /// What the trace port answers.
 pub(crate) fn traces_router(app: &Arc<App>) -> Router {
-    let _ = app;
-    Router::new()
+    finished(jaeger::router(app.clone()), Hosts::of(app.addresses.traces))
+}
+
+/// What every management listener has around its routes: problem documents for unknown paths and
+/// verbs, and the guard before everything. It comes after all merges: it sees only what is there.
+fn finished(router: Router, hosts: Hosts) -> Router {
+    let router = router.method_not_allowed_fallback(method_not_allowed).fallback(not_found);
+    guard::protect(router, hosts)
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(Code::NotFound, format!("there is no {:?} here", uri.path()))
+}
+
+/// The `Allow` header is added by the router.
+async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{method} is not a verb of {:?}", uri.path());
+    Problem::new(Code::MethodNotAllowed, detail).component("api")
 }
 
 /// A router as the listeners call it.

@@ -17,26 +17,19 @@ mod trigger;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
 use axum::middleware;
-use fp_core::code::Code;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::app::App;
-use crate::http::problem::Problem;
 use crate::http::{guard, metrics, openapi};
 
-/// The routes of the API port, without the dashboard's pages and without the guard.
+/// The routes of the API port, without the dashboard's pages, fallbacks and guard.
 pub fn router(app: Arc<App>) -> Router {
     let (router, document) = routes().split_for_parts();
     let document = openapi::complete(document);
-    router
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
-        .method_not_allowed_fallback(method_not_allowed)
-        .fallback(not_found)
-        .with_state(app)
+    router.merge(SwaggerUi::new("/docs").url("/openapi.json", document)).with_state(app)
 }
 
 /// The OpenAPI document of the API.
@@ -56,15 +49,4 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         router = router.routes(resource.map(|route| route.route_layer(middleware::from_fn(guard::writes))));
     }
     router
-}
-
-async fn not_found(request: Request) -> Problem {
-    let detail = format!("there is no {:?} here; /docs lists what there is", request.uri().path());
-    Problem::new(Code::NotFound, detail)
-}
-
-/// The `Allow` header is added by the router.
-async fn method_not_allowed(request: Request) -> Problem {
-    let detail = format!("{} is not a verb of {:?}", request.method(), request.uri().path());
-    Problem::new(Code::MethodNotAllowed, detail).component("api")
 }
