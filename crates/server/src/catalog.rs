@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::pool::VersionPool;
-use crate::slo::SloBook;
+use crate::slo::{FunctionBook, SloBook};
 use crate::store::StoreError;
 use crate::store::registry::{Registry, StoredVersion};
 
@@ -56,6 +56,8 @@ pub struct Deployed {
     pub settings: Arc<Settings>,
     /// Its workers and its queue.
     pub pool: Arc<VersionPool>,
+    /// Its rates, percentiles and objective; the same for all versions.
+    pub book: Arc<FunctionBook>,
 }
 
 /// Code as it arrives.
@@ -134,6 +136,18 @@ impl Snapshot {
         Ok(Self { functions, routes })
     }
 
+    /// Whether a version's event types fit in with those of the other functions.
+    fn check(&self, version: &StoredVersion) -> Result<(), Conflict> {
+        let mine = self.functions.values().filter(|function| function.tenant == version.tenant);
+        let others = mine.filter(|function| function.name != version.function).map(|function| Routed {
+            name: &function.name,
+            events: &function.events,
+            function: (),
+        });
+        let fresh = Routed { name: &version.function, events: &version.events, function: () };
+        RouteTable::build(others.chain([fresh])).map(|_| ())
+    }
+
     fn with(&self, key: (Tenant, FunctionName), function: Arc<Deployed>) -> Result<Self, Conflict> {
         let mut functions = self.functions.clone();
         functions.insert(key, function);
@@ -191,9 +205,9 @@ impl Catalog {
         code.retain(|hash| stored.iter().any(|version| version.code_hash == hash));
         let mut functions = BTreeMap::new();
         for version in stored {
-            slo.function(&version.tenant, &version.function, version.settings.slo.as_ref());
             let key = (version.tenant.clone(), version.function.clone());
-            functions.insert(key, Arc::new(workers.deployed(version, &code)));
+            let pool = workers.pool(&version, &code);
+            functions.insert(key, Arc::new(Deployed::of(version, pool, &slo)));
         }
         let snapshot = Snapshot::of(functions).map_err(CatalogError::from_conflict)?;
         for function in snapshot.functions.values() {
@@ -238,23 +252,30 @@ impl Catalog {
         Ok(route::finish_decoding(&normal).into_owned())
     }
 
-    /// Makes a new version of a function, loads it, and only then lets it answer.
-    pub async fn deploy(&self, request: DeployRequest) -> Result<Arc<Deployed>, CatalogError> {
+    /// Makes a new version of a function, loads it, and only then lets it answer. Goes on when the
+    /// future is dropped: a client that leaves must not leave half a deploy.
+    pub async fn deploy(self: &Arc<Self>, request: DeployRequest) -> Result<Arc<Deployed>, CatalogError> {
+        let catalog = self.clone();
+        let whole = tokio::spawn(async move { catalog.deploy_whole(request).await });
+        whole.await.expect("a deploy does not panic")
+    }
+
+    async fn deploy_whole(&self, request: DeployRequest) -> Result<Arc<Deployed>, CatalogError> {
         let key = (request.tenant.clone(), request.name.clone());
         let gate = self.gates.lock().entry(key.clone()).or_default().clone();
         let _one_at_a_time = gate.lock().await;
         self.workers.check(&request.settings)?;
         let hash = self.store_code(&request).await?;
         let version = self.next_version(&request, hash).await?;
-        let fresh = Arc::new(self.workers.deployed(version.clone(), &self.code));
-        self.snapshot.load().with(key.clone(), fresh.clone()).map_err(CatalogError::from_conflict)?;
+        self.snapshot.load().check(&version).map_err(CatalogError::from_conflict)?;
+        let pool = self.workers.pool(&version, &self.code);
         let began = self.workers.clock.now();
-        let worker = self.workers.load(&fresh).await?;
-        self.registry.put_version(version).await.map_err(CatalogError::from_store)?;
-        if fresh.settings.scaling.idle != IdleTime::After(Duration::ZERO) {
-            fresh.pool.adopt(worker, self.workers.clock.now().saturating_sub(began));
+        let worker = self.workers.load(&pool, &version.settings).await?;
+        self.registry.put_version(version.clone()).await.map_err(CatalogError::from_store)?;
+        if version.settings.scaling.idle != IdleTime::After(Duration::ZERO) {
+            pool.adopt(worker, self.workers.clock.now().saturating_sub(began));
         }
-        self.slo.function(&fresh.tenant, &fresh.name, fresh.settings.slo.as_ref());
+        let fresh = Arc::new(Deployed::of(version, pool, &self.slo));
         fresh.pool.tend();
         let old = self.swap_in(key, &fresh).await?;
         if let Some(old) = old {
@@ -330,8 +351,14 @@ impl Catalog {
         Ok(old)
     }
 
-    /// Removes a function; calls that run end in peace.
-    pub async fn delete(&self, tenant: &Tenant, name: &FunctionName) -> Result<(), CatalogError> {
+    /// Removes a function; calls that run end in peace. Goes on when the future is dropped.
+    pub async fn delete(self: &Arc<Self>, tenant: &Tenant, name: &FunctionName) -> Result<(), CatalogError> {
+        let (catalog, tenant, name) = (self.clone(), tenant.clone(), name.clone());
+        let whole = tokio::spawn(async move { catalog.delete_whole(&tenant, &name).await });
+        whole.await.expect("a delete does not panic")
+    }
+
+    async fn delete_whole(&self, tenant: &Tenant, name: &FunctionName) -> Result<(), CatalogError> {
         let key = (tenant.clone(), name.clone());
         let gate = self.gates.lock().entry(key.clone()).or_default().clone();
         let _one_at_a_time = gate.lock().await;
@@ -381,6 +408,26 @@ impl Catalog {
     }
 }
 
+impl Deployed {
+    fn of(version: StoredVersion, pool: Arc<VersionPool>, slo: &SloBook) -> Self {
+        let book = slo.function(&version.tenant, &version.function, version.settings.slo.as_ref());
+        Self {
+            tenant: version.tenant,
+            name: version.function,
+            version: version.version,
+            order: version.order,
+            created_us: version.created_us,
+            deployed_us: version.deployed_us,
+            code_hash: version.code_hash,
+            handler: version.handler,
+            events: version.events,
+            settings: Arc::new(version.settings),
+            pool,
+            book,
+        }
+    }
+}
+
 impl DeployRequest {
     fn from_manifest(tenant: Tenant, manifest: Manifest, source: Source) -> Self {
         let Manifest { name, handler, events, settings } = manifest;
@@ -392,23 +439,9 @@ impl DeployRequest {
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 impl WorkerSetup {
-    fn deployed(&self, version: StoredVersion, code: &CodeStore) -> Deployed {
-        let settings = Arc::new(version.settings.clone());
-        let spec = self.spec(&version, code);
-        let config = PoolConfig::from_settings(&settings);
-        Deployed {
-            tenant: version.tenant,
-            name: version.function,
-            version: version.version,
-            order: version.order,
-            created_us: version.created_us,
-            deployed_us: version.deployed_us,
-            code_hash: version.code_hash,
-            handler: version.handler,
-            events: version.events,
-            pool: VersionPool::new(spec, config, self.sandbox.clone(), self.clock.clone()),
-            settings,
-        }
+    fn pool(&self, version: &StoredVersion, code: &CodeStore) -> Arc<VersionPool> {
+        let config = PoolConfig::from_settings(&version.settings);
+        VersionPool::new(self.spec(version, code), config, self.sandbox.clone(), self.clock.clone())
     }
 
     fn spec(&self, version: &StoredVersion, code: &CodeStore) -> WorkerSpec {
@@ -455,9 +488,9 @@ impl WorkerSetup {
         Ok(())
     }
 
-    async fn load(&self, fresh: &Deployed) -> Result<Worker, CatalogError> {
-        let worker = self.sandbox.start_worker(fresh.pool.spec()).await.map_err(CatalogError::from_start)?;
-        if fresh.settings.concurrency > 1 && !worker.is_async() {
+    async fn load(&self, pool: &VersionPool, settings: &Settings) -> Result<Worker, CatalogError> {
+        let worker = self.sandbox.start_worker(pool.spec()).await.map_err(CatalogError::from_start)?;
+        if settings.concurrency > 1 && !worker.is_async() {
             let detail =
                 "concurrency above 1 needs an async def handler; write one or remove the key".to_owned();
             return Err(CatalogError::field(Code::InvalidSettings, "concurrency", detail));

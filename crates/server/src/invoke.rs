@@ -28,7 +28,6 @@ use tokio::sync::mpsc;
 use crate::catalog::{Catalog, Deployed};
 use crate::clock::Clock;
 use crate::history::{Finished, History};
-use crate::slo::SloBook;
 use crate::store::registry::Registry;
 
 pub use background::{TriggerCall, TriggerError};
@@ -157,7 +156,6 @@ pub struct WorkerView {
 pub struct Invoker {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) history: Arc<History>,
-    pub(crate) slo: Arc<SloBook>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) sandbox: fp_sandbox::Sandbox,
     pub(crate) clock: Clock,

@@ -129,7 +129,6 @@ impl Server {
         let invoker = Arc::new(Invoker {
             catalog: catalog.clone(),
             history: history.clone(),
-            slo: slo.clone(),
             registry: registry.clone(),
             sandbox: sandbox.clone(),
             clock: clock.clone(),

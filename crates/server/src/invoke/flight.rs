@@ -155,7 +155,7 @@ impl Flight {
             phases: Phases { route: nanos(now.saturating_sub(request.arrived)), ..Phases::default() },
             outcome: Outcome::Cancelled,
             blame: None,
-            caller_was_short: request.time_given.is_some_and(|given| is_short(invoker, function, given)),
+            caller_was_short: request.time_given.is_some_and(|given| is_short(function, given)),
             status: CLIENT_CLOSED_REQUEST,
             error: None,
             cold: false,
@@ -305,11 +305,10 @@ impl Flight {
         let objective = self.function.settings.slo.as_ref().and_then(|slo| slo.latency.as_ref());
         record.latency_met =
             objective.map(|objective| record.outcome == Outcome::Ok && total < objective.under);
-        if let Some(book) = self.invoker.slo.get(&record.tenant, &record.function) {
-            let now = self.invoker.clock.now();
-            let wall_us = record.started_us;
-            book.record(now, wall_us, record.outcome, record.caller_was_short, total, record.cold);
-        }
+        let now = self.invoker.clock.now();
+        let (started_us, outcome, short, cold) =
+            (record.started_us, record.outcome, record.caller_was_short, record.cold);
+        self.function.book.record(now, started_us, outcome, short, total, cold);
         let spans = self.spans(spans);
         let finished = self.invoker.history.finish(Kept { invocation: *record, spans, logs, result });
         (finished, phases)
@@ -401,12 +400,11 @@ fn root_span(request: &Request, started_us: u64) -> TraceContext {
 }
 
 /// Less than the latency objective; without one, less than twice the warm median.
-fn is_short(invoker: &Invoker, function: &Deployed, given: Duration) -> bool {
+fn is_short(function: &Deployed, given: Duration) -> bool {
     if let Some(objective) = function.settings.slo.as_ref().and_then(|slo| slo.latency.as_ref()) {
         return given < objective.under;
     }
-    let book = invoker.slo.get(&function.tenant, &function.name);
-    book.and_then(|book| book.warm_p50()).is_some_and(|warm| given < warm * 2)
+    function.book.warm_p50().is_some_and(|warm| given < warm * 2)
 }
 
 /// A caller may lower a function's class, never raise it.
