@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fp_core::record::LogLine;
 
 use crate::protocol::{AnswerHead, CallHead, EndHead, FailureHead};
-use crate::worker::{Exit, LimitHit};
+use crate::start::{Exit, LimitHit};
 
 /// One call of a handler.
 #[derive(Debug)]

@@ -44,3 +44,15 @@ pub struct HostReport {
     /// The Pythons that functions can ask for, newest first.
     pub pythons: Vec<Python>,
 }
+
+impl HostReport {
+    /// Before the launcher has looked.
+    pub(crate) fn unknown() -> Self {
+        Self { mode: Mode::Reduced, kernel: String::new(), mechanisms: Vec::new(), pythons: Vec::new() }
+    }
+
+    /// Whether a mechanism holds; false for one that is not listed.
+    pub fn enforces(&self, mechanism: &str) -> bool {
+        self.mechanisms.iter().any(|entry| entry.mechanism == mechanism && entry.enforced)
+    }
+}

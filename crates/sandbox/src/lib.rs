@@ -9,20 +9,30 @@
 //! The only room with `unsafe`. It knows nothing of HTTP, routes, queues or SLOs.
 
 mod call;
+mod control;
+mod fds;
+mod frames;
 mod host;
+mod launcher;
+mod logs;
 mod python;
+mod runtime;
 mod sandbox;
+mod seccomp;
 mod spec;
+mod start;
 mod worker;
 
 pub mod protocol;
 
 pub use call::{Answer, Call, CallError, StreamPiece, WholeAnswer};
 pub use host::{HostReport, Mechanism, Mode};
+pub use launcher::launcher_main;
 pub use python::{Python, PythonError, find_pythons};
-pub use sandbox::{Sandbox, SandboxConfig, SandboxError, launcher_main};
+pub use sandbox::{Sandbox, SandboxConfig, SandboxError};
 pub use spec::WorkerSpec;
-pub use worker::{CancelHandle, Ended, Exit, LimitHit, StartError, Worker};
+pub use start::{Ended, Exit, LimitHit, StartError};
+pub use worker::{CancelHandle, Worker};
 
 /// The hidden first argument with which the executable becomes the launcher: when
 /// `args().nth(1)` is this, `main` must return [`launcher_main`] before anything else.

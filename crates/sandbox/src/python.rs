@@ -1,8 +1,22 @@
-//! Finding the Pythons of this host.
+//! Finding the Pythons of this host: by running them, because only the interpreter behind a
+//! shim, a link or a virtual environment knows where its library is.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
+
+/// The oldest version whose `socket`, `os` and `signal` have what the zygote uses.
+const OLDEST: (u32, u32) = (3, 10);
+
+/// `sys.executable` may be a virtual environment's link; the base is the interpreter itself.
+/// The imports are what the zygote cannot do without, and what reduced builds lack.
+const QUESTION: &str = "import sys, json, ctypes, resource, socket, select, fcntl
+print(json.dumps([getattr(sys, '_base_executable', None) or sys.executable, sys.version_info[:3], \
+sorted({sys.base_prefix, sys.base_exec_prefix}), sys.implementation.name]))";
 
 /// A CPython that workers can run on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +27,22 @@ pub struct Python {
     pub version: (u32, u32, u32),
     /// `sys.base_prefix` and, where it differs, `sys.base_exec_prefix`.
     pub prefixes: Vec<PathBuf>,
+}
+
+impl Python {
+    /// Whether `3`, `3.11` or `3.11.7` means this one.
+    pub fn is(&self, wanted: &str) -> bool {
+        let (major, minor, micro) = self.version;
+        let own = [major.to_string(), minor.to_string(), micro.to_string()];
+        let mut parts = wanted.split('.');
+        let all_equal = parts.by_ref().zip(&own).all(|(part, own)| part == own);
+        !wanted.is_empty() && all_equal && wanted.split('.').count() <= 3
+    }
+
+    /// `3.11.7`.
+    pub fn version_text(&self) -> String {
+        format!("{}.{}.{}", self.version.0, self.version.1, self.version.2)
+    }
 }
 
 /// Why no Python can be used.
@@ -41,8 +71,110 @@ pub enum PythonError {
     },
 }
 
-/// All Pythons from 3.10 on, newest first; with `wanted`, that one alone.
+/// All Pythons from 3.10 on, newest first, one per version; with `wanted`, that one alone.
+/// Runs each candidate once (about 20 ms); blocks.
 pub fn find_pythons(wanted: Option<&Path>) -> Result<Vec<Python>, PythonError> {
-    let _ = wanted;
-    Err(PythonError::NotFound)
+    if let Some(path) = wanted {
+        let python = ask(path)?;
+        return if is_new_enough(&python) { Ok(vec![python]) } else { Err(too_old(&python)) };
+    }
+    let asking: Vec<_> = candidates().into_iter().map(|path| thread::spawn(move || ask(&path))).collect();
+    let answers: Vec<_> = asking.into_iter().filter_map(|thread| thread.join().ok()).collect();
+    let found: Vec<Python> = answers.iter().flatten().cloned().collect();
+    let mut usable: Vec<_> = found.iter().filter(|python| is_new_enough(python)).cloned().collect();
+    usable.sort_by(|a, b| b.version.cmp(&a.version).then_with(|| a.executable.cmp(&b.executable)));
+    usable.dedup_by_key(|python| python.version);
+    if !usable.is_empty() {
+        return Ok(usable);
+    }
+    match found.into_iter().max_by_key(|python| python.version) {
+        Some(newest) => Err(too_old(&newest)),
+        None => Err(answers.into_iter().find_map(Result::err).unwrap_or(PythonError::NotFound)),
+    }
+}
+
+fn is_new_enough(python: &Python) -> bool {
+    (python.version.0, python.version.1) >= OLDEST
+}
+
+fn too_old(python: &Python) -> PythonError {
+    PythonError::TooOld { path: python.executable.display().to_string(), found: python.version_text() }
+}
+
+/// Files that could be Pythons: `python3` and `python3.N` on PATH and in the usual places.
+/// A pyenv shim stands for all versions beside it: they are asked instead of it.
+fn candidates() -> BTreeSet<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/bin", "/usr/local/bin"].map(PathBuf::from);
+    let mut found = BTreeSet::new();
+    for dir in std::env::split_paths(&path).chain(usual).filter(|dir| dir.is_absolute()) {
+        if dir.ends_with("shims") {
+            let versions = fs::read_dir(dir.with_file_name("versions")).into_iter().flatten().flatten();
+            found.extend(versions.flat_map(|version| pythons_in(&version.path().join("bin"))));
+        } else {
+            found.extend(pythons_in(&dir));
+        }
+    }
+    found
+}
+
+/// Interpreters in a directory, links resolved so that each is asked once. A virtual
+/// environment's link resolves to its base, which is the one that workers need.
+fn pythons_in(dir: &Path) -> Vec<PathBuf> {
+    let is_python = |name: &str| {
+        let minor = name.strip_prefix("python3").map(|rest| rest.strip_prefix('.').unwrap_or(rest));
+        minor.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_python));
+    named.filter_map(|entry| fs::canonicalize(entry.path()).ok()).collect()
+}
+
+fn ask(path: &Path) -> Result<Python, PythonError> {
+    let broken = |why: String| PythonError::Broken { path: path.display().to_string(), why };
+    let mut command = Command::new(path);
+    command.args(["-I", "-S", "-c", QUESTION]).stdin(Stdio::null());
+    let output = command.output().map_err(|e| broken(e.to_string()))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let last = text.trim().lines().last().unwrap_or("it printed nothing").to_owned();
+        return Err(broken(last));
+    }
+    type Answer = (PathBuf, (u32, u32, u32), Vec<PathBuf>, String);
+    let (executable, version, prefixes, implementation): Answer =
+        serde_json::from_slice(&output.stdout).map_err(|e| broken(e.to_string()))?;
+    if implementation != "cpython" {
+        return Err(broken(format!("it is {implementation}; CPython is needed")));
+    }
+    Ok(Python { executable, version, prefixes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn python(version: (u32, u32, u32)) -> Python {
+        Python { executable: "/usr/bin/python3".into(), version, prefixes: vec!["/usr".into()] }
+    }
+
+    #[test]
+    fn a_wanted_version_is_a_prefix_of_whole_numbers() {
+        let this = python((3, 11, 7));
+        assert!(this.is("3") && this.is("3.11") && this.is("3.11.7"));
+        assert!(!this.is("3.1") && !this.is("3.12") && !this.is("") && !this.is("3.11.7.1"));
+    }
+
+    #[test]
+    fn pythons_of_this_host_are_found_newest_first() {
+        let found = find_pythons(None).expect("the tests need a Python");
+        assert!(found.is_sorted_by(|a, b| a.version > b.version), "{found:?}");
+        assert!(found.iter().all(|python| python.version >= (3, 10, 0)));
+    }
+
+    #[test]
+    fn what_is_no_python_is_named() {
+        let error = find_pythons(Some(Path::new("/bin/false"))).expect_err("false is no Python");
+        assert!(error.to_string().starts_with("/bin/false does not run as a Python"), "{error}");
+        assert!(!is_new_enough(&python((3, 9, 18))));
+    }
 }

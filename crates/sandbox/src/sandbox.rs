@@ -1,12 +1,43 @@
-//! The platform's handle on the launcher.
+//! The platform's handle on the launcher: orders go out, workers and deaths come in.
+//!
+//! One supervisor task owns the launcher's process and the reading side of its socket. When
+//! the launcher dies, every worker died with it: their owners learn so, and a new launcher
+//! sweeps and takes over; starts that come meanwhile wait for it.
 
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use fp_core::WorkerId;
+use rustix::io::Errno;
+use tokio::io::unix::AsyncFd;
+use tokio::process::{Child, Command};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
+
+use crate::control::{FromLauncher, Init, StartOrder, Started, ToLauncher};
+use crate::fds;
 use crate::host::HostReport;
+use crate::protocol::LoadHead;
+use crate::python::{self, Python, PythonError};
 use crate::spec::WorkerSpec;
-use crate::worker::{StartError, Worker};
+use crate::start::{Exit, StartError};
+use crate::worker::{Parts, Worker};
+
+/// A zygote with large preloads imports for seconds on a slow machine.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// The launcher promises to be gone within a second; twice that before it is killed.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+/// Between the death of a launcher and the next try, doubled by each failure.
+const RESTART_PAUSE: Duration = Duration::from_millis(50);
+/// The longest of these pauses.
+const MAX_RESTART_PAUSE: Duration = Duration::from_secs(5);
 
 /// How the sandbox is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,11 +48,11 @@ pub struct SandboxConfig {
     /// The executable that becomes the launcher when its first argument is
     /// [`crate::LAUNCHER_ARGUMENT`]; normally `std::env::current_exe()`.
     pub executable: PathBuf,
-    /// The Python to use; none means the newest found.
+    /// The default Python; none means the newest found.
     pub python: Option<PathBuf>,
     /// Blank workers kept ready for the default Python.
     pub blanks: usize,
-    /// Modules imported in the template zygote.
+    /// Modules imported in the template zygotes.
     pub preload: Vec<String>,
 }
 
@@ -30,7 +61,7 @@ pub struct SandboxConfig {
 pub enum SandboxError {
     /// No usable Python.
     #[error(transparent)]
-    Python(#[from] crate::python::PythonError),
+    Python(#[from] PythonError),
     /// The launcher or the zygote did not come up.
     #[error("the sandbox does not start: {0}")]
     Host(String),
@@ -42,34 +73,389 @@ pub struct Sandbox {
     shared: Arc<Shared>,
 }
 
+/// Dropping the last handle ends the supervisor, which ends the launcher by closing its socket.
 #[derive(Debug)]
 struct Shared {
-    host: HostReport,
+    state: Arc<State>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(supervisor) = lock(&self.supervisor).take() {
+            supervisor.abort();
+        }
+    }
+}
+
+/// What callers and the supervisor share.
+#[derive(Debug)]
+struct State {
+    config: SandboxConfig,
+    /// The first is the default.
+    pythons: Vec<Python>,
+    host: Mutex<HostReport>,
+    /// The launcher that takes orders; none while there is none.
+    link: watch::Sender<Option<Arc<Link>>>,
+    next_request: AtomicU64,
+    /// Above every worker id seen.
+    next_worker: AtomicU64,
+    closing: watch::Sender<bool>,
+}
+
+/// One launcher's life, as callers see it.
+struct Link {
+    control: AsyncFd<OwnedFd>,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Handed, StartError>>>>,
+    workers: Mutex<HashMap<WorkerId, watch::Sender<Option<Exit>>>>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("workers", &lock(&self.workers).len()).finish_non_exhaustive()
+    }
+}
+
+/// A worker as the launcher hands it over.
+struct Handed {
+    started: Started,
+    descriptors: [OwnedFd; 4],
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing between lock and unlock can panic half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sandbox {
     /// Starts the launcher, the default Python's zygote and, in the background, the blanks.
     pub async fn start(config: SandboxConfig) -> Result<Self, SandboxError> {
-        let _ = config;
-        Err(SandboxError::Host("not finished".into()))
+        let host = |what: &str, e: &dyn fmt::Display| SandboxError::Host(format!("{what}: {e}"));
+        let wanted = config.python.clone();
+        let found = tokio::task::spawn_blocking(move || all_pythons(wanted)).await;
+        let pythons = found.map_err(|e| host("looking for Pythons", &e))??;
+        std::fs::create_dir_all(&config.run_dir)
+            .map_err(|e| host(&config.run_dir.display().to_string(), &e))?;
+        let run_dir = config.run_dir.canonicalize().map_err(|e| host("the run directory", &e))?;
+        let state = Arc::new(State {
+            config: SandboxConfig { run_dir, ..config },
+            pythons,
+            host: Mutex::new(HostReport::unknown()),
+            link: watch::Sender::new(None),
+            next_request: AtomicU64::new(1),
+            next_worker: AtomicU64::new(first_worker()),
+            closing: watch::Sender::new(false),
+        });
+        let (link, child) = state.launch().await.map_err(SandboxError::Host)?;
+        let supervisor = tokio::spawn(supervise(state.clone(), link, child));
+        Ok(Self { shared: Arc::new(Shared { state, supervisor: Mutex::new(Some(supervisor)) }) })
     }
 
     /// What this host lets us enforce.
     pub fn host(&self) -> HostReport {
-        self.shared.host.clone()
+        lock(&self.shared.state.host).clone()
     }
 
     /// A worker with the spec's handler loaded: a claimed blank one, or one forked now.
     pub async fn start_worker(&self, spec: &WorkerSpec) -> Result<Worker, StartError> {
-        let _ = spec;
-        Err(StartError::Host("not finished".into()))
+        let deadline = Instant::now() + spec.start_limit;
+        let state = &self.shared.state;
+        let obtained = timeout_at(deadline, state.obtain(spec)).await;
+        let late = || StartError::Host(format!("no worker was handed over within {:?}", spec.start_limit));
+        let handed = obtained.map_err(|_| late())??;
+        let code_dir = handed.started.code_dir.clone();
+        let mut worker = handed.into_worker(spec).map_err(|e| StartError::Host(e.to_string()))?;
+        worker.load(&load_head(spec, code_dir), deadline, spec.start_limit).await?;
+        Ok(worker)
     }
 
     /// Ends every worker, zygote and the launcher; returns when nothing is left.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        let state = &self.shared.state;
+        state.closing.send_replace(true);
+        let link = state.link.borrow().clone();
+        if let Some(link) = link {
+            // A launcher that cannot be told is dying or dead; the supervisor sees to it.
+            link.send(&ToLauncher::Shutdown).await.ok();
+        }
+        let supervisor = lock(&self.shared.supervisor).take();
+        if let Some(supervisor) = supervisor {
+            supervisor.await.ok();
+        }
+    }
 }
 
-/// The launcher's `main`.
-pub fn launcher_main() -> ExitCode {
-    ExitCode::FAILURE
+/// The wanted Python first, or the newest; then every other that a function can ask for.
+fn all_pythons(wanted: Option<PathBuf>) -> Result<Vec<Python>, PythonError> {
+    let Some(wanted) = wanted else { return python::find_pythons(None) };
+    let mut pythons = python::find_pythons(Some(&wanted))?;
+    let others = python::find_pythons(None).unwrap_or_default();
+    let is_other = |other: &Python| other.version != pythons[0].version;
+    let others: Vec<_> = others.into_iter().filter(is_other).collect();
+    pythons.extend(others);
+    Ok(pythons)
+}
+
+/// Worker ids are unique within a data directory's life without a file that counts them: they
+/// go on from the time of the start, a thousand per second of it.
+fn first_worker() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() * 1000
+}
+
+fn load_head(spec: &WorkerSpec, code_dir: String) -> LoadHead {
+    LoadHead {
+        code_dir,
+        file: spec.handler.file.clone(),
+        callable: spec.handler.callable.clone(),
+        path: spec.path.clone(),
+        env: spec.env.clone(),
+        function: spec.function.to_string(),
+        version: spec.version.0,
+        tenant: spec.tenant.to_string(),
+        services: spec.services.clone(),
+        message_queue_uri: spec.message_queue_uri.clone(),
+        log_limit: spec.log_limit,
+        response_limit: spec.response_limit,
+        concurrency: spec.concurrency,
+    }
+}
+
+impl Handed {
+    fn into_worker(self, spec: &WorkerSpec) -> std::io::Result<Worker> {
+        let [stream, side, output, pidfd] = self.descriptors;
+        Worker::new(Parts {
+            id: self.started.worker,
+            host_pid: self.started.pid,
+            blank: self.started.blank,
+            stream,
+            side,
+            output,
+            pidfd,
+            exit: self.exit,
+            memory: spec.memory,
+            response_limit: usize::try_from(spec.response_limit).unwrap_or(usize::MAX),
+        })
+    }
+}
+
+/// Tells the launcher when nobody waits any more.
+struct Waiting<'a> {
+    link: &'a Link,
+    request: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if lock(&self.link.waiting).remove(&self.request).is_some() {
+            let message = serde_json::to_vec(&ToLauncher::Abandon(self.request)).expect("plain data");
+            // Without it the launcher hands the worker over, and it is ended on arrival.
+            fds::send(self.link.control.get_ref(), &message, &[]).ok();
+        }
+    }
+}
+
+impl State {
+    async fn obtain(&self, spec: &WorkerSpec) -> Result<Handed, StartError> {
+        let python = self.python_for(spec.python.as_deref())?;
+        let mut link = self.link.subscribe();
+        let link = link.wait_for(Option::is_some).await.ok().and_then(|link| link.clone());
+        let closed = || StartError::Host("the platform is ending".into());
+        let link = link.filter(|_| !*self.closing.borrow()).ok_or_else(closed)?;
+        let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let order = StartOrder {
+            request,
+            python,
+            network: spec.network,
+            code_dir: spec.code_dir.clone(),
+            memory: spec.memory,
+            tasks: spec.tasks,
+            cpu: spec.cpu,
+            cpu_limit: spec.cpu_limit,
+        };
+        let (sender, receiver) = oneshot::channel();
+        lock(&link.waiting).insert(request, sender);
+        let _waiting = Waiting { link: &link, request };
+        let lost = || StartError::Host("the launcher died; another takes its place".into());
+        link.send(&ToLauncher::Start(order)).await.map_err(|_| lost())?;
+        receiver.await.map_err(|_| lost())?
+    }
+
+    fn python_for(&self, wanted: Option<&str>) -> Result<usize, StartError> {
+        let Some(wanted) = wanted else { return Ok(0) };
+        self.pythons.iter().position(|python| python.is(wanted)).ok_or_else(|| {
+            let found: Vec<_> = self.pythons.iter().map(Python::version_text).collect();
+            let found = found.join(", ");
+            StartError::Python(format!("Python {wanted} is not on this host, which has {found}; change python in the function's manifest"))
+        })
+    }
+
+    /// Starts a launcher and waits until its default zygote stands.
+    async fn launch(&self) -> Result<(Arc<Link>, Child), String> {
+        let text = |what: &str, e: &dyn fmt::Display| format!("{what}: {e}");
+        let (ours, theirs) = fds::message_pair().map_err(|e| text("a socket", &e))?;
+        rustix::io::ioctl_fionbio(&ours, true).map_err(|e| text("a socket", &e))?;
+        let mut command = Command::new(&self.config.executable);
+        command.arg(crate::LAUNCHER_ARGUMENT).stdin(Stdio::from(theirs));
+        let what = self.config.executable.display().to_string();
+        let mut child = command.spawn().map_err(|e| text(&what, &e))?;
+        // It holds a copy of the launcher's end, which must close with the launcher.
+        drop(command);
+        let control = fds::watch(ours).map_err(|e| text("a socket", &e))?;
+        let link = Arc::new(Link { control, waiting: Mutex::default(), workers: Mutex::default() });
+        let init = Init {
+            run_dir: self.config.run_dir.clone(),
+            pythons: self.pythons.clone(),
+            blanks: self.config.blanks,
+            preload: self.config.preload.clone(),
+            first_worker: self.next_worker.load(Ordering::Relaxed),
+        };
+        link.send(&ToLauncher::Init(init)).await.map_err(|e| text("telling the launcher", &e))?;
+        let ready = timeout(READY_LIMIT, link.receive()).await;
+        let why = match ready {
+            Ok(Ok(Some((FromLauncher::Ready(report), _)))) => {
+                *lock(&self.host) = report;
+                self.link.send_replace(Some(link.clone()));
+                return Ok((link, child));
+            }
+            Ok(Ok(Some((FromLauncher::Failed(why), _)))) => why,
+            Ok(Ok(Some(_))) => "the launcher speaks out of turn".into(),
+            Ok(Ok(None)) => "the launcher ended at once; its complaint is above".into(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the zygote was not ready within {READY_LIMIT:?}"),
+        };
+        drop(link);
+        wait_or_kill(&mut child).await;
+        Err(why)
+    }
+}
+
+impl Link {
+    async fn send(&self, message: &ToLauncher) -> std::io::Result<()> {
+        let data = serde_json::to_vec(message)?;
+        loop {
+            match fds::send(self.control.get_ref(), &data, &[]) {
+                Err(Errno::AGAIN) => self.control.writable().await?.clear_ready(),
+                result => return result.map_err(Into::into),
+            }
+        }
+    }
+
+    async fn receive(&self) -> std::io::Result<Option<(FromLauncher, Vec<OwnedFd>)>> {
+        let mut buffer = vec![0; fds::MAX_MESSAGE];
+        loop {
+            match fds::receive(self.control.get_ref().as_fd(), &mut buffer) {
+                Ok(Some((data, descriptors))) => {
+                    return Ok(Some((serde_json::from_slice(data)?, descriptors)));
+                }
+                Ok(None) | Err(Errno::CONNRESET) => return Ok(None),
+                Err(Errno::AGAIN) => self.control.readable().await?.clear_ready(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn take(&self, message: FromLauncher, descriptors: Vec<OwnedFd>, state: &State) {
+        match message {
+            FromLauncher::Started(started) => self.take_started(started, descriptors, state),
+            FromLauncher::NotStarted { request, why, python } => {
+                if let Some(waiting) = lock(&self.waiting).remove(&request) {
+                    let error = if python { StartError::Python(why) } else { StartError::Host(why) };
+                    waiting.send(Err(error)).ok();
+                }
+            }
+            FromLauncher::Exited { worker, exit } => {
+                if let Some(watcher) = lock(&self.workers).remove(&worker) {
+                    watcher.send_replace(Some(exit));
+                }
+            }
+            FromLauncher::Ready(_) | FromLauncher::Failed(_) => {
+                tracing::warn!("the launcher speaks out of turn");
+            }
+        }
+    }
+
+    fn take_started(&self, started: Started, descriptors: Vec<OwnedFd>, state: &State) {
+        state.next_worker.fetch_max(started.worker.0 + 1, Ordering::Relaxed);
+        let waiting = lock(&self.waiting).remove(&started.request);
+        let Ok(descriptors) = <[OwnedFd; 4]>::try_from(descriptors) else {
+            tracing::error!(worker = %started.worker, "a worker came without its descriptors");
+            return;
+        };
+        let (sender, exit) = watch::channel(None);
+        lock(&self.workers).insert(started.worker, sender);
+        let handed = Handed { started, descriptors, exit };
+        let refused = match waiting {
+            Some(waiting) => waiting.send(Ok(handed)).err().and_then(Result::ok),
+            None => Some(handed),
+        };
+        if let Some(handed) = refused {
+            // Nobody waits any more.
+            let [_, _, _, pidfd] = &handed.descriptors;
+            rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).ok();
+        }
+    }
+
+    /// The launcher is gone, and all of its workers with it.
+    fn end(&self) {
+        lock(&self.waiting).clear();
+        for (_, watcher) in lock(&self.workers).drain() {
+            watcher.send_replace(Some(Exit::LOST));
+        }
+    }
+}
+
+/// Follows launchers, one after the other, until the platform ends.
+async fn supervise(state: Arc<State>, mut link: Arc<Link>, mut child: Child) {
+    loop {
+        follow(&state, &link).await;
+        state.link.send_replace(None);
+        link.end();
+        drop(link);
+        wait_or_kill(&mut child).await;
+        if *state.closing.borrow() {
+            return;
+        }
+        tracing::error!("the launcher died; its workers with it; starting another");
+        let Some(next) = relaunch(&state).await else { return };
+        (link, child) = next;
+    }
+}
+
+/// Until the launcher is gone.
+async fn follow(state: &State, link: &Link) {
+    loop {
+        match link.receive().await {
+            Ok(Some((message, descriptors))) => link.take(message, descriptors, state),
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(%error, "the launcher cannot be understood");
+                return;
+            }
+        }
+    }
+}
+
+async fn relaunch(state: &State) -> Option<(Arc<Link>, Child)> {
+    let mut closing = state.closing.subscribe();
+    let mut pause = RESTART_PAUSE;
+    loop {
+        tokio::select! {
+            _ = closing.wait_for(|closing| *closing) => return None,
+            () = sleep(pause) => {}
+        }
+        match state.launch().await {
+            Ok(next) => return Some(next),
+            Err(why) => tracing::error!("the sandbox does not come back: {why}"),
+        }
+        pause = (pause * 2).min(MAX_RESTART_PAUSE);
+    }
+}
+
+/// It has seen the end of its socket, or should have.
+async fn wait_or_kill(child: &mut Child) {
+    if timeout(SHUTDOWN_LIMIT, child.wait()).await.is_err() {
+        tracing::error!("the launcher does not end; killing it");
+        child.kill().await.ok();
+    }
 }

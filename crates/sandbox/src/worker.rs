@@ -1,111 +1,63 @@
-//! A worker as the platform sees it.
+//! A worker as the platform sees it: its stream, its side channel, its output pipe.
+//!
+//! [`Worker::call`] is the warm path: one write, reads into one reused buffer, no task in
+//! between. Whatever breaks the protocol ends the worker; so does dropping a call half-way.
 
-use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use fp_core::WorkerId;
-use serde::{Deserialize, Serialize};
+use fp_core::record::LogLine;
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant, timeout, timeout_at};
 
-use crate::call::{Answer, Call, CallError, StreamPiece};
-use crate::protocol::FailureHead;
+use crate::call::{Answer, Call, CallError, StreamPiece, WholeAnswer};
+use crate::fds;
+use crate::frames::{self, Frame, Reader};
+use crate::logs::Logs;
+use crate::protocol::{
+    AnswerHead, EndHead, FailureHead, FailureKind, FrameType, HelloHead, LoadHead, LoadedHead, LogHead,
+    MEMFD_THRESHOLD, VERSION,
+};
+use crate::start::{Exit, StartError};
 
-/// A limit that ended or hindered a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LimitHit {
-    /// Killed by the memory limit.
-    Memory,
-    /// A fork or a thread was refused.
-    Tasks,
+/// From a worker's death to its report: the zygote reaps, the launcher counts. Milliseconds;
+/// the bound is for a launcher that died, too.
+const EXIT_REPORT_LIMIT: Duration = Duration::from_secs(2);
+
+/// Largest piece of output kept while loading.
+const LOAD_OUTPUT: usize = 64 * 1024;
+
+/// What the launcher handed over.
+pub(crate) struct Parts {
+    pub id: WorkerId,
+    pub host_pid: u32,
+    pub blank: bool,
+    pub stream: OwnedFd,
+    pub side: OwnedFd,
+    pub output: OwnedFd,
+    pub pidfd: OwnedFd,
+    pub exit: watch::Receiver<Option<Exit>>,
+    pub memory: u64,
+    pub response_limit: usize,
 }
 
-impl LimitHit {
-    /// The word of the record's field `limit_hit`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Tasks => "tasks",
-        }
-    }
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ended {
-    /// `exit(code)`.
-    Code(i32),
-    /// By a signal.
-    Signal(i32),
-    /// Unknown: the launcher died with it.
-    Lost,
-}
-
-/// The end of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
-    /// How its first process ended.
-    pub ended: Ended,
-    /// A limit that was hit in its life.
-    pub limit_hit: Option<LimitHit>,
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ended {
-            Ended::Code(code) => write!(f, "exited with code {code}"),
-            Ended::Signal(signal) => write!(f, "was ended by signal {signal}"),
-            Ended::Lost => f.write_str("ended with its launcher"),
-        }
-    }
-}
-
-/// Why there is no worker.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The handler could not be loaded.
-    #[error("the handler does not load: {}: {}", failure.exception_type, failure.message)]
-    LoadFailed {
-        /// Why.
-        failure: Box<FailureHead>,
-        /// What it printed while loading.
-        output: String,
-    },
-    /// Not loaded within the start limit.
-    #[error("the handler was not loaded within {limit:?}; its module does too much at import")]
-    TimedOut {
-        /// The start limit.
-        limit: std::time::Duration,
-        /// What it printed while loading.
-        output: String,
-    },
-    /// The worker ended while loading.
-    #[error("the worker {exit} while loading the handler")]
-    Crashed {
-        /// How.
-        exit: Exit,
-        /// What it printed while loading.
-        output: String,
-    },
-    /// The worker was killed for its memory while loading.
-    #[error("the worker used more than its {} MiB while loading the handler; raise memory in the function's manifest", limit >> 20)]
-    OutOfMemory {
-        /// The limit, in bytes.
-        limit: u64,
-        /// What it printed while loading.
-        output: String,
-    },
-    /// The worker broke the frame protocol.
-    #[error("the worker broke the protocol: {what}")]
-    Protocol {
-        /// What it did.
-        what: String,
-    },
-    /// The host refused something.
-    #[error("no worker can be started: {0}")]
-    Host(String),
-    /// The wanted Python is not here, or its zygote does not start.
-    #[error("{0}")]
-    Python(String),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Loading,
+    Idle,
+    /// A call was sent; its answer has not come.
+    Calling,
+    /// The head of a stream has come; its end has not.
+    Streaming(u64),
+    /// Nothing more can be asked of it.
+    UsedUp,
 }
 
 /// One sandboxed process with a loaded handler, owned exclusively. Dropping it ends everything
@@ -113,9 +65,72 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Worker {
     id: WorkerId,
+    host_pid: u32,
+    was_blank: bool,
+    is_async: bool,
+    load_output: String,
+    memory: u64,
+    response_limit: usize,
+    state: State,
+    stream: UnixStream,
+    side: Arc<OwnedFd>,
+    /// None after its end of file.
+    output: Option<AsyncFd<OwnedFd>>,
+    reader: Reader,
+    out: Vec<u8>,
+    logs: Logs,
+    exit: watch::Receiver<Option<Exit>>,
+    pidfd: OwnedFd,
+}
+
+/// Why the conversation is over.
+enum Broken {
+    /// The other side is gone.
+    Gone,
+    /// It breaks the rules.
+    Protocol(String),
+    /// Our own side fails.
+    Host(String),
+}
+
+impl Broken {
+    fn host(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Gone,
+            _ => Self::Host(error.to_string()),
+        }
+    }
+}
+
+/// A request's end, or more to come.
+enum Reply {
+    Answer(AnswerHead, Bytes),
+    Stream(AnswerHead),
+    Failure(Box<FailureHead>),
 }
 
 impl Worker {
+    pub(crate) fn new(parts: Parts) -> io::Result<Self> {
+        Ok(Self {
+            id: parts.id,
+            host_pid: parts.host_pid,
+            was_blank: parts.blank,
+            is_async: false,
+            load_output: String::new(),
+            memory: parts.memory,
+            response_limit: parts.response_limit,
+            state: State::Loading,
+            stream: UnixStream::from_std(parts.stream.into())?,
+            side: Arc::new(parts.side),
+            output: Some(fds::watch(parts.output)?),
+            reader: Reader::new(),
+            out: Vec::new(),
+            logs: Logs::default(),
+            exit: parts.exit,
+            pidfd: parts.pidfd,
+        })
+    }
+
     /// Its id.
     pub fn id(&self) -> WorkerId {
         self.id
@@ -123,33 +138,27 @@ impl Worker {
 
     /// Process id of its first process, as the host counts.
     pub fn host_pid(&self) -> u32 {
-        0
+        self.host_pid
     }
 
     /// The handler is `async def` or an async generator.
     pub fn is_async(&self) -> bool {
-        false
+        self.is_async
+    }
+
+    /// It was claimed from the pool of blank workers, not forked for this start.
+    pub fn was_blank(&self) -> bool {
+        self.was_blank
     }
 
     /// What was printed while loading.
     pub fn load_output(&self) -> &str {
-        ""
+        &self.load_output
     }
 
     /// False after an error, an interrupted handler or a dropped call: drop the worker then.
     pub fn is_reusable(&self) -> bool {
-        false
-    }
-
-    /// Runs the handler. Dropping the future leaves the worker unusable: drop it, too.
-    pub async fn call(&mut self, call: Call<'_>) -> Result<Answer, CallError> {
-        let _ = call;
-        Err(CallError::NotReusable)
-    }
-
-    /// The next piece after [`Answer::Stream`]. Cancel-safe.
-    pub async fn next_chunk(&mut self) -> Result<StreamPiece, CallError> {
-        Err(CallError::NotReusable)
+        self.state == State::Idle && self.exit.borrow().is_none()
     }
 
     /// After a [`call`](Self::call) or a stream was given up (its future dropped, with a cancel
@@ -175,22 +184,371 @@ impl Worker {
 
     /// A handle that cancels calls from elsewhere.
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle {}
+        CancelHandle { side: self.side.clone() }
     }
 
     /// Resolves when the worker is gone. Cancel-safe.
     pub async fn exited(&self) -> Exit {
-        std::future::pending().await
+        let mut exit = self.exit.clone();
+        let seen = exit.wait_for(Option::is_some).await.map(|exit| *exit);
+        seen.ok().flatten().unwrap_or(Exit::LOST)
+    }
+
+    /// Loads the handler; what comes back is ready for calls.
+    pub(crate) async fn load(
+        &mut self,
+        head: &LoadHead,
+        deadline: Instant,
+        limit: Duration,
+    ) -> Result<(), StartError> {
+        self.logs.begin(LOAD_OUTPUT);
+        let loading = timeout_at(deadline, self.load_to_the_end(head)).await;
+        let lines = self.logs.take(0);
+        let mut output: String = lines.into_iter().map(|line| line.text).collect();
+        match loading {
+            Ok(Ok(Ok(loaded))) => {
+                self.is_async = loaded.is_async;
+                self.load_output = loaded.output + &output;
+                self.state = State::Idle;
+                Ok(())
+            }
+            Ok(Ok(Err(failure))) => Err(StartError::LoadFailed { failure, output }),
+            Ok(Err(broken)) => {
+                let exit = self.end_of_life(&broken).await;
+                output.extend(self.logs.take(0).into_iter().map(|line| line.text.into_string()));
+                Err(match broken {
+                    Broken::Gone if exit.is_out_of_memory() => {
+                        StartError::OutOfMemory { limit: self.memory, output }
+                    }
+                    Broken::Gone => StartError::Crashed { exit, output },
+                    Broken::Protocol(what) => StartError::Protocol { what },
+                    Broken::Host(what) => StartError::Host(what),
+                })
+            }
+            Err(_) => Err(StartError::TimedOut { limit, output }),
+        }
+    }
+
+    async fn load_to_the_end(
+        &mut self,
+        head: &LoadHead,
+    ) -> Result<Result<LoadedHead, Box<FailureHead>>, Broken> {
+        self.out.clear();
+        frames::append(&mut self.out, FrameType::Load, 0, head, b"").map_err(Broken::Host)?;
+        self.write_out().await?;
+        let frame = self.next_frame().await?;
+        let hello: HelloHead = match frame.kind {
+            FrameType::Hello => self.parse(&frame)?,
+            other => return Err(Broken::Protocol(format!("it began with {other:?} instead of Hello"))),
+        };
+        if hello.protocol != VERSION {
+            let what =
+                format!("it speaks version {} of the protocol, the platform {VERSION}", hello.protocol);
+            return Err(Broken::Protocol(what));
+        }
+        loop {
+            let frame = self.next_frame().await?;
+            match frame.kind {
+                FrameType::Log => self.keep_log(&frame, None)?,
+                FrameType::Loaded => break self.parse(&frame).map(Ok),
+                FrameType::LoadFailed => break self.parse(&frame).map(Err),
+                other => break Err(Broken::Protocol(format!("it sent {other:?} while loading"))),
+            }
+        }
+        .inspect(|_| {
+            self.drain_output();
+        })
+    }
+
+    /// Runs the handler. Dropping the future leaves the worker unusable: drop it, too.
+    pub async fn call(&mut self, call: Call<'_>) -> Result<Answer, CallError> {
+        if self.state != State::Idle {
+            return Err(CallError::NotReusable);
+        }
+        self.state = State::Calling;
+        self.logs.begin(call.log_limit);
+        self.response_limit = call.response_limit;
+        let replied = match self.send_call(&call).await {
+            Ok(()) => self.reply(call.serial).await,
+            Err(broken) => Err(broken),
+        };
+        match replied {
+            Ok(Reply::Answer(head, body)) => {
+                let logs = self.finish(head.usage.log_bytes);
+                Ok(Answer::Whole(WholeAnswer { head, body, logs }))
+            }
+            Ok(Reply::Stream(head)) => {
+                self.state = State::Streaming(call.serial);
+                Ok(Answer::Stream { head })
+            }
+            Ok(Reply::Failure(failure)) => {
+                let logs = self.finish_failed(&failure);
+                Ok(Answer::Failed { failure, logs })
+            }
+            Err(broken) => Err(self.call_error(broken).await),
+        }
+    }
+
+    async fn send_call(&mut self, call: &Call<'_>) -> Result<(), Broken> {
+        self.out.clear();
+        frames::append(&mut self.out, FrameType::Call, call.serial, &call.head, &call.body)
+            .map_err(Broken::Host)?;
+        if call.body.len() > MEMFD_THRESHOLD {
+            let memfd =
+                frames::sealed(&call.body).map_err(|e| Broken::Host(format!("a memfd for the body: {e}")))?;
+            // Empty between calls, so there is room; it goes first, so it waits when looked for.
+            fds::send(&*self.side, &call.serial.to_le_bytes(), &[memfd.as_fd()])
+                .map_err(|e| Broken::host(e.into()))?;
+        }
+        self.write_out().await
+    }
+
+    async fn reply(&mut self, serial: u64) -> Result<Reply, Broken> {
+        loop {
+            let frame = self.next_frame().await?;
+            self.check_serial(&frame, serial)?;
+            match frame.kind {
+                FrameType::Log => self.keep_log(&frame, Some(serial))?,
+                FrameType::Answer => {
+                    let head = self.parse(&frame)?;
+                    let body = self.body(&frame)?;
+                    if body.len() > self.response_limit {
+                        let what = format!(
+                            "an answer of {} bytes, the limit is {}",
+                            body.len(),
+                            self.response_limit
+                        );
+                        return Err(Broken::Protocol(what));
+                    }
+                    return Ok(Reply::Answer(head, body));
+                }
+                FrameType::StreamHead => return self.parse(&frame).map(Reply::Stream),
+                FrameType::Failure => return self.parse(&frame).map(Reply::Failure),
+                other => return Err(Broken::Protocol(format!("it sent {other:?} in a call"))),
+            }
+        }
+    }
+
+    /// The next piece after [`Answer::Stream`]. Cancel-safe.
+    pub async fn next_chunk(&mut self) -> Result<StreamPiece, CallError> {
+        let State::Streaming(serial) = self.state else { return Err(CallError::NotReusable) };
+        match self.next_piece(serial).await {
+            Ok(piece) => Ok(piece),
+            Err(broken) => Err(self.call_error(broken).await),
+        }
+    }
+
+    async fn next_piece(&mut self, serial: u64) -> Result<StreamPiece, Broken> {
+        loop {
+            let frame = self.next_frame().await?;
+            self.check_serial(&frame, serial)?;
+            match frame.kind {
+                FrameType::Log => self.keep_log(&frame, Some(serial))?,
+                FrameType::StreamChunk => return self.body(&frame).map(StreamPiece::Chunk),
+                FrameType::StreamEnd => {
+                    let end: EndHead = self.parse(&frame)?;
+                    let logs = self.finish(end.usage.log_bytes);
+                    return Ok(StreamPiece::End { end, logs });
+                }
+                FrameType::Failure => {
+                    let failure: Box<FailureHead> = self.parse(&frame)?;
+                    let logs = self.finish_failed(&failure);
+                    return Ok(StreamPiece::Failed { failure, logs });
+                }
+                other => return Err(Broken::Protocol(format!("it sent {other:?} in a stream"))),
+            }
+        }
+    }
+
+    fn finish(&mut self, produced: u64) -> Vec<LogLine> {
+        self.drain_output();
+        self.state = State::Idle;
+        self.logs.take(produced)
+    }
+
+    fn finish_failed(&mut self, failure: &FailureHead) -> Vec<LogLine> {
+        let logs = self.finish(failure.usage.log_bytes);
+        // An interrupted handler may have left anything half done.
+        if matches!(failure.kind, FailureKind::DeadlineExceeded | FailureKind::Cancelled) {
+            self.state = State::UsedUp;
+        }
+        logs
+    }
+
+    fn check_serial(&self, frame: &Frame, serial: u64) -> Result<(), Broken> {
+        if frame.serial == serial {
+            return Ok(());
+        }
+        let what = format!("it sent {:?} for call {} during call {serial}", frame.kind, frame.serial);
+        Err(Broken::Protocol(what))
+    }
+
+    fn keep_log(&mut self, frame: &Frame, _serial: Option<u64>) -> Result<(), Broken> {
+        let head: LogHead = self.parse(frame)?;
+        if frame.memfd {
+            return Err(Broken::Protocol("output came in a memfd".into()));
+        }
+        self.logs.frame(head.source, head.level, self.reader.bytes(&frame.body));
+        Ok(())
+    }
+
+    fn parse<T: serde::de::DeserializeOwned>(&self, frame: &Frame) -> Result<T, Broken> {
+        let head = self.reader.bytes(&frame.head);
+        serde_json::from_slice(head)
+            .map_err(|e| Broken::Protocol(format!("the head of {:?}: {e}", frame.kind)))
+    }
+
+    /// The frame's body: copied out of the buffer, or mapped.
+    fn body(&self, frame: &Frame) -> Result<Bytes, Broken> {
+        if !frame.memfd {
+            return Ok(Bytes::copy_from_slice(self.reader.bytes(&frame.body)));
+        }
+        if !frame.body.is_empty() {
+            return Err(Broken::Protocol("a frame has a body and a memfd".into()));
+        }
+        let mut message = [0; 16];
+        // The worker sends it before the frame, so it is here or it never comes.
+        let (data, descriptors) = match fds::receive(&*self.side, &mut message) {
+            Ok(Some(received)) => received,
+            Ok(None) => return Err(Broken::Gone),
+            Err(error) => {
+                return Err(Broken::Protocol(format!("a memfd was announced and is not there: {error}")));
+            }
+        };
+        match descriptors.as_slice() {
+            [memfd] if data == frame.serial.to_le_bytes() => {
+                frames::open_sealed(memfd, self.response_limit).map_err(Broken::Protocol)
+            }
+            _ => Err(Broken::Protocol(
+                "the side channel brought something else than the announced memfd".into(),
+            )),
+        }
+    }
+
+    async fn write_out(&mut self) -> Result<(), Broken> {
+        let mut written = 0;
+        while written < self.out.len() {
+            match self.stream.try_write(&self.out[written..]) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream.writable().await.map_err(Broken::host)?;
+                }
+                Err(error) => return Err(Broken::host(error)),
+            }
+        }
+        // A large body must not stay in every idle worker's buffer.
+        if self.out.capacity() > MEMFD_THRESHOLD / 4 {
+            self.out = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Waits for a whole frame, taking output from the pipe meanwhile. Cancel-safe.
+    async fn next_frame(&mut self) -> Result<Frame, Broken> {
+        loop {
+            if let Some(frame) = self.reader.next().map_err(Broken::Protocol)? {
+                return Ok(frame);
+            }
+            let read = self.stream.try_read(self.reader.space());
+            match read {
+                Ok(0) => return Err(Broken::Gone),
+                Ok(count) => self.reader.filled(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await?,
+                Err(error) => return Err(Broken::host(error)),
+            }
+        }
+    }
+
+    /// Waits for the stream; empties the pipe as often as it fills.
+    async fn readable(&mut self) -> Result<(), Broken> {
+        let Some(output) = &self.output else {
+            return self.stream.readable().await.map_err(Broken::host);
+        };
+        tokio::select! {
+            biased;
+            ready = self.stream.readable() => ready.map_err(Broken::host),
+            ready = output.readable() => {
+                ready.map_err(Broken::host)?.clear_ready();
+                self.drain_output();
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes what is in the pipe, at most once its size, so that a flood cannot hold us.
+    fn drain_output(&mut self) {
+        let Some(output) = &self.output else { return };
+        let mut buffer = [0; 4096];
+        for _ in 0..16 {
+            match rustix::io::read(output.get_ref(), &mut buffer) {
+                Ok(0) => {
+                    self.output = None;
+                    return;
+                }
+                Ok(count) => {
+                    self.logs.piped(&buffer[..count]);
+                    if count < buffer.len() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn call_error(&mut self, broken: Broken) -> CallError {
+        let exit = self.end_of_life(&broken).await;
+        let logs = self.logs.take(0);
+        match broken {
+            Broken::Gone if exit.is_out_of_memory() => CallError::OutOfMemory { limit: self.memory, logs },
+            Broken::Gone => CallError::Crashed { exit, logs },
+            Broken::Protocol(what) => CallError::Protocol { what, logs },
+            Broken::Host(what) => CallError::Host { what, logs },
+        }
+    }
+
+    /// Ends it for good and learns how it ended, where that matters.
+    async fn end_of_life(&mut self, broken: &Broken) -> Exit {
+        self.state = State::UsedUp;
+        self.kill();
+        let exit = match broken {
+            Broken::Gone => timeout(EXIT_REPORT_LIMIT, self.exited()).await.unwrap_or(Exit::LOST),
+            Broken::Protocol(_) | Broken::Host(_) => Exit::LOST,
+        };
+        self.drain_output();
+        exit
+    }
+
+    /// The first process of its pid namespace: the kernel ends all others with it.
+    fn kill(&self) {
+        // Gone already is as good.
+        pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
 /// Sends cancel notices to one worker.
 #[derive(Debug, Clone)]
-pub struct CancelHandle {}
+pub struct CancelHandle {
+    side: Arc<OwnedFd>,
+}
 
 impl CancelHandle {
-    /// Interrupts the call with this serial; one that has ended is left alone.
+    /// Interrupts the call with this serial; one that has ended is left alone. A worker that
+    /// does not take notices is not waited for: its deadline will end it.
     pub fn cancel(&self, serial: u64) {
-        let _ = serial;
+        let mut notice = [b'C'; 9];
+        notice[..8].copy_from_slice(&serial.to_le_bytes());
+        match fds::send(&*self.side, &notice, &[]) {
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(error) => {
+                tracing::debug!(side = self.side.as_raw_fd(), %error, "a cancel notice was not taken")
+            }
+        }
     }
 }

@@ -1,0 +1,383 @@
+//! The launcher: the only privileged part, a small single-threaded process between the platform
+//! and the zygotes.
+//!
+//! It makes sockets, cgroups and mounts, orders forks, claims blank workers and hands their
+//! descriptors to the platform; it learns of every death and clears up after it. It never
+//! parses what a worker says and never blocks on anybody: one poll loop over the platform's
+//! socket, the zygotes' sockets and SIGCHLD. When the platform is gone (end of file on its
+//! socket) it ends everything and itself; when it is gone itself, the kernel ends its zygotes
+//! and they their workers (parent-death signals, pid namespaces).
+
+mod cgroups;
+mod mounts;
+mod probe;
+mod workers;
+mod zygotes;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+use self::cgroups::{Cgroups, Group};
+use self::mounts::{Home, last_error};
+use self::probe::Host;
+use self::workers::Entry;
+use self::zygotes::Zygote;
+use crate::control::{FromLauncher, Init, StartOrder, ToLauncher};
+use crate::fds;
+use crate::seccomp::{self, Filters};
+use crate::start::Ended;
+
+/// How long the end of everything may take before the launcher gives up waiting.
+const TEARDOWN_LIMIT: Duration = Duration::from_secs(1);
+
+/// Blank workers are replaced this long after the last start: the calls that the starts were
+/// for run first, on cores that no fork occupies.
+const REFILL_DELAY: Duration = Duration::from_millis(5);
+
+/// Rest after a failure that would repeat itself at once (a zygote or a blank that dies).
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Everything the launcher knows.
+struct Launcher {
+    control: OwnedFd,
+    children: OwnedFd,
+    init: Init,
+    host: Host,
+    filters: Filters,
+    cgroups: Cgroups,
+    home: Option<Home>,
+    zygotes: BTreeMap<u64, Zygote>,
+    /// By Python: the zygote that takes orders.
+    current: Vec<Option<u64>>,
+    /// By Python: when its zygote last failed to start, and how.
+    failed: Vec<Option<(Instant, String)>>,
+    workers: BTreeMap<u64, Entry>,
+    next_worker: u64,
+    next_zygote: u64,
+    free_uids: VecDeque<u32>,
+    fresh_uid: u32,
+    /// Leaves that could not be removed yet.
+    lingering: Vec<Group>,
+    refill_at: Option<Instant>,
+    ready_said: bool,
+}
+
+/// The launcher's `main`: reached with [`crate::LAUNCHER_ARGUMENT`] as the first argument.
+pub fn launcher_main() -> ExitCode {
+    match start() {
+        Ok(mut launcher) => {
+            let code = launcher.run();
+            launcher.end_everything();
+            code
+        }
+        Err(why) => {
+            eprintln!("launcher: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> Result<Launcher, String> {
+    let control = become_daemon().map_err(|e| format!("setting up: {e}"))?;
+    let init = match wait_for_message(&control)? {
+        ToLauncher::Init(init) => init,
+        other => return Err(format!("expected init, got {other:?}")),
+    };
+    let run_dir = &init.run_dir;
+    let fresh = fs::create_dir_all(run_dir.join("root"));
+    fresh.and_then(|()| crate::runtime::write_to(&run_dir.join("python"))).map_err(|e| e.to_string())?;
+    let host = probe::probe(run_dir);
+    let cgroups = Cgroups::prepare(run_dir, &tag(run_dir));
+    let mut filters = seccomp::compile(crate::runtime::SECCOMP_RULES)?;
+    if !host.seccomp {
+        filters = Filters { base: Vec::new(), worker: Vec::new() };
+    }
+    let home = (host.mode != crate::Mode::Reduced).then(Home::open).transpose().map_err(|e| e.to_string())?;
+    let children = child_signals().map_err(|e| format!("signalfd: {e}"))?;
+    let pythons = init.pythons.len();
+    Ok(Launcher {
+        control,
+        children,
+        next_worker: init.first_worker,
+        init,
+        host,
+        filters,
+        cgroups,
+        home,
+        zygotes: BTreeMap::new(),
+        current: vec![None; pythons],
+        failed: vec![None; pythons],
+        workers: BTreeMap::new(),
+        next_zygote: 1,
+        free_uids: VecDeque::new(),
+        fresh_uid: 0,
+        lingering: Vec::new(),
+        refill_at: None,
+        ready_said: false,
+    })
+}
+
+/// Away from the terminal and its signals; adopts orphans; gives the control socket, which was
+/// standard input.
+fn become_daemon() -> rustix::io::Result<OwnedFd> {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
+        // SAFETY: no handler is installed; draining is the platform's affair.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    // Already leading a group is no reason to stop.
+    rustix::process::setsid().ok();
+    // SAFETY: a plain prctl without pointers.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+    let control = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
+    let nothing = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
+    // SAFETY: the number is replaced, not closed, and nobody reads standard input.
+    if unsafe { libc::dup2(nothing.as_raw_fd(), 0) } < 0 {
+        return Err(last_error());
+    }
+    rustix::process::chdir("/")?;
+    // SAFETY: cannot fail; directories that others must pass get their modes explicitly.
+    unsafe { libc::umask(0o022) };
+    Ok(control)
+}
+
+fn child_signals() -> rustix::io::Result<OwnedFd> {
+    // SAFETY: the set lives across the calls; the descriptor is ours alone.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(last_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+fn wait_for_message(control: &OwnedFd) -> Result<ToLauncher, String> {
+    let mut buffer = vec![0; fds::MAX_MESSAGE];
+    poll(&mut [PollFd::new(control, PollFlags::IN)], None).map_err(|e| e.to_string())?;
+    match fds::receive(control, &mut buffer) {
+        Ok(Some((data, _))) => serde_json::from_slice(data).map_err(|e| e.to_string()),
+        Ok(None) => Err("the platform is gone".into()),
+        Err(Errno::NOTSOCK) => Err("this is an internal command of the platform".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Part of our cgroups' names: particular to the run directory (FNV-1a, 64 bits).
+fn tag(run_dir: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let bytes = run_dir.as_os_str().as_bytes();
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016x}", bytes.iter().fold(0xcbf2_9ce4_8422_2325, step))
+}
+
+impl Launcher {
+    /// The loop, until the platform is gone or wants the end.
+    fn run(&mut self) -> ExitCode {
+        if let Err(why) = self.zygote_for(0) {
+            self.say(&FromLauncher::Failed(why), &[]);
+            return ExitCode::FAILURE;
+        }
+        loop {
+            self.wait();
+            self.reap();
+            self.hear_zygotes();
+            match self.hear_platform() {
+                Heard::Everything => {}
+                Heard::End => return ExitCode::SUCCESS,
+            }
+            if !self.ready_said && self.current[0].is_none() {
+                let why = self.failed[0].take().map_or_else(|| "the zygote ended".into(), |(_, why)| why);
+                self.say(&FromLauncher::Failed(why), &[]);
+                return ExitCode::FAILURE;
+            }
+            self.do_what_is_due();
+        }
+    }
+
+    fn wait(&self) {
+        let mut watched =
+            vec![PollFd::new(&self.control, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
+        for zygote in self.zygotes.values() {
+            watched.extend(zygote.watched().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        }
+        let timeout = self.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+        let timeout = timeout.map(|t| rustix::event::Timespec {
+            tv_sec: t.as_secs().cast_signed(),
+            tv_nsec: t.subsec_nanos().into(),
+        });
+        // Interrupted or not: everything is asked without waiting next.
+        poll(&mut watched, timeout.as_ref()).ok();
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let removal = (!self.lingering.is_empty()).then(|| Instant::now() + Duration::from_millis(20));
+        let rotation = self.zygotes.values().filter_map(Zygote::rotation_due).min();
+        [self.refill_at, removal, rotation].into_iter().flatten().min()
+    }
+
+    fn do_what_is_due(&mut self) {
+        self.lingering.retain(|group| !group.remove());
+        self.rotate();
+        if self.refill_at.is_some_and(|at| Instant::now() >= at) {
+            self.refill_at = None;
+            self.refill();
+        }
+    }
+
+    fn hear_platform(&mut self) -> Heard {
+        let mut buffer = vec![0; fds::MAX_MESSAGE];
+        loop {
+            let message = match fds::receive(&self.control, &mut buffer) {
+                Ok(Some((data, _))) => serde_json::from_slice(data),
+                Err(Errno::AGAIN) => return Heard::Everything,
+                Ok(None) | Err(_) => return Heard::End,
+            };
+            match message {
+                Ok(ToLauncher::Start(order)) => self.take_start(order),
+                Ok(ToLauncher::Abandon(request)) => self.abandon(request),
+                Ok(ToLauncher::Shutdown) => return Heard::End,
+                Ok(ToLauncher::Init(_)) | Err(_) => {
+                    eprintln!("launcher: a message of the platform makes no sense");
+                    return Heard::End;
+                }
+            }
+        }
+    }
+
+    fn take_start(&mut self, order: StartOrder) {
+        self.refill_at = Some(Instant::now() + REFILL_DELAY);
+        let request = order.request;
+        if let Err((why, python)) = self.start_worker(order) {
+            self.say(&FromLauncher::NotStarted { request, why, python }, &[]);
+        }
+    }
+
+    /// Best effort: a platform that does not listen is about to be seen as gone.
+    fn say(&self, message: &FromLauncher, descriptors: &[BorrowedFd<'_>]) {
+        let data = serde_json::to_vec(message).expect("plain data is serialisable");
+        if let Err(error) = fds::send(&self.control, &data, descriptors) {
+            eprintln!("launcher: the platform cannot be told: {error}");
+        }
+    }
+
+    /// Children of ours: zygotes, and workers whose zygote is gone.
+    fn reap(&mut self) {
+        let mut signals = [0; 1024];
+        while rustix::io::read(&self.children, &mut signals).is_ok_and(|read| read > 0) {}
+        while let Some((pid, status)) = wait_for_any_child() {
+            if let Some(id) = self.zygotes.iter().find_map(|(id, zygote)| (zygote.pid == pid).then_some(*id))
+            {
+                self.zygote_gone(id);
+            } else if let Some(serial) = self.workers.values().find_map(|entry| entry.has_host_pid(pid)) {
+                self.worker_gone(serial, ended(status));
+            }
+        }
+        if self.host.mode == crate::Mode::Reduced {
+            self.kill_strangers();
+        }
+    }
+
+    /// Where no pid namespace does it: what a dead worker left behind has become our child.
+    fn kill_strangers(&self) {
+        let own = rustix::process::getpid().as_raw_nonzero();
+        let children = fs::read_to_string(format!("/proc/self/task/{own}/children")).unwrap_or_default();
+        for pid in children.split_whitespace().filter_map(|text| text.parse().ok()) {
+            let known = self.zygotes.values().any(|zygote| zygote.pid == pid)
+                || self.workers.values().any(|entry| entry.has_host_pid(pid).is_some());
+            if !known && let Some(pid) = Pid::from_raw(pid) {
+                kill_process(pid, Signal::KILL).ok();
+            }
+        }
+    }
+
+    /// Kills all there is, waits for it, removes all there was.
+    fn end_everything(&mut self) {
+        let deadline = Instant::now() + TEARDOWN_LIMIT;
+        for entry in self.workers.values() {
+            entry.kill();
+        }
+        for zygote in self.zygotes.values() {
+            zygote.kill();
+        }
+        self.wait_for_children(deadline);
+        let groups = std::mem::take(&mut self.workers).into_values().filter_map(Entry::into_group);
+        self.lingering.extend(groups);
+        while Instant::now() < deadline {
+            self.lingering.retain(|group| !group.remove());
+            if self.lingering.is_empty() && self.cgroups.remove() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let removed = fs::remove_dir_all(&self.init.run_dir);
+        if let Err(error) = removed.or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })
+        {
+            eprintln!("launcher: {} cannot be removed: {error}", self.init.run_dir.display());
+        }
+    }
+
+    fn wait_for_children(&mut self, deadline: Instant) {
+        loop {
+            while wait_for_any_child().is_some() {}
+            let left = deadline.saturating_duration_since(Instant::now());
+            if last_error() == Errno::CHILD || left.is_zero() {
+                return;
+            }
+            let pause = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+            poll(&mut [PollFd::new(&self.children, PollFlags::IN)], Some(&pause)).ok();
+            let mut signals = [0; 1024];
+            rustix::io::read(&self.children, &mut signals).ok();
+            if self.host.mode == crate::Mode::Reduced {
+                self.kill_strangers();
+            }
+        }
+    }
+}
+
+enum Heard {
+    Everything,
+    End,
+}
+
+/// One dead child, if there is one; else `errno` says whether there are children at all.
+fn wait_for_any_child() -> Option<(i32, i32)> {
+    let mut status = 0;
+    // SAFETY: a valid place for the status; does not wait.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    if pid == 0 {
+        // Children, but none dead: leave no stale ECHILD for `wait_for_children` to read.
+        Errno::AGAIN.raw_os_error();
+        // SAFETY: the thread's own errno.
+        unsafe { *libc::__errno_location() = libc::EAGAIN };
+    }
+    (pid > 0).then_some((pid, status))
+}
+
+/// A wait status in our words.
+fn ended(status: i32) -> Ended {
+    if libc::WIFSIGNALED(status) {
+        Ended::Signal(libc::WTERMSIG(status))
+    } else {
+        Ended::Code(libc::WEXITSTATUS(status))
+    }
+}
+
+/// Host process id of a pidfd, from the host's `/proc`; 0 when it cannot be known.
+fn host_pid(pidfd: impl AsFd) -> u32 {
+    let info =
+        fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd())).unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    line.and_then(|pid| pid.trim().parse().ok()).unwrap_or(0)
+}

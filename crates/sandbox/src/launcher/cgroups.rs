@@ -1,0 +1,390 @@
+//! Control groups: where ours are, one leaf per worker, what its limits saw.
+//!
+//! Version 1, version 2 and hosts with both: each controller is taken where it is mounted. A
+//! worker joins by writing `0` into a descriptor that it inherits; a pid written from outside
+//! waits 5–11 ms for a grace period of the kernel, so nobody does that. Our groups stand below
+//! the launcher's own group where that is allowed, so that a container's limits hold; their
+//! places are recorded in the run directory, so that the next launcher sweeps what a killed one
+//! left.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Name of the record in the run directory.
+const RECORD: &str = "cgroups";
+
+/// The controllers that we use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Controller {
+    Memory,
+    Tasks,
+    Cpu,
+}
+
+impl Controller {
+    const ALL: [Self; 3] = [Self::Memory, Self::Tasks, Self::Cpu];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Tasks => "pids",
+            Self::Cpu => "cpu",
+        }
+    }
+}
+
+/// Limits of one worker.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub memory: u64,
+    pub tasks: u32,
+    pub cpu: f64,
+    pub cpu_limit: Option<f64>,
+}
+
+/// One hierarchy in which we have a group.
+#[derive(Debug)]
+struct Hierarchy {
+    /// Our group in it, parent of the workers' leaves.
+    dir: PathBuf,
+    unified: bool,
+    controllers: Vec<Controller>,
+}
+
+/// Our groups in all hierarchies.
+#[derive(Debug, Default)]
+pub(super) struct Cgroups {
+    hierarchies: Vec<Hierarchy>,
+    /// Why a controller is missing.
+    pub missing: Vec<(Controller, String)>,
+}
+
+/// A worker's leaves.
+#[derive(Debug)]
+pub(super) struct Group {
+    leaves: Vec<(PathBuf, bool, Vec<Controller>)>,
+}
+
+/// What the limits saw in a worker's life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Events {
+    pub out_of_memory: bool,
+    pub tasks_refused: bool,
+}
+
+impl Cgroups {
+    /// Sweeps what an earlier launcher recorded, then makes our groups.
+    pub(super) fn prepare(run_dir: &Path, tag: &str) -> Self {
+        sweep_recorded(run_dir);
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mut cgroups = Self::default();
+        for place in places(&mounts, &own) {
+            let wanted: Vec<_> = place.controllers.iter().copied().filter(|c| !cgroups.has(*c)).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            match make_group(&place, &wanted, tag) {
+                Ok(dir) => {
+                    cgroups.hierarchies.push(Hierarchy { dir, unified: place.unified, controllers: wanted });
+                }
+                Err(why) => cgroups.missing.extend(wanted.into_iter().map(|c| (c, why.clone()))),
+            }
+        }
+        for controller in Controller::ALL {
+            if !cgroups.has(controller) && !cgroups.missing.iter().any(|(c, _)| *c == controller) {
+                let why = format!("no cgroup hierarchy offers the {} controller", controller.name());
+                cgroups.missing.push((controller, why));
+            }
+        }
+        cgroups.record(run_dir);
+        cgroups
+    }
+
+    pub(super) fn has(&self, controller: Controller) -> bool {
+        self.hierarchies.iter().any(|hierarchy| hierarchy.controllers.contains(&controller))
+    }
+
+    fn record(&self, run_dir: &Path) {
+        let lines: Vec<_> = self.hierarchies.iter().map(|h| h.dir.display().to_string()).collect();
+        if let Err(error) = fs::write(run_dir.join(RECORD), lines.join("\n")) {
+            eprintln!("launcher: the cgroups cannot be recorded: {error}");
+        }
+    }
+
+    /// A leaf for one worker, with the descriptors that it joins by.
+    pub(super) fn create(&self, name: &str) -> io::Result<(Group, Vec<OwnedFd>)> {
+        let mut group = Group { leaves: Vec::new() };
+        let mut joins = Vec::new();
+        for hierarchy in &self.hierarchies {
+            let leaf = hierarchy.dir.join(name);
+            fs::create_dir(&leaf)?;
+            let join = leaf.join(if hierarchy.unified { "cgroup.procs" } else { "tasks" });
+            group.leaves.push((leaf, hierarchy.unified, hierarchy.controllers.clone()));
+            joins.push(OpenOptions::new().write(true).open(join)?.into());
+        }
+        Ok((group, joins))
+    }
+
+    /// Removes our groups; the leaves must be gone.
+    pub(super) fn remove(&self) -> bool {
+        self.hierarchies.iter().all(|hierarchy| is_gone(fs::remove_dir(&hierarchy.dir)))
+    }
+}
+
+impl Group {
+    pub(super) fn limit(&self, limits: &Limits) -> io::Result<()> {
+        for (leaf, unified, controllers) in &self.leaves {
+            for controller in controllers {
+                set_limit(leaf, *unified, *controller, limits)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn events(&self) -> Events {
+        let mut events = Events::default();
+        for (leaf, unified, _) in &self.leaves {
+            let oom_file = if *unified { "memory.events" } else { "memory.oom_control" };
+            events.out_of_memory |= count(&leaf.join(oom_file), "oom_kill") > 0;
+            events.tasks_refused |= count(&leaf.join("pids.events"), "max") > 0;
+        }
+        events
+    }
+
+    /// Removes the leaves; false when something still runs in one. It is killed then: that
+    /// happens only where no pid namespace has ended it already.
+    pub(super) fn remove(&self) -> bool {
+        self.leaves.iter().fold(true, |all, (leaf, _, _)| {
+            let gone = is_gone(fs::remove_dir(leaf));
+            if !gone {
+                kill_all_in(leaf);
+            }
+            all && gone
+        })
+    }
+}
+
+fn is_gone(result: io::Result<()>) -> bool {
+    result.is_ok() || result.is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+}
+
+fn write(dir: &Path, file: &str, value: &str) -> io::Result<()> {
+    // Not `fs::write`: control files must not be created or truncated.
+    let mut opened = OpenOptions::new().write(true).open(dir.join(file))?;
+    opened.write_all(value.as_bytes())
+}
+
+fn set_limit(leaf: &Path, unified: bool, controller: Controller, limits: &Limits) -> io::Result<()> {
+    match (controller, unified) {
+        (Controller::Memory, true) => {
+            write(leaf, "memory.max", &limits.memory.to_string())?;
+            // One victim is not enough: a worker whose child was killed is no worker.
+            write(leaf, "memory.oom.group", "1")?;
+            ignore_missing(write(leaf, "memory.swap.max", "0"))
+        }
+        (Controller::Memory, false) => {
+            write(leaf, "memory.limit_in_bytes", &limits.memory.to_string())?;
+            ignore_missing(write(leaf, "memory.memsw.limit_in_bytes", &limits.memory.to_string()))
+        }
+        (Controller::Tasks, _) => write(leaf, "pids.max", &limits.tasks.to_string()),
+        (Controller::Cpu, true) => {
+            let weight = (limits.cpu * 100.0).clamp(1.0, 10_000.0);
+            write(leaf, "cpu.weight", &format!("{weight:.0}"))?;
+            let quota = limits.cpu_limit.map(|cores| format!("{:.0} 100000", cores * 100_000.0));
+            quota.map_or(Ok(()), |quota| write(leaf, "cpu.max", &quota))
+        }
+        (Controller::Cpu, false) => {
+            let shares = (limits.cpu * 1024.0).clamp(2.0, 262_144.0);
+            write(leaf, "cpu.shares", &format!("{shares:.0}"))?;
+            let quota = limits.cpu_limit.map(|cores| format!("{:.0}", cores * 100_000.0));
+            quota.map_or(Ok(()), |quota| write(leaf, "cpu.cfs_quota_us", &quota))
+        }
+    }
+}
+
+/// Swap accounting is a kernel option; a host without swap control has nothing to turn off.
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// The number after `key` in a flat keyed file; 0 when it is not there.
+fn count(file: &Path, key: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+fn kill_all_in(leaf: &Path) {
+    let pids = fs::read_to_string(leaf.join("cgroup.procs")).unwrap_or_default();
+    for pid in pids.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw) {
+        // It may have ended by itself in between.
+        kill_process(pid, Signal::KILL).ok();
+    }
+}
+
+fn sweep_recorded(run_dir: &Path) {
+    let record = fs::read_to_string(run_dir.join(RECORD)).unwrap_or_default();
+    for dir in record.lines().map(Path::new).filter(|dir| is_ours(dir)) {
+        let leaves = fs::read_dir(dir).into_iter().flatten().flatten();
+        for leaf in leaves.map(|entry| entry.path()).filter(|path| path.is_dir()) {
+            remove_with_patience(&leaf);
+        }
+        fs::remove_dir(dir).ok();
+    }
+}
+
+/// Kills and removes; what was just killed needs a moment to leave its group.
+fn remove_with_patience(leaf: &Path) {
+    for _ in 0..100 {
+        if is_gone(fs::remove_dir(leaf)) {
+            return;
+        }
+        kill_all_in(leaf);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    eprintln!("launcher: {} cannot be removed", leaf.display());
+}
+
+fn is_ours(dir: &Path) -> bool {
+    dir.starts_with("/sys/fs/cgroup")
+        && dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX))
+}
+
+/// First part of our groups' names; the rest is particular to the run directory.
+const PREFIX: &str = "functionsplatform-";
+
+/// A mounted hierarchy and where in it the launcher is.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    mount: PathBuf,
+    own: PathBuf,
+    unified: bool,
+    controllers: Vec<Controller>,
+}
+
+/// Hierarchies of this process from `mountinfo` and `/proc/self/cgroup`; version 1 first,
+/// because a controller that is mounted there is not offered by version 2.
+fn places(mountinfo: &str, own_groups: &str) -> Vec<Place> {
+    let mut places: Vec<_> = mountinfo.lines().filter_map(|line| place(line, own_groups)).collect();
+    places.sort_by_key(|place| place.unified);
+    places
+}
+
+fn place(mount_line: &str, own_groups: &str) -> Option<Place> {
+    let (mount, filesystem) = mount_line.split_once(" - ")?;
+    let mut fields = mount.split(' ').skip(3);
+    let (root, point) = (fields.next()?, PathBuf::from(fields.next()?));
+    let mut filesystem = filesystem.split(' ');
+    let (kind, options) = (filesystem.next()?, filesystem.nth(1)?);
+    let unified = kind == "cgroup2";
+    let controllers: Vec<_> = match kind {
+        "cgroup2" => offered(&point),
+        "cgroup" => {
+            let is_option = |c: &Controller| options.split(',').any(|option| option == c.name());
+            Controller::ALL.into_iter().filter(is_option).collect()
+        }
+        _ => return None,
+    };
+    let first = controllers.first()?;
+    let own = own_groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (names, path) = (parts.next()?, parts.next()?);
+        let is_it = if unified { names.is_empty() } else { names.split(',').any(|n| n == first.name()) };
+        is_it.then_some(path)
+    })?;
+    // In a container the mount may show a part of the tree only.
+    let below = Path::new(own).strip_prefix(root).ok()?;
+    Some(Place { own: point.join(below), mount: point, unified, controllers })
+}
+
+fn offered(mount: &Path) -> Vec<Controller> {
+    let text = fs::read_to_string(mount.join("cgroup.controllers")).unwrap_or_default();
+    Controller::ALL.into_iter().filter(|c| text.split_whitespace().any(|name| name == c.name())).collect()
+}
+
+/// Our group in a hierarchy: below the launcher's own where possible, else at the top.
+fn make_group(place: &Place, wanted: &[Controller], tag: &str) -> Result<PathBuf, String> {
+    let mut why = String::new();
+    for parent in [&place.own, &place.mount] {
+        let dir = parent.join(format!("{PREFIX}{tag}"));
+        match try_group(place, parent, &dir, wanted) {
+            Ok(()) => return Ok(dir),
+            Err(error) => {
+                fs::remove_dir(&dir).ok();
+                why = format!("{}: {error}", dir.display());
+            }
+        }
+    }
+    Err(why)
+}
+
+fn try_group(place: &Place, parent: &Path, dir: &Path, wanted: &[Controller]) -> io::Result<()> {
+    let enable: Vec<_> = wanted.iter().map(|c| format!("+{}", c.name())).collect();
+    if place.unified {
+        // Refused with EBUSY where processes sit in the parent itself; the caller goes higher.
+        write(parent, "cgroup.subtree_control", &enable.join(" "))?;
+    }
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    if place.unified {
+        write(dir, "cgroup.subtree_control", &enable.join(" "))?;
+    } else if wanted.contains(&Controller::Cpu) {
+        // One task's weight per core, so that all workers together weigh on each core as much
+        // as one thread of the platform does, however many they are.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        write(dir, "cpu.shares", &(1024 * cores).to_string())?;
+    }
+    // The right to make leaves and to write their limits is what counts.
+    let probe = dir.join("probe");
+    fs::create_dir(&probe)?;
+    let limits = Limits { memory: 64 << 20, tasks: 8, cpu: 1.0, cpu_limit: None };
+    let limited = wanted.iter().try_for_each(|c| set_limit(&probe, place.unified, *c, &limits));
+    let joinable = OpenOptions::new().write(true).open(probe.join("cgroup.procs")).map(drop::<File>);
+    fs::remove_dir(&probe)?;
+    limited.and(joinable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_1_hierarchies_are_found_with_the_own_group() {
+        let mountinfo = "30 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct
+31 25 0:28 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+32 25 0:29 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices
+33 25 0:30 / /proc rw - proc proc rw";
+        let own = "3:memory:/docker/abc/inner\n2:cpu,cpuacct:/\n1:devices:/\n0::/";
+        let found = places(mountinfo, own);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].controllers, [Controller::Cpu]);
+        assert_eq!(found[0].own, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(found[1].own, Path::new("/sys/fs/cgroup/memory/inner"));
+    }
+
+    #[test]
+    fn only_our_own_groups_are_swept() {
+        assert!(is_ours(Path::new("/sys/fs/cgroup/cpu/functionsplatform-1")));
+        assert!(!is_ours(Path::new("/sys/fs/cgroup/cpu/docker")));
+        assert!(!is_ours(Path::new("/home/functionsplatform-1")));
+    }
+
+    #[test]
+    fn a_keyed_count_is_read_by_its_whole_key() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("memory.oom_control");
+        fs::write(&file, "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n").expect("it writes");
+        assert_eq!(count(&file, "oom_kill"), 3);
+        assert_eq!(count(&file, "max"), 0);
+    }
+}

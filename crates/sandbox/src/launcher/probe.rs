@@ -1,0 +1,224 @@
+//! What the host allows, found by trying it: each probe runs the real calls in a child process
+//! of its own, so that the launcher is none the worse for it.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::thread::UnshareFlags;
+
+use super::cgroups::{Cgroups, Controller};
+use super::mounts::{last_error, read_only_clone};
+use crate::host::{HostReport, Mechanism, Mode};
+use crate::python::Python;
+
+/// First uid of the workers' range and how many there are; beyond what distributions hand out
+/// (60,000) and what containers usually map first (100,000).
+pub(super) const FIRST_UID: u32 = 200_000;
+/// A worker per uid; more workers than this on one machine are out of reach.
+pub(super) const UIDS: u32 = 60_000;
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub mode: Mode,
+    /// A proc of the worker's own can be mounted.
+    pub own_proc: bool,
+    /// Workers can have network namespaces.
+    pub network: bool,
+    /// Workers get a uid each.
+    pub uids: bool,
+    pub seccomp: bool,
+    mode_why_not: Option<String>,
+    code_why_not: Option<String>,
+}
+
+/// Probes, and in the mode of user namespaces moves the launcher into its own.
+pub(super) fn probe(run_dir: &Path) -> Host {
+    let scratch = run_dir.join("root");
+    let (mode, mode_why_not) = find_mode(&scratch);
+    if mode == Mode::UserNamespace {
+        enter_user_namespace().expect("it worked in the probe a moment ago");
+    }
+    let namespaced = mode != Mode::Reduced;
+    let code = in_child(|| read_only_clone(&scratch).map(drop));
+    Host {
+        mode,
+        own_proc: namespaced && in_child(|| own_proc(&scratch)).is_ok(),
+        network: namespaced && in_child(|| unshare(UnshareFlags::NEWNET)).is_ok(),
+        uids: mode != Mode::UserNamespace && in_child(become_worker).is_ok(),
+        seccomp: has_seccomp(),
+        mode_why_not,
+        code_why_not: code.err().filter(|_| namespaced).map(|e| format!("cloning a mount: {e}")),
+    }
+}
+
+fn find_mode(scratch: &Path) -> (Mode, Option<String>) {
+    let direct = in_child(|| namespaces_and_root(scratch));
+    let Err(direct) = direct else { return (Mode::Root, None) };
+    let user = in_child(|| enter_user_namespace().and_then(|()| namespaces_and_root(scratch)));
+    match user {
+        Ok(()) => (Mode::UserNamespace, None),
+        Err(user) => {
+            let why =
+                format!("namespaces are refused both directly ({direct}) and in a user namespace ({user})");
+            (Mode::Reduced, Some(why))
+        }
+    }
+}
+
+/// All that a zygote and its children do to namespaces and mounts.
+fn namespaces_and_root(scratch: &Path) -> rustix::io::Result<()> {
+    unshare(
+        UnshareFlags::NEWNS
+            | UnshareFlags::NEWPID
+            | UnshareFlags::NEWIPC
+            | UnshareFlags::NEWUTS
+            | UnshareFlags::NEWCGROUP,
+    )?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    mount("probe", scratch, "tmpfs", MountFlags::NOSUID, Some(c"size=64k"))?;
+    rustix::process::chdir(scratch)?;
+    rustix::process::pivot_root(".", ".")
+}
+
+fn own_proc(scratch: &Path) -> rustix::io::Result<()> {
+    unshare(UnshareFlags::NEWNS | UnshareFlags::NEWPID)?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    // Only a member of the new pid namespace can mount its proc.
+    in_child(|| {
+        let options = c"hidepid=2,subset=pid";
+        mount(
+            "proc",
+            scratch,
+            "proc",
+            MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV,
+            Some(options),
+        )
+    })
+}
+
+fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    // SAFETY: no descriptor table is unshared; the flags concern namespaces only.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
+fn become_worker() -> rustix::io::Result<()> {
+    let id = FIRST_UID + UIDS - 1;
+    // SAFETY: plain numbers; the calling process is a probe that ends next.
+    if unsafe { libc::setresgid(id, id, id) == 0 && libc::setresuid(id, id, id) == 0 } {
+        Ok(())
+    } else {
+        Err(last_error())
+    }
+}
+
+/// Root of a user namespace, with a mount namespace to work in.
+fn enter_user_namespace() -> rustix::io::Result<()> {
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)?;
+    let write = |file: &str, text: String| {
+        fs::write(file, text).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
+    };
+    write("/proc/self/setgroups", "deny".into())?;
+    write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+    write("/proc/self/gid_map", format!("0 {gid} 1"))
+}
+
+fn has_seccomp() -> bool {
+    // SAFETY: the null program makes the kernel answer EFAULT where it knows filters at all.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, 0, 0, 0) };
+    result < 0 && last_error() == Errno::FAULT
+}
+
+/// Runs `attempt` in a forked child and gives its result.
+fn in_child(attempt: impl FnOnce() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    // SAFETY: this process is single-threaded, so the child may do what it likes before exit.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_error()),
+        0 => {
+            let code = attempt().map_or_else(Errno::raw_os_error, |()| 0);
+            // SAFETY: ends the child without running the launcher's destructors.
+            unsafe { libc::_exit(code) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: a child of ours, and a valid place for its status.
+            while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 && last_error() == Errno::INTR {}
+            let code = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { libc::EINTR };
+            if code == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(code)) }
+        }
+    }
+}
+
+const USER_NAMESPACE_REMEDY: &str = "run the platform as root, or allow user namespaces: sysctl user.max_user_namespaces, \
+    kernel.apparmor_restrict_unprivileged_userns=0; in Docker --security-opt seccomp=unconfined --security-opt systempaths=unconfined";
+const ROOT_REMEDY: &str = "run the platform as root";
+
+impl Host {
+    /// The report of `doctor` and `/host`.
+    pub(super) fn report(&self, cgroups: &Cgroups, pythons: &[Python]) -> HostReport {
+        let namespaced = self.mode != Mode::Reduced;
+        let whole = self.mode_why_not.as_deref();
+        let mut list = List(Vec::new());
+        list.add("mount namespace with a read-only root", namespaced, whole, USER_NAMESPACE_REMEDY);
+        list.add("pid, ipc, host name and cgroup namespaces", namespaced, whole, USER_NAMESPACE_REMEDY);
+        let proc = Some("a proc of the worker's own cannot be mounted; the worker sees an empty one");
+        list.add("own /proc", self.own_proc, whole.or(proc), USER_NAMESPACE_REMEDY);
+        list.add(
+            "code directory read-only",
+            namespaced && self.code_why_not.is_none(),
+            whole.or(self.code_why_not.as_deref()),
+            USER_NAMESPACE_REMEDY,
+        );
+        let network = Some("network namespaces are refused; functions with network = \"none\" do not start");
+        list.add("network = \"none\"", self.network, whole.or(network), USER_NAMESPACE_REMEDY);
+        let fence =
+            Some("workers with network = \"full\" reach every port of this host; the fence is not built yet");
+        list.add(
+            "network = \"full\" without the platform's own ports",
+            false,
+            fence,
+            "keep the API on loopback and trust the functions",
+        );
+        let uid = Some("this user has one uid only; workers are apart by namespaces alone");
+        list.add("uid per worker", self.uids, uid, ROOT_REMEDY);
+        self.limits(&mut list, cgroups);
+        list.add("resource limits", true, None, "");
+        list.add("no new privileges", true, None, "");
+        list.add(
+            "seccomp",
+            self.seccomp,
+            Some("this kernel has no seccomp filters"),
+            "use a kernel with CONFIG_SECCOMP_FILTER",
+        );
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        HostReport { mode: self.mode, kernel, mechanisms: list.0, pythons: pythons.to_vec() }
+    }
+
+    fn limits(&self, list: &mut List, cgroups: &Cgroups) {
+        let why = |controller: Controller, instead: &str| {
+            let found = cgroups.missing.iter().find(|(missing, _)| *missing == controller);
+            found.map(|(_, why)| format!("{why}; {instead}"))
+        };
+        let remedy = "run the platform as root, or in a container with a writable /sys/fs/cgroup";
+        let memory =
+            why(Controller::Memory, "each process is held by RLIMIT_DATA instead: soft, and not as a sum");
+        list.add("memory limit", cgroups.has(Controller::Memory), memory.as_deref(), remedy);
+        let tasks = why(Controller::Tasks, "RLIMIT_NPROC counts per uid instead");
+        list.add("task limit", cgroups.has(Controller::Tasks), tasks.as_deref(), remedy);
+        let cpu = why(Controller::Cpu, "workers share the CPU like any process");
+        list.add("cpu weight and quota", cgroups.has(Controller::Cpu), cpu.as_deref(), remedy);
+    }
+}
+
+struct List(Vec<Mechanism>);
+
+impl List {
+    fn add(&mut self, name: &str, enforced: bool, why_not: Option<&str>, remedy: &str) {
+        let (why_not, how_to_get_it) =
+            if enforced { (None, None) } else { (why_not.map(str::to_owned), Some(remedy.to_owned())) };
+        self.0.push(Mechanism { mechanism: name.into(), enforced, why_not, how_to_get_it });
+    }
+}

@@ -1,0 +1,364 @@
+//! The launcher's side of workers: blank, claimed, gone.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use fp_core::WorkerId;
+use fp_core::settings::Network;
+use rustix::process::{Pid, Resource, Rlimit, Signal, pidfd_send_signal, prlimit};
+
+use super::cgroups::{Controller, Group, Limits};
+use super::mounts::CODE_DIR;
+use super::probe::{FIRST_UID, UIDS};
+use super::{Launcher, RETRY_DELAY, host_pid};
+use crate::control::{FromLauncher, StartOrder, Started};
+use crate::fds;
+use crate::start::{Ended, Exit, LimitHit};
+
+/// Limits that every worker starts with, by name of `RLIMIT_…`. Files: enough for a pool of
+/// clients, far below the host's own; locked memory: a page or two for keys; no core files.
+/// The size of files: far above what /tmp holds and answers may have, for descriptors elsewhere.
+const RLIMITS: [(&str, u64); 4] = [("NOFILE", 1024), ("CORE", 0), ("MEMLOCK", 64 << 10), ("FSIZE", 1 << 30)];
+
+/// One worker from its fork order to its end.
+pub(super) struct Entry {
+    pub serial: u64,
+    pub zygote: u64,
+    pub uid: Option<u32>,
+    pub network: Network,
+    /// In the zygote's numbering.
+    pid: Option<i32>,
+    host_pid: u32,
+    pidfd: Option<OwnedFd>,
+    /// Stream, side channel, output: ours until the platform has them.
+    platform_ends: Vec<OwnedFd>,
+    /// The same of the worker, then the cgroups': ours until the fork.
+    worker_ends: Vec<OwnedFd>,
+    group: Option<Group>,
+    rlimits: BTreeMap<&'static str, u64>,
+    /// The sandbox is complete.
+    entered: bool,
+    /// What it was claimed for.
+    order: Option<StartOrder>,
+    /// It stood ready when it was claimed.
+    was_blank: bool,
+    given: bool,
+}
+
+impl Entry {
+    pub(super) fn has_pid(&self, zygote: u64, pid: i32) -> Option<u64> {
+        (self.zygote == zygote && self.pid == Some(pid)).then_some(self.serial)
+    }
+
+    pub(super) fn has_host_pid(&self, pid: i32) -> Option<u64> {
+        (i64::from(self.host_pid) == i64::from(pid)).then_some(self.serial)
+    }
+
+    pub(super) fn is_blank(&self) -> bool {
+        self.order.is_none() && !self.given
+    }
+
+    pub(super) fn kill(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            // It may be dead already.
+            pidfd_send_signal(pidfd, Signal::KILL).ok();
+        }
+    }
+
+    pub(super) fn into_group(self) -> Option<Group> {
+        self.group
+    }
+
+    pub(super) fn take_fork_parts(&mut self) -> (Vec<OwnedFd>, BTreeMap<&'static str, u64>) {
+        (std::mem::take(&mut self.worker_ends), std::mem::take(&mut self.rlimits))
+    }
+}
+
+impl Launcher {
+    /// Claims a blank worker or orders a fork. The error says whether the Python is at fault.
+    pub(super) fn start_worker(&mut self, order: StartOrder) -> Result<(), (String, bool)> {
+        if order.network == Network::Internal {
+            return Err(("network = \"internal\" is not built yet; use \"full\" or \"none\"".into(), false));
+        }
+        if order.network == Network::None && !self.host.network {
+            return Err(("network = \"none\" cannot be had on this host; see doctor".into(), false));
+        }
+        let zygote = self.zygote_for(order.python).map_err(|why| (why, true))?;
+        let serial = match self.blank_for(zygote, order.network) {
+            Some(serial) => serial,
+            None => self.order_fork(zygote, order.network, Some(&order)).map_err(|why| (why, false))?,
+        };
+        let entry = self.workers.get_mut(&serial).expect("found or made a moment ago");
+        entry.order = Some(order);
+        entry.was_blank = entry.entered;
+        self.give(serial);
+        Ok(())
+    }
+
+    /// A blank worker that is complete, else one that will be soonest.
+    fn blank_for(&self, zygote: u64, network: Network) -> Option<u64> {
+        let fits = |entry: &&Entry| entry.is_blank() && entry.zygote == zygote && entry.network == network;
+        self.workers
+            .values()
+            .filter(fits)
+            .min_by_key(|entry| (!entry.entered, entry.serial))
+            .map(|e| e.serial)
+    }
+
+    /// Replaces claimed blanks while the zygote has nothing better to do.
+    pub(super) fn refill(&mut self) {
+        if self.zygotes.values().any(super::Zygote::is_busy) {
+            self.refill_at = Some(Instant::now() + super::REFILL_DELAY);
+            return;
+        }
+        let blank = self.workers.values().filter(|entry| entry.is_blank()).count();
+        if blank >= self.init.blanks || !self.can_fit_blank() {
+            return;
+        }
+        let made = self.zygote_for(0).and_then(|zygote| self.order_fork(zygote, Network::Full, None));
+        let pause = if let Err(why) = made {
+            eprintln!("launcher: no blank worker: {why}");
+            RETRY_DELAY
+        } else {
+            super::REFILL_DELAY
+        };
+        self.refill_at = Some(Instant::now() + pause);
+    }
+
+    /// Everything that a worker needs before its fork, and the order for it.
+    fn order_fork(
+        &mut self,
+        zygote: u64,
+        network: Network,
+        order: Option<&StartOrder>,
+    ) -> Result<u64, String> {
+        let uid = self.take_uid()?;
+        let serial = self.next_worker;
+        self.next_worker += 1;
+        let named = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
+        let (platform_ends, mut worker_ends) =
+            make_ends().map_err(|e| named("making its sockets")(e.into()))?;
+        let (group, joins) =
+            self.cgroups.create(&format!("w{serial}")).map_err(named("making its cgroups"))?;
+        worker_ends.extend(joins);
+        let mut rlimits = BTreeMap::from(RLIMITS);
+        rlimits.extend(order.filter(|_| !self.can_fit_blank()).into_iter().flat_map(|o| self.soft_limits(o)));
+        let entry = Entry {
+            serial,
+            zygote,
+            uid,
+            network,
+            pid: None,
+            host_pid: 0,
+            pidfd: None,
+            platform_ends,
+            worker_ends,
+            group: Some(group),
+            rlimits,
+            entered: false,
+            order: None,
+            was_blank: false,
+            given: false,
+        };
+        self.workers.insert(serial, entry);
+        if let Some(zygote) = self.zygotes.get_mut(&zygote) {
+            zygote.enqueue(serial);
+        }
+        self.send_orders(zygote);
+        Ok(serial)
+    }
+
+    /// A uid that no living worker has, the one given back longest ago; none where the host
+    /// has none to give.
+    fn take_uid(&mut self) -> Result<Option<u32>, String> {
+        if !self.host.uids {
+            return Ok(None);
+        }
+        if self.fresh_uid < UIDS {
+            self.fresh_uid += 1;
+            return Ok(Some(FIRST_UID + self.fresh_uid - 1));
+        }
+        self.free_uids.pop_front().map(Some).ok_or_else(|| format!("all {UIDS} uids are in use"))
+    }
+
+    pub(super) fn forked(&mut self, zygote: u64, serial: u64, pid: i32, descriptors: Vec<OwnedFd>) {
+        if let Some(zygote) = self.zygotes.get_mut(&zygote) {
+            zygote.answered();
+        }
+        let Some(pidfd) = descriptors.into_iter().next() else { return };
+        let Some(entry) = self.workers.get_mut(&serial) else {
+            // Abandoned between order and fork.
+            pidfd_send_signal(&pidfd, Signal::KILL).ok();
+            return;
+        };
+        entry.pid = Some(pid);
+        entry.host_pid = host_pid(&pidfd);
+        entry.pidfd = Some(pidfd);
+        self.give(serial);
+    }
+
+    pub(super) fn entered(&mut self, serial: u64) {
+        if let Some(entry) = self.workers.get_mut(&serial) {
+            entry.entered = true;
+        }
+        self.give(serial);
+    }
+
+    /// The fork, or a step of the sandbox, was refused.
+    pub(super) fn entry_failed(&mut self, zygote: u64, serial: u64, step: &str, why: &str) {
+        let why = format!("the sandbox cannot be built: {step}: {why}");
+        if !self.not_started(serial, &why, false) {
+            eprintln!("launcher: blank worker w{serial}: {why}");
+            self.refill_at = Some(Instant::now() + RETRY_DELAY);
+        }
+        // Without a process nothing will be reaped.
+        if self.workers.get(&serial).is_some_and(|entry| entry.pid.is_none()) {
+            if let Some(zygote) = self.zygotes.get_mut(&zygote) {
+                zygote.answered();
+            }
+            self.worker_gone(serial, Ended::Lost);
+        }
+    }
+
+    /// Hands a worker to the platform once it is both claimed and complete.
+    fn give(&mut self, serial: u64) {
+        let Some(entry) = self.workers.get(&serial) else { return };
+        let (Some(order), Some(pidfd), true, false) =
+            (&entry.order, &entry.pidfd, entry.entered, entry.given)
+        else {
+            return;
+        };
+        if let Err(why) = self.fit(entry, order) {
+            self.not_started(serial, &why, false);
+            return;
+        }
+        let code_dir = if self.home.is_some() { Path::new(CODE_DIR) } else { &order.code_dir };
+        let started = Started {
+            request: order.request,
+            worker: WorkerId(serial),
+            pid: entry.host_pid,
+            blank: entry.was_blank,
+            code_dir: code_dir.display().to_string(),
+        };
+        let descriptors: Vec<_> =
+            entry.platform_ends.iter().map(AsFd::as_fd).chain([pidfd.as_fd()]).collect();
+        self.say(&FromLauncher::Started(started), &descriptors);
+        if let Some(entry) = self.workers.get_mut(&serial) {
+            entry.given = true;
+            entry.platform_ends.clear();
+        }
+    }
+
+    /// Makes a blank worker one of this order: its limits and its code.
+    fn fit(&self, entry: &Entry, order: &StartOrder) -> Result<(), String> {
+        let limits =
+            Limits { memory: order.memory, tasks: order.tasks, cpu: order.cpu, cpu_limit: order.cpu_limit };
+        if let Some(group) = &entry.group {
+            group.limit(&limits).map_err(|e| format!("setting its limits: {e}"))?;
+        }
+        self.fit_soft_limits(entry, order).map_err(|e| format!("setting its resource limits: {e}"))?;
+        match (&self.home, &entry.pidfd) {
+            (Some(home), Some(pidfd)) => home.bind_code(&order.code_dir, pidfd),
+            _ => Ok(()),
+        }
+    }
+
+    /// What stands in for cgroups that the host refuses. `None` where nothing has to.
+    fn soft_limits(&self, order: &StartOrder) -> BTreeMap<&'static str, u64> {
+        let mut limits = BTreeMap::new();
+        if !self.cgroups.has(Controller::Memory) {
+            limits.insert("DATA", order.memory);
+        }
+        // Counted per uid, and in user mode per user namespace: right only where it is the
+        // worker's own.
+        let own_count = self.host.uids || self.host.mode == crate::Mode::UserNamespace;
+        if !self.cgroups.has(Controller::Tasks) && own_count {
+            limits.insert("NPROC", order.tasks.into());
+        }
+        limits
+    }
+
+    /// Limits of a process with another uid need CAP_SYS_RESOURCE, which containers rarely
+    /// have: there soft limits are set at the fork, and blank workers cannot be fitted.
+    fn can_fit_blank(&self) -> bool {
+        let has_groups = self.cgroups.has(Controller::Memory) && self.cgroups.has(Controller::Tasks);
+        has_groups || !self.host.uids
+    }
+
+    fn fit_soft_limits(&self, entry: &Entry, order: &StartOrder) -> rustix::io::Result<()> {
+        if !self.can_fit_blank() {
+            return Ok(());
+        }
+        let pid = i32::try_from(entry.host_pid).ok().and_then(Pid::from_raw);
+        self.soft_limits(order).into_iter().try_for_each(|(name, value)| {
+            let resource = if name == "DATA" { Resource::Data } else { Resource::Nproc };
+            prlimit(pid, resource, Rlimit { current: Some(value), maximum: Some(value) }).map(drop)
+        })
+    }
+
+    /// Nobody waits for it any more: what was ordered for it alone is ended.
+    pub(super) fn abandon(&mut self, request: u64) {
+        let waits =
+            |e: &&mut Entry| e.order.as_ref().is_some_and(|order| order.request == request) && !e.given;
+        let Some(entry) = self.workers.values_mut().find(waits) else { return };
+        // Not fitted to the order yet, so it is as blank as before.
+        entry.order = None;
+    }
+
+    /// Tells the platform, if it waits for this one, and ends what there is of it.
+    pub(super) fn not_started(&mut self, serial: u64, why: &str, python: bool) -> bool {
+        let Some(entry) = self.workers.get_mut(&serial) else { return false };
+        entry.kill();
+        if entry.given {
+            return false;
+        }
+        let Some(order) = entry.order.take() else { return false };
+        // No longer blank either: nobody may claim what is being ended.
+        entry.given = true;
+        self.say(&FromLauncher::NotStarted { request: order.request, why: why.into(), python }, &[]);
+        true
+    }
+
+    /// Its first process was reaped: nothing of it runs any more.
+    pub(super) fn worker_gone(&mut self, serial: u64, ended: Ended) {
+        self.not_started_quietly(serial, ended);
+        let Some(entry) = self.workers.remove(&serial) else { return };
+        let events = entry.group.as_ref().map(Group::events).unwrap_or_default();
+        let limit_hit = match (events.out_of_memory, events.tasks_refused) {
+            (true, _) => Some(LimitHit::Memory),
+            (false, true) => Some(LimitHit::Tasks),
+            (false, false) => None,
+        };
+        if entry.given {
+            self.say(
+                &FromLauncher::Exited { worker: WorkerId(serial), exit: Exit { ended, limit_hit } },
+                &[],
+            );
+        } else {
+            self.refill_at = Some(Instant::now() + RETRY_DELAY);
+        }
+        self.free_uids.extend(entry.uid);
+        self.lingering.extend(entry.into_group().filter(|group| !group.remove()));
+    }
+
+    fn not_started_quietly(&mut self, serial: u64, ended: Ended) {
+        let waits = self.workers.get(&serial).is_some_and(|entry| entry.order.is_some() && !entry.given);
+        if waits {
+            self.not_started(serial, &format!("the blank worker ended ({ended:?})"), false);
+        }
+    }
+}
+
+/// Stream, side channel and output pipe: the platform's ends and the worker's.
+fn make_ends() -> rustix::io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
+    let (stream, worker_stream) = fds::stream_pair()?;
+    let (side, worker_side) = fds::message_pair()?;
+    let (output, worker_output) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    for end in [&stream, &side, &output] {
+        rustix::io::ioctl_fionbio(end, true)?;
+    }
+    Ok((vec![stream, side, output], vec![worker_stream, worker_side, worker_output]))
+}

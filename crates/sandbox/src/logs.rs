@@ -1,0 +1,109 @@
+//! What a call printed and logged, in order and bounded.
+//!
+//! Two sources: `Log` frames (Python's own output and the `logging` module) and the pipe on
+//! descriptors 1 and 2 (subprocesses, C libraries). Beyond the limit output is counted and
+//! dropped, and one line at the end says so.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fp_core::record::{LogLine, LogSource};
+
+/// Output of the call that runs.
+#[derive(Debug, Default)]
+pub(crate) struct Logs {
+    lines: Vec<LogLine>,
+    limit: usize,
+    kept: usize,
+    /// From the pipe; the worker itself counts the rest.
+    piped: u64,
+    dropped: bool,
+}
+
+impl Logs {
+    /// A new call begins.
+    pub(crate) fn begin(&mut self, limit: usize) {
+        // What came on the pipe since the last call stays: it belongs to nobody else.
+        self.limit = limit;
+    }
+
+    /// A `Log` frame.
+    pub(crate) fn frame(&mut self, source: LogSource, level: Option<String>, text: &[u8]) {
+        self.push(source, level.map(String::into_boxed_str), text);
+    }
+
+    /// Bytes from the pipe, cut into lines.
+    pub(crate) fn piped(&mut self, bytes: &[u8]) {
+        self.piped += bytes.len() as u64;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.push(LogSource::Descriptor, None, line);
+        }
+    }
+
+    fn push(&mut self, source: LogSource, level: Option<Box<str>>, text: &[u8]) {
+        let room = self.limit - self.kept.min(self.limit);
+        let text = if text.len() > room {
+            self.dropped = true;
+            &text[..room]
+        } else {
+            text
+        };
+        if text.is_empty() {
+            return;
+        }
+        self.kept += text.len();
+        let text = String::from_utf8_lossy(text).into_owned().into_boxed_str();
+        self.lines.push(LogLine { time_us: now_us(), source, level, text });
+    }
+
+    /// The call has ended: its lines, with a last one where something was dropped. `produced` is
+    /// the worker's own count of bytes, the pipe not included.
+    pub(crate) fn take(&mut self, produced: u64) -> Vec<LogLine> {
+        let produced = produced + self.piped;
+        let dropped = self.dropped || produced > self.kept as u64;
+        let mut lines = std::mem::take(&mut self.lines);
+        if dropped && self.limit > 0 {
+            let text = format!(
+                "[output is cut here: {produced} bytes, the limit is {}; raise limits.logs]\n",
+                self.limit
+            );
+            let text = text.into_boxed_str();
+            lines.push(LogLine { time_us: now_us(), source: LogSource::Platform, level: None, text });
+        }
+        *self = Self::default();
+        lines
+    }
+}
+
+fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_kept_in_order_to_the_limit_and_the_cut_is_said() {
+        let mut logs = Logs::default();
+        logs.begin(10);
+        logs.frame(LogSource::Stdout, None, b"hello\n");
+        logs.piped(b"ab\ncdef\n");
+        let lines = logs.take(6);
+        let texts: Vec<_> = lines.iter().map(|line| &*line.text).collect();
+        assert_eq!(texts[..3], ["hello\n", "ab\n", "c"]);
+        assert!(texts[3].starts_with("[output is cut here: 14 bytes, the limit is 10"));
+        assert!(logs.take(0).is_empty());
+    }
+
+    #[test]
+    fn what_the_worker_dropped_itself_is_said_too() {
+        let mut logs = Logs::default();
+        logs.begin(10);
+        logs.frame(LogSource::Stdout, None, b"0123456789");
+        assert_eq!(logs.take(1000).len(), 2);
+        logs.begin(10);
+        logs.frame(LogSource::Stdout, None, b"01234");
+        assert_eq!(logs.take(5).len(), 1);
+    }
+}

@@ -1,0 +1,134 @@
+//! How workers end and why there may be none: the words for both.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::FailureHead;
+
+/// A limit that ended or hindered a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitHit {
+    /// Killed by the memory limit.
+    Memory,
+    /// A fork or a thread was refused.
+    Tasks,
+}
+
+impl LimitHit {
+    /// The word of the record's field `limit_hit`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Tasks => "tasks",
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// `exit(code)`.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+    /// Unknown: the launcher died with it.
+    Lost,
+}
+
+/// The end of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// How its first process ended.
+    pub ended: Ended,
+    /// A limit that was hit in its life.
+    pub limit_hit: Option<LimitHit>,
+}
+
+impl Exit {
+    /// Nobody is left who could know.
+    pub(crate) const LOST: Self = Self { ended: Ended::Lost, limit_hit: None };
+
+    /// The kernel killed it for its memory.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.limit_hit == Some(LimitHit::Memory) && self.ended == Ended::Signal(libc::SIGKILL)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ended {
+            Ended::Code(code) => write!(f, "exited with code {code}"),
+            Ended::Signal(signal) => write!(f, "was ended by signal {signal}{}", signal_name(signal)),
+            Ended::Lost => f.write_str("ended with its launcher"),
+        }
+    }
+}
+
+/// The signals that an author meets, by name.
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        libc::SIGABRT => " (SIGABRT)",
+        libc::SIGBUS => " (SIGBUS)",
+        libc::SIGFPE => " (SIGFPE)",
+        libc::SIGILL => " (SIGILL)",
+        libc::SIGKILL => " (SIGKILL)",
+        libc::SIGSEGV => " (SIGSEGV)",
+        libc::SIGSYS => " (SIGSYS)",
+        libc::SIGTERM => " (SIGTERM)",
+        libc::SIGXFSZ => " (SIGXFSZ)",
+        _ => "",
+    }
+}
+
+/// Why there is no worker.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The handler could not be loaded.
+    #[error("the handler does not load: {}: {}", failure.exception_type, failure.message)]
+    LoadFailed {
+        /// Why.
+        failure: Box<FailureHead>,
+        /// What it printed while loading.
+        output: String,
+    },
+    /// Not loaded within the start limit.
+    #[error("the handler was not loaded within {limit:?}; its module does too much at import")]
+    TimedOut {
+        /// The start limit.
+        limit: Duration,
+        /// What it printed while loading.
+        output: String,
+    },
+    /// The worker ended while loading.
+    #[error("the worker {exit} while loading the handler")]
+    Crashed {
+        /// How.
+        exit: Exit,
+        /// What it printed while loading.
+        output: String,
+    },
+    /// The worker was killed for its memory while loading.
+    #[error("the worker used more than its {} MiB while loading the handler; raise memory in the function's manifest", limit >> 20)]
+    OutOfMemory {
+        /// The limit, in bytes.
+        limit: u64,
+        /// What it printed while loading.
+        output: String,
+    },
+    /// The worker broke the frame protocol.
+    #[error("the worker broke the protocol: {what}")]
+    Protocol {
+        /// What it did.
+        what: String,
+    },
+    /// The host refused something.
+    #[error("no worker can be started: {0}")]
+    Host(String),
+    /// The wanted Python is not here, or its zygote does not start.
+    #[error("{0}")]
+    Python(String),
+}
