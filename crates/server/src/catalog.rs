@@ -286,7 +286,7 @@ impl Catalog {
 
     /// As [`deploy`](Self::deploy), unless the live version has the same code and settings.
     pub(crate) async fn deploy_if_changed(
-        &self,
+        self: &Arc<Self>,
         request: DeployRequest,
     ) -> Result<Arc<Deployed>, CatalogError> {
         if let Some(live) = self.get(&request.tenant, &request.name)

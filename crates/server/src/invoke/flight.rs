@@ -96,7 +96,7 @@ impl Flight {
             .as_ref()
             .map_or(0, |promise| invoker.clock.wall_now_us().saturating_sub(promise.accepted_us));
         let promise = promise.unwrap_or_else(|| Promise::of(invoker, &request));
-        let record = Self::first_record(invoker, &function, &request, &promise, now);
+        let record = Self::first_record(&function, &request, &promise, now);
         invoker.history.begin(running(&record));
         let settings = &function.settings;
         let given = request.time_given.map_or(settings.timeout, |given| given.min(settings.timeout));
@@ -124,17 +124,11 @@ impl Flight {
         request: &Request,
         promise: &Promise,
     ) {
-        let record = Self::first_record(invoker, function, request, promise, request.arrived);
+        let record = Self::first_record(function, request, promise, request.arrived);
         invoker.history.begin(running(&record));
     }
 
-    fn first_record(
-        invoker: &Invoker,
-        function: &Deployed,
-        request: &Request,
-        promise: &Promise,
-        now: Duration,
-    ) -> Invocation {
+    fn first_record(function: &Deployed, request: &Request, promise: &Promise, now: Duration) -> Invocation {
         let settings = &function.settings;
         let given = request.time_given.map_or(settings.timeout, |given| given.min(settings.timeout));
         let trace = &promise.trace;
