@@ -42,11 +42,21 @@ class Platform:
         configuration.write_text(self.config)
         self.output = self.directory / "up.out"
         command = [
-            self.binary, "--config", str(configuration), "up",
-            "--data-dir", str(self.directory / "data"),
-            "--gateway-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0", "--traces-addr", "127.0.0.1:0",
-            *self.flags, *self.functions,
-        ]  # fmt: skip
+            self.binary,
+            "--config",
+            str(configuration),
+            "up",
+            "--data-dir",
+            str(self.directory / "data"),
+            "--gateway-addr",
+            "127.0.0.1:0",
+            "--api-addr",
+            "127.0.0.1:0",
+            "--traces-addr",
+            "127.0.0.1:0",
+            *self.flags,
+            *self.functions,
+        ]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=self.env

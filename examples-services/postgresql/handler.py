@@ -40,7 +40,7 @@ def serve(message, database):
     if message["verb"] == "POST":
         body = message["body"]
         if not isinstance(body, dict) or not isinstance(body.get("text"), str):
-            return {"status_code": 422, "body": {"detail": "send {\"text\": \"…\"}"}}
+            return {"status_code": 422, "body": {"detail": 'send {"text": "…"}'}}
         # Parameters, never string formatting: the driver keeps data apart from SQL.
         rows = database.run("insert into notes (text) values (:text) returning id", text=body["text"])
         return {"status_code": 201, "body": {"id": rows[0][0]}}

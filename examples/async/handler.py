@@ -1,7 +1,7 @@
 """Asks three (pretended) back ends at once and answers with what came in time. Try:
 
-    curl http://127.0.0.1:5000/async
-    curl -H 'X-Request-Timeout: 60ms' http://127.0.0.1:5000/async
+curl http://127.0.0.1:5000/async
+curl -H 'X-Request-Timeout: 60ms' http://127.0.0.1:5000/async
 """
 
 import asyncio

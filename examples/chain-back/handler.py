@@ -1,6 +1,6 @@
 """Squares a number. Try:
 
-    curl http://127.0.0.1:5000/chain-back/7
+curl http://127.0.0.1:5000/chain-back/7
 """
 
 

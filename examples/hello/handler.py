@@ -1,7 +1,7 @@
 """Greets. Try:
 
-    curl http://127.0.0.1:5000/hello
-    curl 'http://127.0.0.1:5000/hello/Ada?punctuation=!'
+curl http://127.0.0.1:5000/hello
+curl 'http://127.0.0.1:5000/hello/Ada?punctuation=!'
 """
 
 

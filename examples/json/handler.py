@@ -1,6 +1,6 @@
 """Describes a list of numbers. Try:
 
-    curl -d '{"numbers": [3, 1, 4, 1, 5]}' http://127.0.0.1:5000/json
+curl -d '{"numbers": [3, 1, 4, 1, 5]}' http://127.0.0.1:5000/json
 """
 
 import statistics

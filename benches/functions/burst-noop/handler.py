@@ -1,0 +1,2 @@
+def handler(message, context):
+    return {"done": True}
