@@ -43,9 +43,9 @@ class Platform:
         self.output = self.directory / "up.out"
         command = [
             self.binary,
+            "up",
             "--config",
             str(configuration),
-            "up",
             "--data-dir",
             str(self.directory / "data"),
             "--gateway-addr",
