@@ -33,9 +33,6 @@ struct Instance {
     /// The function.
     #[schema(example = "cats")]
     function_name: String,
-    /// `queued`, `running`, or the outcome of a run that has ended.
-    #[schema(example = "ok")]
-    status: String,
     /// Everything else, as in `/invocations/{id}`.
     #[serde(flatten)]
     invocation: InvocationView,
@@ -47,7 +44,6 @@ impl From<InvocationView> for Instance {
             container_id: invocation.id().to_owned(),
             instance_id: invocation.id().to_owned(),
             function_name: invocation.function().to_owned(),
-            status: invocation.status_word().to_owned(),
             invocation,
         }
     }

@@ -160,15 +160,6 @@ impl InvocationView {
         &self.function
     }
 
-    /// How far it has come, or how it ended, in one word.
-    pub(super) fn status_word(&self) -> &'static str {
-        match (self.ended.outcome, self.state) {
-            (Some(outcome), _) => outcome,
-            (None, State::Queued) => "queued",
-            (None, _) => "running",
-        }
-    }
-
     pub(super) fn of(entry: Entry) -> Self {
         match entry {
             Entry::Running(running) => Self::of_running(running),
