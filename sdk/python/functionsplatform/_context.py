@@ -169,9 +169,7 @@ class Context(Mapping[str, Any]):
         return len(_KEYS)
 
     def __repr__(self) -> str:
-        return (
-            f"<Context of {self.function_name} v{self.version}, invocation {self.invocation_id}>"
-        )
+        return f"<Context of {self.function_name} v{self.version}, invocation {self.invocation_id}>"
 
     # Mapping compares by value, which would make and run every tool.
     __eq__ = object.__eq__

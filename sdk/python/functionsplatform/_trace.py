@@ -264,9 +264,7 @@ class Tracer:
             span.set_attributes(attributes)
         return span
 
-    def start_as_current_span(
-        self, name: str, attributes: Mapping[str, Any] | None = None
-    ) -> Span:
+    def start_as_current_span(self, name: str, attributes: Mapping[str, Any] | None = None) -> Span:
         """Begin a span for a `with` statement."""
         return self.start_span(name, attributes=attributes)
 

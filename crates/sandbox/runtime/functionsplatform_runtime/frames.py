@@ -84,7 +84,7 @@ class Channel:
     def __init__(self, stream_fd: int, side_fd: int) -> None:
         """Takes over both descriptors."""
         self._fd = stream_fd
-        self._reader = open(stream_fd, "rb", _READ_BUFFER, closefd=False)
+        self._reader = open(stream_fd, "rb", _READ_BUFFER, closefd=False)  # noqa: SIM115 - for life
         self._read = self._reader.read
         self.side = socket.socket(fileno=side_fd)
         self.lock = RLock()
@@ -167,9 +167,7 @@ class Channel:
             self._write(_pack(16 + len(head), kind, FLAG_MEMFD, 0, serial, len(head)) + head)
             return
         head_len = len(head)
-        self._write(
-            _pack(16 + head_len + len(body), kind, 0, 0, serial, head_len) + head + body
-        )
+        self._write(_pack(16 + head_len + len(body), kind, 0, 0, serial, head_len) + head + body)
 
     def _write(self, data: bytes) -> None:
         sent = os.write(self._fd, data)

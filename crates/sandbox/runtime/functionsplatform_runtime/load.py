@@ -41,7 +41,7 @@ def load_handler(code_dir: str, file: str, callable_name: str, path: Sequence[st
 
 def is_async(handler: Handler) -> bool:
     """Whether it is `async def`, as a function or as an object that is called."""
-    call = getattr(handler, "__call__", None)
+    call = getattr(type(handler), "__call__", None)  # noqa: B004 - for what it is, not whether
     return any(
         inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
         for one in (handler, call)

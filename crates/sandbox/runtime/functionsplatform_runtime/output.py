@@ -109,7 +109,7 @@ class Output:
         hold = self._hold()
         try:
             with self._lock:
-                head = '{"o":"logging","l":%s}' % _json_text(level)
+                head = f'{{"o":"logging","l":{_json_text(level)}}}'
                 self._send(self._call(), head.encode(), data)
         finally:
             if hold:
@@ -256,7 +256,7 @@ class Writer(io.TextIOBase):
         self.mode = "w"
 
     @property
-    def buffer(self) -> _Bytes:  # type: ignore[override]
+    def buffer(self) -> _Bytes:
         """For bytes."""
         return self._buffer
 

@@ -41,6 +41,8 @@ PROTOCOL_ERROR = 70
 _MEMORY_EVERY = 32
 _MEMORY_AFTER_CPU_NS = 1_000_000
 
+_OPENTELEMETRY = "opentelemetry.trace"
+
 _decode_head: Callable[[str], Any] = json.JSONDecoder().decode
 
 
@@ -71,6 +73,7 @@ class Worker:
         self._response_limit = 0
         self._loop: Coroutines | None = None
         self._started = False
+        self._telemetry: Any = None
         self._memory_kib = 0
         self._until_memory = 0
 
@@ -127,6 +130,8 @@ class Worker:
             self._handler = load.load_handler(
                 self._code_dir, head["file"], head["callable"], head["path"]
             )
+            if _OPENTELEMETRY in sys.modules:
+                self._join_opentelemetry()
         except BaseException as error:
             failure = _failure.failure_of(error, self._code_dir, self._file)
             failure["output"] = self._output.end_loading()
@@ -166,6 +171,7 @@ class Worker:
         active.sole = context
         error: BaseException | None = None
         answer: Answer | None = None
+        token = None if self._telemetry is None else self._telemetry.enter(context)
         interrupts.begin(serial, context, deadline_ns)
         try:
             try:
@@ -191,6 +197,11 @@ class Worker:
         output.sole = None
         active.sole = None
         interrupts.end()
+        if self._telemetry is not None:
+            if token is not None:
+                self._telemetry.leave(token)
+        elif _OPENTELEMETRY in sys.modules:
+            self._join_opentelemetry()
 
     def _answer(
         self, serial: int, answer: Answer, context: Context, output: CallOutput, cpu_ns: int
@@ -310,9 +321,7 @@ class Worker:
             with self._channel.lock:
                 self._channel.send(frames.STREAM_CHUNK, serial, b"", piece)
 
-    def _end_stream(
-        self, serial: int, context: Context, output: CallOutput, cpu_ns: int
-    ) -> None:
+    def _end_stream(self, serial: int, context: Context, output: CallOutput, cpu_ns: int) -> None:
         end: dict[str, Any] = _spans(context)
         with self._channel.lock:
             self._output.flush_call(output)
@@ -328,6 +337,13 @@ class Worker:
 
             self._loop = Coroutines(self._interrupts)
         return self._loop
+
+    def _join_opentelemetry(self) -> None:
+        """Take in the spans of `opentelemetry-api`, which the handler has imported."""
+        from functionsplatform import _opentelemetry
+
+        _opentelemetry.install()
+        self._telemetry = _opentelemetry
 
     # What was used.
 

@@ -136,9 +136,7 @@ class OutboundTrace(dict[str, str]):
             self._span.__exit__(kind, error, traceback)
 
 
-def outbound_trace(
-    url: str, headers: MutableMapping[str, str] | None = None
-) -> OutboundTrace:
+def outbound_trace(url: str, headers: MutableMapping[str, str] | None = None) -> OutboundTrace:
     """Stamp the headers of a call to `url` with the trace and the time that is left.
 
     Sets `traceparent`, `tracestate` where the caller sent one, and `X-Request-Timeout` with the
@@ -148,9 +146,7 @@ def outbound_trace(
     return OutboundTrace(url, headers)
 
 
-def inbound_trace(
-    tracer: Tracer | None, headers: Mapping[str, str] | None, name: str
-) -> Span:
+def inbound_trace(tracer: Tracer | None, headers: Mapping[str, str] | None, name: str) -> Span:
     """A span for work that a caller's headers asked for.
 
     The platform has already continued the trace of the request, so the span is part of it. Where
