@@ -19,16 +19,16 @@ def handler(message, context):
     # breaks when it was started on another port.
     url = f"{os.environ['FUNCTIONSPLATFORM_GATEWAY']}/chain-back/{number}"
 
-    # Adds `traceparent`, so that the two calls make one trace, and `X-Request-Timeout` with
-    # what is left of our own deadline: the other side then never works for nobody.
-    headers = tracing.outbound_trace(url, {"accept": "application/json"})
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=headers), timeout=context.remaining_ms() / 1000
-        ) as answer:
-            square = json.load(answer)["square"]
-    except urllib.error.HTTPError as error:
-        # Hand the other function's refusal on instead of failing with a 500 of our own.
-        return {"status_code": error.code, "body": {"detail": f"chain-back answered {error.code}"}}
+    # A span for the call, and headers that carry it: `traceparent`, so that both sides make one
+    # trace, and `X-Request-Timeout` with what is left of our own deadline, so that the other side
+    # never works for nobody.
+    with tracing.outbound_trace(url, {"accept": "application/json"}) as headers:
+        request = urllib.request.Request(url, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=context.remaining_ms() / 1000) as answer:
+                square = json.load(answer)["square"]
+        except urllib.error.HTTPError as error:
+            # Hand the other function's refusal on instead of failing with a 500 of our own.
+            return {"status_code": error.code, "body": {"detail": f"chain-back answered {error.code}"}}
 
     return {"number": int(number), "square": square}

@@ -29,8 +29,8 @@ def countdown(start):
     sent = 0
     try:
         for number in range(start, -1, -1):
-            # One event in the format of the HTML standard; the blank line ends it.
-            yield f"event: tick\ndata: {number}\n\n"
+            # Under this content type a dict with a key `data` is one event. A text would be one, too.
+            yield {"event": "tick", "data": number}
             sent += 1
             if number:
                 time.sleep(0.1)
