@@ -406,9 +406,8 @@ impl Pool {
         while free > 0
             && let Some(next) = self.queue.pop()
         {
-            // A late timer must not let an expired call start.
-            if next.deadline <= now {
-                self.refuse(now, next.call, EXPIRED, out);
+            if let Some(outcome) = self.verdict_at_dispatch(now, &next) {
+                self.refuse(now, next.call, outcome, out);
                 continue;
             }
             self.workers.occupy(now, worker);
@@ -416,6 +415,19 @@ impl Pool {
             free -= 1;
         }
         self.workers.offer(worker);
+    }
+
+    /// Why a call that waited must not start after all: it is late, or most likely will be, and
+    /// interrupting it would cost its worker. An overloaded worker would else spend itself on
+    /// calls that nobody waits for. (Calls that find a free slot run in any case, so run times
+    /// are always learnt.)
+    fn verdict_at_dispatch(&self, now: Now, next: &Arrival) -> Option<Outcome> {
+        if next.deadline <= now {
+            return Some(EXPIRED);
+        }
+        let is_known = self.run_times.count() >= TRUSTED_RUNS;
+        let run = self.run_times.median().filter(|_| is_known)?;
+        (now.saturating_add(run) > next.deadline).then_some(INFEASIBLE)
     }
 
     /// Starts the workers that `min` and the queue justify; if nothing can come, refuses the queue.
@@ -552,4 +564,5 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+const INFEASIBLE: Outcome = Outcome::DeadlineExceeded(DeadlineReason::Infeasible);
 const EXPIRED: Outcome = Outcome::DeadlineExceeded(DeadlineReason::ExpiredInQueue);

@@ -191,6 +191,18 @@ fn the_earliest_deadline_goes_first() {
 }
 
 #[test]
+fn a_call_that_has_waited_too_long_is_not_begun() {
+    let mut bench = Bench::new(PoolConfig { max: 1, ..CONFIG });
+    let now = bench.warm_up(20, 100);
+    bench.arrives(now, 1, now + 9000);
+    assert_eq!(bench.arrives(now, 2, now + 250), [], "100 ms to wait and 100 to run");
+    assert_eq!(bench.arrives(now, 3, now + 9000), []);
+    let late = bench.idle(now + 151, 1, 151);
+    assert_eq!(refused(&late), [(2, INFEASIBLE)], "99 ms are left");
+    assert!(late.contains(&run(3, 1)));
+}
+
+#[test]
 fn a_start_happens_only_if_it_beats_the_wait() {
     let mut bench = Bench::new(CONFIG);
     let now = bench.warm_up(5, 100);

@@ -19,7 +19,7 @@ const EDGES: [(&str, &[&str]); 5] = [
 /// a generator that is seeded.
 const PURE: [(&str, &[&str]); 2] = [
     ("fp-core", &["bytesize", "humantime", "serde", "serde_json", "thiserror", "toml"]),
-    ("fp-sim", &["fastrand", "serde", "serde_json", "thiserror", "toml"]),
+    ("fp-sim", &["fastrand", "humantime", "serde", "serde_json", "thiserror", "toml"]),
 ];
 
 /// The one crate with `unsafe`.

@@ -1,0 +1,137 @@
+//! Cases with known answers, played against the platform's own pool policy.
+
+use std::time::Duration;
+
+use fp_sim::{Report, SCENARIOS, Scenario, ScenarioError, run};
+
+fn scenario(name: &str) -> Scenario {
+    let (_, text) = SCENARIOS.iter().find(|(known, _)| *known == name).expect("a scenario of ours");
+    Scenario::parse(text).expect(name)
+}
+
+fn report(name: &str, seed: u64) -> Report {
+    run(&Scenario { seed, ..scenario(name) })
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_seed_does_not() {
+    for (name, _) in SCENARIOS {
+        let bytes = |seed| {
+            let short = Scenario { seed, duration: Duration::from_secs(3), ..scenario(name) };
+            serde_json::to_vec(&run(&short)).expect("plain data")
+        };
+        assert_eq!(bytes(3), bytes(3), "{name}");
+        assert!(name == "step" || bytes(3) != bytes(4), "{name}");
+    }
+}
+
+/// CASES C2, evenly spaced: no call is slower than a start and a run, with at most 131 workers.
+#[test]
+fn a_step_of_even_arrivals() {
+    let report = report("step", 0);
+    assert_eq!((report.total.offered, report.total.answered), (3000, 3000));
+    assert!(report.total.latency_ms.max <= 1300.0, "{report}");
+    assert!(report.workers.most <= 131 && report.workers.started <= 131, "{report}");
+}
+
+/// CASES C2, Poisson: the same bound, with at most 160 workers in 30 s.
+#[test]
+fn a_step_of_poisson_arrivals() {
+    for seed in 0..20 {
+        let report = report("step-poisson", seed);
+        assert_eq!(report.total.answered, report.total.offered);
+        assert!(report.total.latency_ms.max <= 1300.001, "seed {seed}: {report}");
+        assert!(report.workers.started <= 160, "seed {seed}: {report}");
+    }
+}
+
+/// CASES L1, its first half: work that would be late is not begun. (Answers within 120 ms take a
+/// bound on the queue's delay.)
+#[test]
+fn overload_costs_nothing_of_the_capacity() {
+    let report = report("overload", 1);
+    assert!(report.total.answered_per_second >= 95.0, "{report}");
+    assert!(report.total.latency_ms.max <= 1000.0, "{report}");
+    let late = "deadline_exceeded (expired_running)";
+    assert!(report.total.failed.get(late).copied().unwrap_or(0) < 60, "at most one a second: {report}");
+}
+
+/// CASES L2.
+#[test]
+fn a_greedy_caller_takes_only_what_others_leave() {
+    let report = report("fairness", 1);
+    let modest = || report.streams.iter().skip(1);
+    let (offered, answered) = modest()
+        .fold((0, 0), |(offered, answered), stream| (offered + stream.offered, answered + stream.answered));
+    assert!(offered - answered <= offered / 100, "lost {} of {offered}: {report}", offered - answered);
+    assert!(report.total.answered_per_second >= 98.0, "{report}");
+}
+
+/// CASES L3.
+#[test]
+fn critical_calls_are_served_and_the_others_get_the_rest() {
+    let report = report("priority", 1);
+    let [critical, sheddable] = &report.streams[..] else { panic!("two streams") };
+    assert!(critical.answered as f64 >= 0.999 * critical.offered as f64, "{report}");
+    assert!((38.0..=41.0).contains(&sheddable.answered_per_second), "{report}");
+}
+
+#[test]
+fn crashes_and_failing_starts_end_their_calls_and_nothing_else() {
+    let mut scenario = scenario("step-poisson");
+    scenario.function.crash_percent = 5.0;
+    scenario.function.start_failure_percent = 10.0;
+    let report = run(&scenario);
+    let crashed = report.total.failed["crashed"];
+    assert_eq!(report.workers.lost, crashed);
+    assert!((0.03..0.07).contains(&(crashed as f64 / report.total.offered as f64)), "{report}");
+    let ended: u64 = report.total.failed.values().sum();
+    assert_eq!(ended + report.total.answered, report.total.offered, "{report}");
+    assert!(
+        report.total.failed.keys().all(|how| how == "crashed"),
+        "others could serve who waited: {report}"
+    );
+}
+
+#[test]
+fn with_no_idle_time_every_call_is_cold() {
+    let text = SCENARIOS[0].1.replace("max = 1000", "max = 1000\nidle = \"0s\"");
+    let report = run(&Scenario::parse(&text).expect("valid"));
+    assert_eq!((report.workers.started, report.total.cold), (3000, 3000), "{report}");
+    assert!(report.total.latency_ms.max <= 1300.0, "{report}");
+}
+
+#[test]
+fn an_idle_function_scales_to_zero_and_comes_back() {
+    let text =
+        SCENARIOS[0].1.replace("max = 1000", "max = 1000\nidle = \"2s\"").replace("rate = 100", "rate = 0.2");
+    let report = run(&Scenario::parse(&text).expect("valid"));
+    assert_eq!((report.total.answered, report.total.cold), (6, 6), "{report}");
+    assert!(
+        report.timeline.iter().any(|sample| sample.idle + sample.busy == 0 && sample.second > 1),
+        "{report}"
+    );
+}
+
+#[test]
+fn reports_read_well() {
+    insta::assert_snapshot!(report("priority", 1));
+    assert_eq!(report("step", 0).timeline.len(), 31);
+}
+
+#[test]
+fn broken_scenarios_are_refused_with_the_reason() {
+    let step = SCENARIOS[0].1;
+    for (from, to, reason) in [
+        ("rate = 100", "rate = 0", "streams.rate"),
+        ("rate = 100", "rate = 1e9", "ten million"),
+        ("\"1s\"", "\"soon\"", "not a time"),
+        ("max = 1000", "maximum = 1000", "unknown field"),
+        ("\"30s\"", "\"0s\"", "duration"),
+        ("kind = \"fixed\", time = \"1s\"", "kind = \"pareto\", least = \"1s\", shape = 0", "shape"),
+    ] {
+        let error = Scenario::parse(&step.replacen(from, to, 1)).expect_err(to);
+        assert!(error.to_string().contains(reason), "{to}: {error}");
+    }
+    assert!(matches!(Scenario::parse("x"), Err(ScenarioError::Syntax { .. })));
+}
