@@ -23,9 +23,10 @@ use load::{Load, Target};
 use pace::Schedule;
 use report::Report;
 
-/// As many calls may be waiting as a server can leave unanswered for seconds at a usual rate;
-/// sockets and memory for so many (some 40 KiB each) are there on any machine.
-const OPEN_LOOP_CONNECTIONS: usize = 4096;
+/// As many calls may be waiting for an answer at once: ten seconds of silence at 100/s. Beyond
+/// it requests queue here, with their latency counted all the same; many more connections would
+/// measure the cost of connections.
+const OPEN_LOOP_CONNECTIONS: usize = 1024;
 
 /// What wrk opens by default for one thread, rounded up.
 const CLOSED_LOOP_CONNECTIONS: usize = 16;
@@ -49,7 +50,7 @@ pub(crate) struct Bench {
     /// Closed loop: each connection sends its next request when it has its answer
     #[arg(long)]
     closed: bool,
-    /// Connections; in the open loop the most there may be [default: 4096 open, 16 closed]
+    /// Connections; in the open loop the most there may be [default: 1024 open, 16 closed]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
     connections: Option<u32>,
     /// Threads that send [default: one for each 10,000 requests a second, at most one a core]

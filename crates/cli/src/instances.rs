@@ -9,8 +9,24 @@ use crate::flags::Global;
 use crate::screen;
 
 /// What people look for first in an invocation.
-const FIRST_FIELDS: &[&str] =
-    &["id", "container_id", "function_name", "function", "version", "state", "outcome"];
+const FIRST_FIELDS: &[&str] = &[
+    "id",
+    "function",
+    "version",
+    "state",
+    "outcome",
+    "reason",
+    "status",
+    "error",
+    "started_at",
+    "duration_ms",
+    "cold",
+    "worker",
+    "trace_id",
+];
+
+/// The same under the ancestor's names.
+const SAID_TWICE: &[&str] = &["container_id", "instance_id", "function_name"];
 
 /// Show one invocation
 #[derive(Debug, Args)]
@@ -25,7 +41,7 @@ impl Lookup {
         let answer = client.get(&format!("/functions/instances/{}", segment(&self.id))).await?;
         match global.json() {
             true => screen::answer(&answer)?,
-            false => screen::pairs(&screen::fields(&answer.read()?, FIRST_FIELDS))?,
+            false => screen::pairs(&fields(answer.read()?))?,
         }
         Ok(Exit::Ok)
     }
@@ -38,38 +54,18 @@ pub(crate) async fn list(global: &Global, client: &Client) -> Result<Exit, Failu
         screen::answer(&answer)?;
         return Ok(Exit::Ok);
     }
-    let instances = instances_of(answer.read()?);
-    let field = |instance: &Value, names: &[&str]| {
-        screen::cell(names.iter().find_map(|name| instance.get(*name)).unwrap_or(&Value::Null))
-    };
-    let rows = instances.iter().map(|instance| {
-        vec![
-            field(instance, &["id", "container_id"]),
-            field(instance, &["function_name", "function"]),
-            field(instance, &["state", "status"]),
-            field(instance, &["outcome"]),
-            field(instance, &["started_at", "started", "created_at"]),
-        ]
-    });
-    screen::table(&["id", "function", "state", "outcome", "started"], rows.collect(), "no invocations yet")?;
+    let instances: Vec<Value> = answer.read()?;
+    let field = |instance: &Value, name| screen::cell(instance.get(name).unwrap_or(&Value::Null));
+    let columns = ["id", "function", "state", "outcome", "status", "duration_ms", "started_at"];
+    let rows = instances.iter().map(|instance| columns.iter().map(|name| field(instance, *name)).collect());
+    screen::table(&columns.map(|name| name.trim_end_matches("_at")), rows.collect(), "no invocations yet")?;
     Ok(Exit::Ok)
 }
 
-/// The items of a list, or of an object that holds one by id.
-fn instances_of(answer: Value) -> Vec<Value> {
-    match answer {
-        Value::Array(items) => items,
-        Value::Object(mut map) => match map.remove("items").or_else(|| map.remove("instances")) {
-            Some(inner) => instances_of(inner),
-            None => map.into_iter().map(|(id, value)| with_id(id, value)).collect(),
-        },
-        _ => Vec::new(),
+/// The fields of an instance, each once and without those that say nothing.
+fn fields(mut instance: Value) -> Vec<(String, String)> {
+    if let Some(map) = instance.as_object_mut() {
+        map.retain(|name, value| !value.is_null() && !SAID_TWICE.contains(&name.as_str()));
     }
-}
-
-fn with_id(id: String, mut value: Value) -> Value {
-    if let Some(map) = value.as_object_mut() {
-        map.entry("id").or_insert(Value::String(id));
-    }
-    value
+    screen::fields(&instance, FIRST_FIELDS)
 }

@@ -228,31 +228,15 @@ fn logs_come_out_exactly() {
 fn instances_are_listed_and_looked_up() {
     let id = "01920192019201920192019201920192";
     let entry = format!(
-        r#"{{"id":"{id}","function_name":"cats","state":"done","outcome":"ok","started_at":"2026-01-01T00:00:00Z"}}"#
+        r#"{{"container_id":"{id}","instance_id":"{id}","function_name":"cats","id":"{id}","function":"cats","version":2,"state":"done","outcome":"ok","status":200,"duration_ms":1.25,"started_at":"2026-01-01T00:00:00Z","reason":null,"attempts":1}}"#
     );
     let stub = Stub::start([
         ok("GET /functions/instances", &format!("[{entry}]")),
         ok(&format!("GET /functions/instances/{id}"), &entry),
     ]);
-    assert_snapshot!(stub.run(&["list-instances"]), @r"
-    exit code 0
-    --- stdout
-    ID                                FUNCTION  STATE  OUTCOME  STARTED
-    01920192019201920192019201920192  cats      done   ok       2026-01-01T00:00:00Z
-
-    --- stderr
-    ");
-    assert_snapshot!(stub.run(&["lookup-instance", id]), @r"
-    exit code 0
-    --- stdout
-    id             01920192019201920192019201920192
-    function_name  cats
-    state          done
-    outcome        ok
-    started_at     2026-01-01T00:00:00Z
-
-    --- stderr
-    ");
+    assert_snapshot!("instances", stub.run(&["list-instances"]));
+    assert_snapshot!("instance", stub.run(&["lookup-instance", id]));
+    assert_eq!(stub.run(&["lookup-instance", id, "--output", "json"]).stdout, format!("{entry}\n"));
 }
 
 #[test]
