@@ -209,7 +209,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _json_text(text: str) -> str:
-    return text if text in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else _quote(text)
+    return f'"{text}"' if text in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else _quote(text)
 
 
 def _quote(text: str) -> str:
