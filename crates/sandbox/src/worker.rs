@@ -203,30 +203,29 @@ impl Worker {
     ) -> Result<(), StartError> {
         self.logs.begin(LOAD_OUTPUT);
         let loading = timeout_at(deadline, self.load_to_the_end(head)).await;
-        let lines = self.logs.take(0);
-        let mut output: String = lines.into_iter().map(|line| line.text).collect();
-        match loading {
+        let exit = match &loading {
+            Ok(Err(broken)) => self.end_of_life(broken).await,
+            _ => Exit::LOST,
+        };
+        self.drain_output();
+        let output: String = self.logs.take(0).into_iter().map(|line| line.text).collect();
+        let broken = match loading {
             Ok(Ok(Ok(loaded))) => {
                 self.is_async = loaded.is_async;
                 self.load_output = loaded.output + &output;
                 self.state = State::Idle;
-                Ok(())
+                return Ok(());
             }
-            Ok(Ok(Err(failure))) => Err(StartError::LoadFailed { failure, output }),
-            Ok(Err(broken)) => {
-                let exit = self.end_of_life(&broken).await;
-                output.extend(self.logs.take(0).into_iter().map(|line| line.text.into_string()));
-                Err(match broken {
-                    Broken::Gone if exit.is_out_of_memory() => {
-                        StartError::OutOfMemory { limit: self.memory, output }
-                    }
-                    Broken::Gone => StartError::Crashed { exit, output },
-                    Broken::Protocol(what) => StartError::Protocol { what },
-                    Broken::Host(what) => StartError::Host(what),
-                })
-            }
-            Err(_) => Err(StartError::TimedOut { limit, output }),
-        }
+            Ok(Ok(Err(failure))) => return Err(StartError::LoadFailed { failure, output }),
+            Ok(Err(broken)) => broken,
+            Err(_) => return Err(StartError::TimedOut { limit, output }),
+        };
+        Err(match broken {
+            Broken::Gone if exit.is_out_of_memory() => StartError::OutOfMemory { limit: self.memory, output },
+            Broken::Gone => StartError::Crashed { exit, output },
+            Broken::Protocol(what) => StartError::Protocol { what },
+            Broken::Host(what) => StartError::Host(what),
+        })
     }
 
     async fn load_to_the_end(
@@ -249,15 +248,12 @@ impl Worker {
         loop {
             let frame = self.next_frame().await?;
             match frame.kind {
-                FrameType::Log => self.keep_log(&frame, None)?,
+                FrameType::Log => self.keep_log(&frame)?,
                 FrameType::Loaded => break self.parse(&frame).map(Ok),
                 FrameType::LoadFailed => break self.parse(&frame).map(Err),
                 other => break Err(Broken::Protocol(format!("it sent {other:?} while loading"))),
             }
         }
-        .inspect(|_| {
-            self.drain_output();
-        })
     }
 
     /// Runs the handler. Dropping the future leaves the worker unusable: drop it, too.
@@ -308,7 +304,7 @@ impl Worker {
             let frame = self.next_frame().await?;
             self.check_serial(&frame, serial)?;
             match frame.kind {
-                FrameType::Log => self.keep_log(&frame, Some(serial))?,
+                FrameType::Log => self.keep_log(&frame)?,
                 FrameType::Answer => {
                     let head = self.parse(&frame)?;
                     let body = self.body(&frame)?;
@@ -343,7 +339,7 @@ impl Worker {
             let frame = self.next_frame().await?;
             self.check_serial(&frame, serial)?;
             match frame.kind {
-                FrameType::Log => self.keep_log(&frame, Some(serial))?,
+                FrameType::Log => self.keep_log(&frame)?,
                 FrameType::StreamChunk => return self.body(&frame).map(StreamPiece::Chunk),
                 FrameType::StreamEnd => {
                     let end: EndHead = self.parse(&frame)?;
@@ -383,7 +379,7 @@ impl Worker {
         Err(Broken::Protocol(what))
     }
 
-    fn keep_log(&mut self, frame: &Frame, _serial: Option<u64>) -> Result<(), Broken> {
+    fn keep_log(&mut self, frame: &Frame) -> Result<(), Broken> {
         let head: LogHead = self.parse(frame)?;
         if frame.memfd {
             return Err(Broken::Protocol("output came in a memfd".into()));

@@ -1,11 +1,100 @@
-//! The launcher alone, as the tests of this crate start it: the platform's own executable does
-//! the same with this argument.
+//! What the tests of this crate start: the launcher (as the platform's own executable does with
+//! this argument), and a stand-in for the platform that can be killed or run as another user.
+//!
+//! `fp-launcher platform RUN_DIR CODE_DIR` starts a sandbox and a worker of `handler.py`, prints
+//! one line of JSON about them and the answer of one call, and ends in order when its standard
+//! input does.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fp_core::VersionNumber;
+use fp_core::settings::{Handler, Network};
+use fp_sandbox::protocol::CallHead;
+use fp_sandbox::{Answer, Call, Sandbox, SandboxConfig, Worker, WorkerSpec};
+use serde_json::json;
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
+    let arguments: Vec<_> = std::env::args().collect();
+    match arguments.get(1).map(String::as_str) {
         Some(fp_sandbox::LAUNCHER_ARGUMENT) => fp_sandbox::launcher_main(),
+        Some("platform") if arguments.len() == 4 => {
+            platform(PathBuf::from(&arguments[2]), PathBuf::from(&arguments[3]))
+        }
         _ => ExitCode::from(2),
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn platform(run_dir: PathBuf, code_dir: PathBuf) -> ExitCode {
+    match run(run_dir, code_dir).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{}", json!({ "error": error.to_string() }));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(run_dir: PathBuf, code_dir: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
+    let executable = std::env::current_exe()?;
+    let config = SandboxConfig { run_dir, executable, python: None, blanks: 1, preload: Vec::new() };
+    let sandbox = Sandbox::start(config).await?;
+    let mut worker = sandbox.start_worker(&spec(code_dir)?).await?;
+    let answer = one_call(&mut worker).await?;
+    let report = json!({ "worker": worker.host_pid(), "mode": sandbox.host().mode, "host": sandbox.host(), "answer": answer });
+    println!("{report}");
+    let mut line = String::new();
+    tokio::task::spawn_blocking(move || std::io::stdin().read_line(&mut line)).await??;
+    drop(worker);
+    sandbox.shutdown().await;
+    Ok(())
+}
+
+fn spec(code_dir: PathBuf) -> Result<WorkerSpec, Box<dyn std::error::Error>> {
+    Ok(WorkerSpec {
+        tenant: "default".parse()?,
+        function: "probe".parse()?,
+        version: VersionNumber(1),
+        code_dir,
+        handler: Handler { file: "handler.py".into(), callable: "handler".into() },
+        python: None,
+        memory: 256 << 20,
+        tasks: 64,
+        cpu: 1.0,
+        cpu_limit: None,
+        network: Network::Full,
+        env: Default::default(),
+        path: Vec::new(),
+        services: Default::default(),
+        message_queue_uri: String::new(),
+        log_limit: 1 << 20,
+        response_limit: 6 << 20,
+        concurrency: 1,
+        start_limit: Duration::from_secs(20),
+    })
+}
+
+async fn one_call(worker: &mut Worker) -> Result<serde_json::Value, Box<dyn std::error::Error>> {
+    let head = CallHead {
+        verb: "GET",
+        path: "/",
+        query: "",
+        headers: &[],
+        path_params: &[],
+        invocation_id: "00000000-0000-7000-8000-000000000000",
+        correlation_id: "c",
+        trace_id: "00000000000000000000000000000001",
+        span_id: "0000000000000001",
+        trace_state: "",
+        remaining_ms: 10_000,
+        unsampled: false,
+    };
+    let call = Call { serial: 1, head, body: Bytes::new(), log_limit: 1 << 20, response_limit: 1 << 20 };
+    match worker.call(call).await? {
+        Answer::Whole(whole) => Ok(serde_json::from_slice(&whole.body)?),
+        other => Err(format!("{other:?}").into()),
     }
 }
