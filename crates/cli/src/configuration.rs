@@ -316,4 +316,25 @@ mod tests {
         assert!(address("nonsense").is_err());
         assert!(address("127.0.0.1:99999").is_err());
     }
+
+    #[test]
+    fn the_documented_files_are_read() {
+        let documentation = include_str!("../../../docs/configuration.md");
+        let blocks = documentation.split("```toml\n").skip(1).filter_map(|block| block.split("```").next());
+        for block in blocks.chain([include_str!("../../../examples-services/functionsplatform.toml")]) {
+            PlatformFlags::default().merge(file(block)).expect(block);
+        }
+    }
+
+    #[test]
+    fn every_flag_is_documented_with_its_key() {
+        use clap::CommandFactory;
+        let documentation = include_str!("../../../docs/configuration.md");
+        let command = crate::flags::Cli::command();
+        let up = command.find_subcommand("up").expect("a verb");
+        for flag in up.get_arguments().filter_map(clap::Arg::get_long).filter(|flag| *flag != "config") {
+            let row = format!("| `--{flag}` | `{}` |", flag.replace('-', "_"));
+            assert!(documentation.contains(&row), "docs/configuration.md has no row {row}");
+        }
+    }
 }
