@@ -25,6 +25,7 @@ mod list;
 mod logs;
 mod payload;
 mod screen;
+mod simulate;
 mod slo;
 mod trigger;
 mod up;

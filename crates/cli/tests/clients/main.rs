@@ -380,3 +380,21 @@ fn completions_and_pages_are_written() {
             || run(command().arg("man")).stdout.contains("Exit codes")
     );
 }
+
+#[test]
+fn a_scenario_is_played_the_same_every_time() {
+    let ran = run(command().args(["simulate", "step"]));
+    assert_eq!(ran.exit, 0, "{ran}");
+    assert!(ran.stdout.contains("workers: "), "{ran}");
+    assert_eq!(ran.stdout, run(command().args(["simulate", "step"])).stdout);
+    let report: serde_json::Value =
+        serde_json::from_str(&run(command().args(["simulate", "step", "--output", "json"])).stdout).unwrap();
+    assert!(report["total"]["answered"].as_u64().unwrap() > 0);
+    let listed = run(command().arg("simulate"));
+    assert!(listed.stdout.contains("overload"), "{listed}");
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = dir.path().join("wrong.toml");
+    std::fs::write(&wrong, "nam = \"x\"\n").unwrap();
+    assert_eq!(run(command().args(["simulate", wrong.to_str().unwrap()])).exit, 2);
+    assert_eq!(run(command().args(["simulate", "no-such-file"])).exit, 1);
+}
