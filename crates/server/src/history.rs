@@ -12,21 +12,24 @@ use std::sync::Arc;
 
 use fp_core::record::Kept;
 use fp_core::{InvocationId, Outcome, Tenant, TraceId, WorkerId};
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::HistoryConfig;
 use crate::store::StoreError;
 
+mod disk;
 mod record;
 mod ring;
+mod sampling;
 mod select;
 mod traces;
 mod types;
 
+use disk::Disk;
 use record::Record;
 use ring::Ring;
 use select::Selection;
-pub(crate) use select::glob_matches;
 pub use types::{
     Cursor, CursorError, DiskState, Entry, Filter, HistoryStatus, Lookup, Page, Running, RunningView,
     TraceEntry, TraceSummary,
@@ -36,16 +39,22 @@ pub use types::{
 /// may find fewer traces than asked, rather than read all of history.
 const SEARCH_PAGES: usize = 20;
 
+/// Queries at once; more wait their turn. They are for people and tools; calls come first.
+const QUERIES: usize = 4;
+
 /// Records and queries of invocations; shared as `Arc<History>`.
 #[derive(Debug)]
 pub struct History {
     inner: Arc<Inner>,
+    /// Queries at once: each may hold a connection and a thread of the blocking pool.
+    queries: Semaphore,
 }
 
 /// What queries take with them to the blocking pool.
 #[derive(Debug)]
 struct Inner {
     ring: Ring,
+    disk: Disk,
 }
 
 impl History {
@@ -55,9 +64,10 @@ impl History {
     ///
     /// # Errors
     /// Only when the writer's thread cannot be started.
-    pub fn open(config: &HistoryConfig, _data_dir: &Path, clock: Clock) -> Result<Self, StoreError> {
+    pub fn open(config: &HistoryConfig, data_dir: &Path, clock: Clock) -> Result<Self, StoreError> {
         let ring = Ring::new(config.ring_bytes, clock.wall_now_us());
-        Ok(Self { inner: Arc::new(Inner { ring }) })
+        let disk = Disk::open(config, data_dir, clock)?;
+        Ok(Self { inner: Arc::new(Inner { ring, disk }), queries: Semaphore::new(QUERIES) })
     }
 
     /// A call has arrived; it is visible from now on.
@@ -72,7 +82,12 @@ impl History {
 
     /// A call has ended; its record is visible to queries when this returns.
     pub fn finish(&self, kept: Kept) -> Finished {
-        Finished { record: self.inner.ring.finish(Record::new(kept, 0)) }
+        let weight = self.inner.disk.weigh(&kept.invocation);
+        let record = self.inner.ring.finish(Record::new(kept, weight));
+        if weight > 0 {
+            self.inner.disk.keep(&record);
+        }
+        Finished { record, inner: self.inner.clone() }
     }
 
     /// One call of a tenant.
@@ -85,7 +100,8 @@ impl History {
             let is_theirs = record.at_end().invocation.tenant == *tenant;
             return if is_theirs { Lookup::Done(record.kept()) } else { Lookup::Unknown };
         }
-        Lookup::Unknown
+        let tenant = tenant.clone();
+        self.in_background(move |inner| inner.find_on_disk(&tenant, id)).await.unwrap_or(Lookup::Unknown)
     }
 
     /// Calls of a tenant, newest arrival first, those that have not ended included.
@@ -111,17 +127,27 @@ impl History {
 
     /// How history is doing.
     pub fn status(&self) -> HistoryStatus {
-        let usage = self.inner.ring.usage();
+        let Inner { ring, disk } = &*self.inner;
+        let usage = ring.usage();
         HistoryStatus {
+            disk: disk.state(),
+            dropped: disk.dropped(),
+            sampled_out: disk.left_out(),
             ring_bytes: usage.bytes,
             ring_calls: usage.calls,
             running: usage.running,
-            ..HistoryStatus::default()
+            disk_bytes: disk.bytes(),
         }
     }
 
-    /// Writes everything that is to be kept and ends the writer.
-    pub async fn close(&self) {}
+    /// Writes everything that is to be kept and ends the writer. Call it when no call runs any
+    /// more.
+    pub async fn close(&self) {
+        let inner = self.inner.clone();
+        if tokio::task::spawn_blocking(move || inner.disk.close()).await.is_err() {
+            tracing::warn!("the writer of history could not be waited for");
+        }
+    }
 
     /// Scans take milliseconds, which a thread that serves calls does not have. None only when
     /// the runtime is stopping.
@@ -130,8 +156,11 @@ impl History {
         T: Send + 'static,
         F: FnOnce(&Inner) -> T + Send + 'static,
     {
+        let turn = self.queries.acquire().await.ok()?;
         let inner = self.inner.clone();
-        tokio::task::spawn_blocking(move || query(&inner)).await.ok()
+        let answer = tokio::task::spawn_blocking(move || query(&inner)).await.ok();
+        drop(turn);
+        answer
     }
 }
 
@@ -151,13 +180,50 @@ impl Inner {
             }
             true
         });
+        // Read after the scan: what was evicted before the scan came to it had ended by then.
+        if !selection.is_settled_at(self.ring.horizon_us()) {
+            self.list_from_disk(&mut selection);
+        }
         selection.into_page()
+    }
+
+    fn list_from_disk(&self, selection: &mut Selection<'_>) {
+        let reader = self.disk.reader();
+        let query = selection.row_query();
+        for segment in reader.segments_between(query.from_us, query.to_us) {
+            if selection.is_settled_at(segment.end_us()) {
+                break;
+            }
+            reader.visit(segment, &query, |invocation| {
+                if selection.is_settled_at(invocation.started_us) {
+                    return false;
+                }
+                selection.add_row(invocation);
+                true
+            });
+        }
+    }
+
+    fn find_on_disk(&self, tenant: &Tenant, id: InvocationId) -> Lookup {
+        match self.disk.reader().find(id) {
+            Some(kept) if kept.invocation.tenant == *tenant => Lookup::Done(Arc::new(kept)),
+            Some(_) => Lookup::Unknown,
+            None if self.disk.was_skipped(id) => Lookup::SampledOut,
+            None => Lookup::Unknown,
+        }
     }
 
     fn trace(&self, tenant: &Tenant, trace_id: TraceId) -> Vec<TraceEntry> {
         let records = self.ring.trace(trace_id);
-        let theirs = records.iter().filter(|record| record.at_end().invocation.tenant == *tenant);
-        traces::in_order(theirs.map(|record| record.kept()).collect())
+        let near_us = records.iter().map(|record| record.at_end().invocation.started_us).min();
+        let mut calls: Vec<Arc<Kept>> = records.iter().map(|record| record.kept()).collect();
+        for kept in self.disk.reader().trace(trace_id, near_us) {
+            if calls.iter().all(|known| known.invocation.id != kept.invocation.id) {
+                calls.push(Arc::new(kept));
+            }
+        }
+        calls.retain(|kept| kept.invocation.tenant == *tenant);
+        traces::in_order(calls)
     }
 
     fn search_traces(&self, tenant: &Tenant, mut filter: Filter) -> Vec<TraceSummary> {
@@ -186,15 +252,19 @@ impl Inner {
 #[derive(Debug)]
 pub struct Finished {
     record: Arc<Record>,
+    inner: Arc<Inner>,
 }
 
 impl Finished {
     /// The answer's last byte was written, `send_ns` after its head; `outcome` replaces the
     /// recorded one when sending failed.
     pub fn sent(&self, send_ns: u64, outcome: Option<Outcome>) {
-        self.record.set_sent(send_ns, outcome);
+        let was_written = self.record.set_sent(send_ns, outcome);
+        if was_written && self.record.disk_weight > 0 {
+            self.inner.disk.amend(&self.record);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

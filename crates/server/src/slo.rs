@@ -48,7 +48,7 @@ impl SloBook {
 }
 
 /// Rates, percentiles and the objective of one function.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FunctionBook {}
 
 impl FunctionBook {

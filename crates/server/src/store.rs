@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 pub(crate) mod database;
 pub mod registry;
+pub(crate) mod telemetry;
 mod writer;
 
 pub use registry::{AsyncCall, AsyncState, Registry, StoredVersion};

@@ -6,11 +6,14 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use fp_core::record::Invocation;
 use fp_core::{InvocationId, Tenant};
 
 use super::record::Record;
+use crate::store::telemetry::RowQuery;
+
 use super::types::{Cursor, Entry, Filter, Page, Running, RunningView};
 
 /// The best entries so far.
@@ -59,7 +62,24 @@ impl<'a> Selection<'a> {
             && self.wants_event_type(&invocation.event_type)
     }
 
-    pub(super) fn wants_event_type(&self, event_type: &str) -> bool {
+    /// What SQL can check of the filter. It borrows from the filter, not from the selection, which
+    /// goes on changing while rows arrive.
+    pub(super) fn row_query(&self) -> RowQuery<'a> {
+        let filter = self.filter;
+        let microseconds = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let until_us = filter.until_us.unwrap_or(u64::MAX);
+        RowQuery {
+            tenant: self.tenant,
+            function: filter.function.as_ref(),
+            outcome: filter.outcome.as_deref(),
+            from_us: filter.since_us.unwrap_or(0),
+            to_us: filter.cursor.map_or(until_us, |cursor| until_us.min(cursor.started_us + 1)),
+            min_us: filter.min_duration.map(microseconds),
+            max_us: filter.max_duration.map(microseconds),
+        }
+    }
+
+    fn wants_event_type(&self, event_type: &str) -> bool {
         self.filter.event_type.as_ref().is_none_or(|glob| glob_matches(glob, event_type))
     }
 
@@ -93,10 +113,13 @@ impl<'a> Selection<'a> {
         self.add(cursor, Entry::Done(Box::new(invocation)));
     }
 
-    /// Adds a row from disk unless memory knows the call already, and better.
+    /// Adds a row of [`row_query`](Self::row_query) if it belongs to the page, unless memory knows
+    /// the call already, and better.
     pub(super) fn add_row(&mut self, invocation: Invocation) {
         let cursor = Cursor { started_us: invocation.started_us, id: invocation.id };
-        if !self.entries.contains_key(&Reverse(cursor)) {
+        let is_wanted =
+            self.wants_arrival(cursor.started_us, cursor.id) && self.wants_event_type(&invocation.event_type);
+        if is_wanted && !self.entries.contains_key(&Reverse(cursor)) {
             self.add(cursor, Entry::Done(Box::new(invocation)));
         }
     }
@@ -119,7 +142,7 @@ impl<'a> Selection<'a> {
 }
 
 /// `*` is any text, `?` one character; everything else is itself.
-pub(crate) fn glob_matches(glob: &str, text: &str) -> bool {
+fn glob_matches(glob: &str, text: &str) -> bool {
     let (mut glob, mut text) = (glob.chars(), text.chars());
     // Where to go on when what follows the last star does not fit: one character further.
     let mut retry: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;

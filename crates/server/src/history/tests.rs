@@ -7,23 +7,23 @@ use fp_core::{FunctionName, SpanId, VersionNumber};
 use super::*;
 
 /// When the calls of these tests begin: 2026-01-01T00:00:00Z.
-pub(super) const EPOCH_US: u64 = 1_767_225_600_000_000;
+pub(crate) const EPOCH_US: u64 = 1_767_225_600_000_000;
 
 fn mix(serial: u64) -> u128 {
     u128::from(serial.wrapping_add(1)).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
 }
 
 /// The id of the n-th call; calls arrive a millisecond apart.
-pub(super) fn id_of(serial: u64) -> InvocationId {
+pub(crate) fn id_of(serial: u64) -> InvocationId {
     InvocationId::from_parts(EPOCH_US / 1_000 + serial, mix(serial))
 }
 
-pub(super) fn trace_of(serial: u64) -> TraceId {
+pub(crate) fn trace_of(serial: u64) -> TraceId {
     TraceId::from_parts(EPOCH_US / 1_000 + serial, mix(serial))
 }
 
 /// The n-th call: 2.5 ms, answered well.
-pub(super) fn call(serial: u64) -> Kept {
+pub(crate) fn call(serial: u64) -> Kept {
     let invocation = Invocation {
         id: id_of(serial),
         tenant: Tenant::default(),
@@ -69,7 +69,7 @@ pub(super) fn call(serial: u64) -> Kept {
     Kept { invocation, spans: Vec::new(), logs: vec![line], result: None }
 }
 
-pub(super) fn running(serial: u64) -> Running {
+pub(crate) fn running(serial: u64) -> Running {
     let Invocation { id, tenant, function, version, event_type, trigger, verb, path, .. } =
         call(serial).invocation;
     Running {
@@ -265,4 +265,123 @@ async fn calls_on_many_threads_are_visible_the_moment_they_end() {
     }
     let status = history.status();
     assert_eq!((status.ring_calls, status.running), (8_000, 0));
+}
+
+#[tokio::test]
+async fn a_graceful_stop_loses_nothing_and_disk_continues_where_memory_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    // Far more than the ring of the second start will hold, all of the present hour.
+    let now = Clock::start().wall_now_us() / 1_000 * 1_000 - 1_000_000;
+    let at_now = |serial: u64| {
+        let mut kept = call(serial);
+        kept.invocation.started_us = now + serial * 1_000;
+        kept.invocation.id = InvocationId::from_parts(now / 1_000 + serial, mix(serial));
+        kept
+    };
+    for serial in 0..100 {
+        // No sent(): the answers were on their way when the platform stopped.
+        history.finish(at_now(serial));
+    }
+    history.close().await;
+    let history = open(&dir);
+    let status = history.status();
+    assert_eq!((status.ring_calls, status.disk.clone(), status.dropped), (0, DiskState::On, 0));
+    for serial in [0, 50, 99] {
+        let id = at_now(serial).invocation.id;
+        assert_eq!(history.get(&tenant(), id).await, Lookup::Done(Arc::new(at_now(serial))));
+        let other: Tenant = "other".parse().unwrap();
+        assert_eq!(history.get(&other, id).await, Lookup::Unknown);
+    }
+    for serial in 100..110 {
+        history.finish(at_now(serial));
+    }
+    let mut filter = Filter { limit: 30, ..Filter::default() };
+    let mut seen = Vec::new();
+    loop {
+        let page = history.list(&tenant(), &filter).await;
+        seen.extend(ids(&page));
+        filter.cursor = page.next;
+        if page.next.is_none() {
+            break;
+        }
+    }
+    let all: Vec<_> = (0..110).rev().map(|serial| at_now(serial).invocation.id).collect();
+    assert_eq!(seen, all);
+    let trace = history.trace(&tenant(), trace_of(7)).await.unwrap();
+    assert_eq!(trace[0].kept.invocation.id, at_now(7).invocation.id);
+    let found = history.search_traces(&tenant(), &Filter { limit: 200, ..Filter::default() }).await;
+    assert_eq!(found.len(), 110);
+}
+
+#[tokio::test]
+async fn what_was_sampled_out_is_in_memory_and_then_said_to_be_sampled_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = HistoryConfig { per_function_per_second: 3, ..HistoryConfig::default() };
+    let history = History::open(&config, dir.path(), Clock::start()).unwrap();
+    for serial in 0..10 {
+        history.finish(call(serial));
+    }
+    assert_eq!(history.status().sampled_out, 7);
+    assert!(matches!(history.get(&tenant(), id_of(9)).await, Lookup::Done(_)));
+    history.close().await;
+    let history = History::open(&config, dir.path(), Clock::start()).unwrap();
+    assert!(matches!(history.get(&tenant(), id_of(2)).await, Lookup::Done(_)));
+    assert_eq!(history.get(&tenant(), id_of(9)).await, Lookup::SampledOut);
+    assert_eq!(history.get(&tenant(), id_of(5_000)).await, Lookup::Unknown);
+}
+
+/// Run with `cargo test --release -p fp-server --lib -- --ignored --nocapture cost_of`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_call() {
+    use std::time::Instant;
+
+    use crate::slo::FunctionBook;
+
+    const CALLS: u64 = 300_000;
+    const THREADS: u64 = 2;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::start();
+    let history = History::open(&HistoryConfig::default(), dir.path(), clock.clone()).unwrap();
+    let book = FunctionBook::default();
+    let prepare = |serial: u64| (running(serial), call(serial));
+    let cost = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (history, book, clock) = (&history, &book, &clock);
+                scope.spawn(move || {
+                    let mut spent = Duration::ZERO;
+                    // In batches, so that making the records is not measured.
+                    for batch in 0..CALLS / 1_000 {
+                        let serials = (0..1_000).map(|n| (batch * 1_000 + n) * THREADS + thread);
+                        let calls: Vec<_> = serials.map(prepare).collect();
+                        let start = Instant::now();
+                        for (running, kept) in calls {
+                            let id = running.id;
+                            let now = clock.now();
+                            history.begin(running);
+                            history.set_running(id, WorkerId(1));
+                            let (outcome, took) = (kept.invocation.outcome, kept.invocation.duration_us());
+                            let finished = history.finish(kept);
+                            book.record(
+                                now,
+                                clock.wall_us(now),
+                                outcome,
+                                false,
+                                Duration::from_micros(took),
+                                false,
+                            );
+                            finished.sent(1_000, None);
+                        }
+                        spent += start.elapsed();
+                    }
+                    spent
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<Duration>()
+    });
+    println!("{} ns per call", cost.as_nanos() / u128::from(CALLS * THREADS));
+    println!("{:?}", history.status());
 }

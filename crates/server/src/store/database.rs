@@ -21,7 +21,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) enum Durability {
     /// Until the log is synced: what was committed survives a power cut.
     Synced,
-    #[expect(dead_code, reason = "for the telemetry files")]
     /// Until the kernel has it: survives the platform's death, not the machine's.
     Written,
 }
@@ -60,7 +59,6 @@ fn try_open_writer(
     Ok(connection)
 }
 
-#[expect(dead_code, reason = "for the telemetry files")]
 /// Opens an existing file for queries. The file is opened for writing as well, because the last
 /// connection to leave folds the log into the database; `query_only` refuses statements that
 /// would write.

@@ -26,6 +26,8 @@ fn check(ring: &Ring) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
     #[test]
     fn the_ring_holds_the_newest_calls_within_its_bytes(
         sizes in proptest::collection::vec(0usize..200_000, 1..300),

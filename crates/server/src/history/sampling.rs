@@ -1,0 +1,127 @@
+//! Which ended calls go to disk: a [`Sampler`] per function, and the limit over all of them.
+//!
+//! What a sampler leaves out is counted by the second of the call's arrival, which is in its id:
+//! that is how a lookup tells "left out" from "never heard of it".
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fp_core::record::Invocation;
+use fp_core::sampling::{Kind, Sampler};
+use fp_core::{FunctionName, InvocationId, Tenant};
+use parking_lot::Mutex;
+
+use crate::config::HistoryConfig;
+
+/// As many as the ring's, for the same reason.
+const SHARDS: usize = 16;
+
+/// Samplers of functions that were silent for so many seconds are dropped; they hold nothing but
+/// weights that no row has taken yet.
+const SILENT_SECONDS: u64 = 600;
+
+#[derive(Debug, Default)]
+struct Shard {
+    samplers: HashMap<Tenant, HashMap<FunctionName, Box<Sampler>>>,
+    /// Calls left out since the last drain, by the second of their arrival.
+    left_out: BTreeMap<u64, u64>,
+}
+
+/// The samplers of all functions.
+#[derive(Debug)]
+pub(super) struct Sampling {
+    shards: [Mutex<Shard>; SHARDS],
+    per_function: u32,
+    total: u32,
+    /// The present second in the upper half, calls taken in it in the lower one.
+    taken: AtomicU64,
+    left_out: AtomicU64,
+}
+
+/// The second in which a call arrived, as its id says.
+pub(super) fn second_of(id: InvocationId) -> u64 {
+    id.unix_ms() / 1_000
+}
+
+impl Sampling {
+    pub(super) fn new(config: &HistoryConfig) -> Self {
+        Self {
+            shards: Default::default(),
+            per_function: config.per_function_per_second,
+            total: config.total_per_second,
+            taken: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
+        }
+    }
+
+    /// The weight of a call's row on disk; 0 when it is left out.
+    pub(super) fn weigh(&self, invocation: &Invocation) -> u32 {
+        let second = (invocation.started_us + invocation.duration_us()) / 1_000_000;
+        let kind = Kind::of(invocation);
+        let mut shard = self.shard(&invocation.function).lock();
+        let sampler = shard.sampler(&invocation.tenant, &invocation.function);
+        let weight = sampler.on_call(second, kind, self.per_function, || self.take_from_total(second));
+        if weight.is_none() {
+            *shard.left_out.entry(second_of(invocation.id)).or_default() += 1;
+            drop(shard);
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+        weight.unwrap_or(0)
+    }
+
+    fn shard(&self, function: &FunctionName) -> &Mutex<Shard> {
+        let mix = |hash: usize, byte: &u8| hash.wrapping_mul(31).wrapping_add(usize::from(*byte));
+        &self.shards[function.as_str().as_bytes().iter().fold(0, mix) % SHARDS]
+    }
+
+    fn take_from_total(&self, second: u64) -> bool {
+        let second = second as u32;
+        let mut taken = self.taken.load(Ordering::Relaxed);
+        loop {
+            let count = if (taken >> 32) as u32 == second { taken as u32 } else { 0 };
+            if count >= self.total {
+                return false;
+            }
+            let next = u64::from(second) << 32 | u64::from(count + 1);
+            match self.taken.compare_exchange_weak(taken, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => taken = now,
+            }
+        }
+    }
+
+    /// Takes the counts of what was left out, and forgets functions that have been silent.
+    pub(super) fn drain(&self, now_second: u64, into: &mut BTreeMap<u64, u64>) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            for (second, calls) in std::mem::take(&mut shard.left_out) {
+                *into.entry(second).or_default() += calls;
+            }
+            for samplers in shard.samplers.values_mut() {
+                samplers.retain(|_, sampler| sampler.second() + SILENT_SECONDS >= now_second);
+            }
+        }
+    }
+
+    /// Whether calls that arrived in a second were left out since the last drain.
+    pub(super) fn was_skipped(&self, second: u64) -> bool {
+        self.shards.iter().any(|shard| shard.lock().left_out.contains_key(&second))
+    }
+
+    /// Calls left out since the start.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
+    }
+}
+
+impl Shard {
+    fn sampler(&mut self, tenant: &Tenant, function: &FunctionName) -> &mut Sampler {
+        // Looked up before inserting, so that the usual case clones no name.
+        if !self.samplers.get(tenant).is_some_and(|samplers| samplers.contains_key(function)) {
+            let samplers = self.samplers.entry(tenant.clone()).or_default();
+            samplers.insert(function.clone(), Box::default());
+        }
+        let samplers = self.samplers.get_mut(tenant).expect("it was made above");
+        samplers.get_mut(function).expect("it was made above")
+    }
+}

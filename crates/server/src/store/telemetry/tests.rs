@@ -1,0 +1,220 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::history::tests::{EPOCH_US, call, id_of, trace_of};
+
+const HOUR_US: u64 = 3_600_000_000;
+
+fn open(dir: &Path, limits: TelemetryLimits) -> (TelemetryWriter, TelemetryReader) {
+    let segments = Arc::new(Segments::new(&dir.join("history")));
+    segments.read().unwrap();
+    (TelemetryWriter::new(segments.clone(), limits), TelemetryReader::new(segments))
+}
+
+fn generous() -> TelemetryLimits {
+    TelemetryLimits { disk_bytes: 1 << 40, keep: Duration::from_secs(1 << 30) }
+}
+
+fn row(kept: &Kept) -> NewRow<'_> {
+    NewRow { kept, send_ns: 5, outcome: kept.invocation.outcome, weight: 3 }
+}
+
+fn write(writer: &mut TelemetryWriter, now_us: u64, calls: &[Kept]) {
+    let batch = Batch { rows: calls.iter().map(row).collect(), ..Batch::default() };
+    writer.write(now_us, &batch).unwrap();
+}
+
+/// A call with something in every field.
+fn full() -> Kept {
+    let mut kept = call(1);
+    let invocation = &mut kept.invocation;
+    invocation.trigger = fp_core::record::Trigger::Async;
+    invocation.parent_span_id = Some(fp_core::SpanId::from_random(9));
+    invocation.outcome = fp_core::Outcome::ResponseTooLarge;
+    invocation.blame = invocation.outcome.blame(true);
+    invocation.caller_was_short = true;
+    invocation.error = Some("ValueError: ä".into());
+    invocation.cold = true;
+    invocation.criticality = fp_core::settings::Criticality::Sheddable;
+    invocation.limit_hit = Some("memory".into());
+    invocation.latency_met = Some(false);
+    invocation.degraded = Some("hedged".into());
+    kept.result = Some("{}".into());
+    kept.logs[0].level = Some("INFO".into());
+    kept.spans.push(fp_core::record::Span {
+        span_id: fp_core::SpanId::from_random(10),
+        parent_span_id: Some(fp_core::SpanId::from_random(11)),
+        name: "print-headers".into(),
+        start_ns: 12,
+        duration_ns: 13,
+        attributes: vec![("b".into(), serde_json::json!([1, {"x": null}])), ("a".into(), "\u{0}".into())],
+        events: vec![fp_core::record::SpanEvent {
+            time_ns: 14,
+            name: "exception".into(),
+            attributes: vec![("k".into(), 1.5.into())],
+        }],
+        error: Some("boom".into()),
+    });
+    kept
+}
+
+#[test]
+fn every_field_reads_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path(), generous());
+    let mut kept = full();
+    write(&mut writer, EPOCH_US, std::slice::from_ref(&kept));
+    kept.invocation.phases.send = 5;
+    kept.invocation.weight = 3;
+    assert_eq!(reader.find(id_of(1)).as_ref(), Some(&kept));
+    assert_eq!(reader.trace(trace_of(1), None), [kept]);
+    assert_eq!(reader.find(id_of(2)), None);
+    assert_eq!(reader.trace(trace_of(2), None), []);
+}
+
+#[test]
+fn a_row_is_written_once_and_can_be_amended() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path(), generous());
+    write(&mut writer, EPOCH_US, &[call(1), call(1)]);
+    write(&mut writer, EPOCH_US, &[call(1)]);
+    assert_eq!(reader.trace(trace_of(1), None).len(), 1);
+    assert_eq!(reader.find(id_of(1)).unwrap().logs.len(), 1);
+    let kept = call(1);
+    let late = NewRow { kept: &kept, send_ns: 77, outcome: fp_core::Outcome::Cancelled, weight: 1 };
+    writer.write(EPOCH_US, &Batch { amendments: vec![late], ..Batch::default() }).unwrap();
+    let found = reader.find(id_of(1)).unwrap().invocation;
+    assert_eq!((found.phases.send, found.outcome), (77, fp_core::Outcome::Cancelled));
+    assert_eq!(found.blame, Some(fp_core::outcome::Blame::Caller));
+}
+
+#[test]
+fn lists_are_newest_first_and_keep_to_their_conditions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path(), generous());
+    let mut calls: Vec<_> = (0..10).map(call).collect();
+    calls[4].invocation.outcome = fp_core::Outcome::Crashed;
+    calls[5].invocation.function = "dogs".parse().unwrap();
+    calls[6].invocation.phases.run = 50_000_000;
+    calls[7].invocation.tenant = "other".parse().unwrap();
+    write(&mut writer, EPOCH_US, &calls);
+    let tenant = Tenant::default();
+    let query = || RowQuery {
+        tenant: &tenant,
+        function: None,
+        outcome: None,
+        from_us: 0,
+        to_us: u64::MAX,
+        min_us: None,
+        max_us: None,
+    };
+    let list = |query: RowQuery<'_>| {
+        let mut serials = Vec::new();
+        for segment in reader.segments_between(query.from_us, query.to_us) {
+            reader.visit(segment, &query, |invocation| {
+                serials.push((invocation.started_us - EPOCH_US) / 1_000);
+                true
+            });
+        }
+        serials
+    };
+    assert_eq!(list(query()), [9, 8, 6, 5, 4, 3, 2, 1, 0]);
+    assert_eq!(list(RowQuery { outcome: Some("crashed"), ..query() }), [4]);
+    assert_eq!(list(RowQuery { outcome: Some("ok"), min_us: Some(2_501), ..query() }), [6]);
+    assert_eq!(list(RowQuery { max_us: Some(2_500), to_us: EPOCH_US + 3_000, ..query() }), [2, 1, 0]);
+    let dogs = "dogs".parse().unwrap();
+    assert_eq!(list(RowQuery { function: Some(&dogs), ..query() }), [5]);
+    assert_eq!(list(RowQuery { from_us: EPOCH_US + 9_000, ..query() }), [9]);
+}
+
+#[test]
+fn skipped_seconds_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path(), generous());
+    let second = EPOCH_US / 1_000_000;
+    let skip = |calls| Batch { skipped: [(second, calls)].into(), ..Batch::default() };
+    writer.write(EPOCH_US, &skip(3)).unwrap();
+    writer.write(EPOCH_US, &skip(4)).unwrap();
+    assert!(reader.was_skipped(second));
+    assert!(!reader.was_skipped(second + 1));
+    assert!(!reader.was_skipped(second + 3_600));
+}
+
+fn in_hour(hour: u64, serial: u64) -> Kept {
+    let mut kept = call(serial);
+    kept.invocation.started_us += hour * HOUR_US;
+    kept.invocation.id = InvocationId::from_parts(kept.invocation.started_us / 1_000, u128::from(serial));
+    kept
+}
+
+#[test]
+fn old_periods_go_whole_and_the_present_one_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = TelemetryLimits { keep: Duration::from_secs(2 * 3_600), ..generous() };
+    let (mut writer, reader) = open(dir.path(), limits);
+    for hour in 0..5 {
+        write(&mut writer, EPOCH_US + hour * HOUR_US, &[in_hour(hour, 1)]);
+    }
+    let bytes = writer.retain(EPOCH_US + 4 * HOUR_US + 1).unwrap();
+    assert!(bytes > 0);
+    let held: Vec<_> = (0..5).map(|hour| reader.find(in_hour(hour, 1).invocation.id).is_some()).collect();
+    // The hour that ended less than two hours ago, and those after it.
+    assert_eq!(held, [false, false, true, true, true]);
+    writer.retain(u64::MAX).unwrap();
+    assert!(reader.find(in_hour(4, 1).invocation.id).is_some());
+    writer.close();
+    reader.close();
+    let files = std::fs::read_dir(dir.path().join("history")).unwrap().count();
+    assert_eq!(files, 1, "no log is left beside the one file");
+}
+
+#[test]
+fn a_busy_hour_is_split_and_its_oldest_part_goes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = TelemetryLimits { disk_bytes: 2 << 20, ..generous() };
+    let (mut writer, reader) = open(dir.path(), limits);
+    for second in 0..120u64 {
+        let mut calls = Vec::new();
+        for n in 0..10 {
+            let mut kept = call(second * 1_000 + n);
+            kept.logs[0].text = "x".repeat(5_000).into();
+            calls.push(kept);
+        }
+        let now_us = EPOCH_US + second * 1_000_000 + 500_000;
+        write(&mut writer, now_us, &calls);
+        let bytes = writer.retain(now_us).unwrap();
+        assert!(bytes <= 2 << 20, "{bytes}");
+    }
+    assert!(reader.find(id_of(119_000)).is_some());
+    assert!(reader.find(id_of(0)).is_none());
+    let oldest = (0..120).find(|second| reader.find(id_of(second * 1_000)).is_some()).unwrap();
+    assert!((40..115).contains(&oldest), "{oldest}");
+    // What is left is whole.
+    assert!((oldest..120).all(|second| reader.find(id_of(second * 1_000 + 9)).is_some()));
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_costs_its_period_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path(), generous());
+    for hour in 0..2 {
+        let calls: Vec<_> = (0..50).map(|serial| in_hour(hour, serial)).collect();
+        write(&mut writer, EPOCH_US + hour * HOUR_US, &calls);
+    }
+    writer.close();
+    reader.close();
+    let path = dir.path().join("history/2026-01-01T00-00-00Z.db");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 3]).unwrap();
+    let (mut writer, reader) = open(dir.path(), generous());
+    // Found by a reader, or else by the writer: either way the next write goes through.
+    let _ = reader.find(in_hour(0, 40).invocation.id);
+    write(&mut writer, EPOCH_US + HOUR_US, &[in_hour(0, 60)]);
+    assert!(reader.find(in_hour(0, 60).invocation.id).is_some());
+    assert!(reader.find(in_hour(1, 49).invocation.id).is_some());
+    let names = std::fs::read_dir(dir.path().join("history")).unwrap();
+    let damaged =
+        names.filter(|name| name.as_ref().unwrap().file_name().to_string_lossy().contains(".db.damaged-"));
+    assert_eq!(damaged.count(), 1);
+}
