@@ -83,6 +83,13 @@ pub enum CallError {
         /// What was printed and logged before.
         logs: Vec<LogLine>,
     },
+    /// The worker was gone before it had read the call: the handler never ran, and the call can
+    /// be made again.
+    #[error("the worker {exit} before the call reached it")]
+    NeverStarted {
+        /// How.
+        exit: Exit,
+    },
     /// The worker was killed for its memory.
     #[error("the worker used more than its {} MiB; raise memory in the function's manifest", limit >> 20)]
     OutOfMemory {
@@ -129,7 +136,7 @@ impl CallError {
             | Self::OutOfMemory { logs, .. }
             | Self::Protocol { logs, .. }
             | Self::Host { logs, .. } => logs,
-            Self::NotReusable => Vec::new(),
+            Self::NeverStarted { .. } | Self::NotReusable => Vec::new(),
         }
     }
 }

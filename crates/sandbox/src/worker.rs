@@ -87,6 +87,9 @@ pub struct Worker {
 enum Broken {
     /// The other side is gone.
     Gone,
+    /// It was gone before it had read what was sent: the socket was closed at the write, or
+    /// with unread bytes in it, which Linux tells the sender as ECONNRESET.
+    GoneUnread,
     /// It breaks the rules.
     Protocol(String),
     /// Our own side fails.
@@ -96,7 +99,7 @@ enum Broken {
 impl Broken {
     fn host(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Gone,
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::GoneUnread,
             _ => Self::Host(error.to_string()),
         }
     }
@@ -166,20 +169,42 @@ impl Worker {
     /// blocks for up to `grace` and returns what the call printed and logged from its beginning.
     /// Logs survive a dropped `call` future because they are kept in the worker until taken.
     pub async fn settle(&mut self, grace: std::time::Duration) -> Vec<fp_core::record::LogLine> {
-        let _ = grace;
-        Vec::new()
+        if matches!(self.state, State::Calling | State::Streaming(_)) {
+            // Without a last word by then there is none.
+            timeout(grace, self.last_word()).await.ok();
+        }
+        self.state = State::UsedUp;
+        self.kill();
+        self.take_logs()
+    }
+
+    /// The end of a call that nobody waits for; what it prints until then is kept.
+    async fn last_word(&mut self) -> Result<(), Broken> {
+        loop {
+            let frame = self.next_frame().await?;
+            match frame.kind {
+                FrameType::Log => self.keep_log(&frame, None)?,
+                FrameType::Answer | FrameType::Failure | FrameType::StreamEnd => return Ok(()),
+                _ => {}
+            }
+        }
     }
 
     /// What the current call has printed and logged so far; leaves nothing behind. For answers
     /// that are sent at a deadline while the handler still runs.
     pub fn take_logs(&mut self) -> Vec<fp_core::record::LogLine> {
-        Vec::new()
+        self.drain_output();
+        self.logs.take(0)
     }
 
     /// Resolves when the worker is gone, without borrowing it: whoever keeps idle workers notices
     /// their death by this.
     pub fn exit_watch(&self) -> impl Future<Output = Exit> + Send + 'static {
-        std::future::pending()
+        let mut exit = self.exit.clone();
+        async move {
+            let seen = exit.wait_for(Option::is_some).await.map(|exit| *exit);
+            seen.ok().flatten().unwrap_or(Exit::LOST)
+        }
     }
 
     /// A handle that cancels calls from elsewhere.
@@ -189,9 +214,7 @@ impl Worker {
 
     /// Resolves when the worker is gone. Cancel-safe.
     pub async fn exited(&self) -> Exit {
-        let mut exit = self.exit.clone();
-        let seen = exit.wait_for(Option::is_some).await.map(|exit| *exit);
-        seen.ok().flatten().unwrap_or(Exit::LOST)
+        self.exit_watch().await
     }
 
     /// Loads the handler; what comes back is ready for calls.
@@ -222,7 +245,7 @@ impl Worker {
         };
         Err(match broken {
             Broken::Gone if exit.is_out_of_memory() => StartError::OutOfMemory { limit: self.memory, output },
-            Broken::Gone => StartError::Crashed { exit, output },
+            Broken::Gone | Broken::GoneUnread => StartError::Crashed { exit, output },
             Broken::Protocol(what) => StartError::Protocol { what },
             Broken::Host(what) => StartError::Host(what),
         })
@@ -498,6 +521,7 @@ impl Worker {
         match broken {
             Broken::Gone if exit.is_out_of_memory() => CallError::OutOfMemory { limit: self.memory, logs },
             Broken::Gone => CallError::Crashed { exit, logs },
+            Broken::GoneUnread => CallError::NeverStarted { exit },
             Broken::Protocol(what) => CallError::Protocol { what, logs },
             Broken::Host(what) => CallError::Host { what, logs },
         }
@@ -508,7 +532,9 @@ impl Worker {
         self.state = State::UsedUp;
         self.kill();
         let exit = match broken {
-            Broken::Gone => timeout(EXIT_REPORT_LIMIT, self.exited()).await.unwrap_or(Exit::LOST),
+            Broken::Gone | Broken::GoneUnread => {
+                timeout(EXIT_REPORT_LIMIT, self.exited()).await.unwrap_or(Exit::LOST)
+            }
             Broken::Protocol(_) | Broken::Host(_) => Exit::LOST,
         };
         self.drain_output();

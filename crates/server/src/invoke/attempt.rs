@@ -30,17 +30,21 @@ pub(crate) enum Ended {
     Fault { fault: Box<Fault>, logs: Vec<LogLine>, failure: Option<Box<FailureHead>> },
 }
 
-/// Gets a worker and runs the handler on it.
+/// Gets a worker and runs the handler on it. A worker that was gone before the call reached it
+/// is replaced: what never started may be tried again, whatever the function does.
 pub(crate) async fn run(flight: &mut Flight) -> Ended {
-    match lease(flight).await {
-        Ok(lease) => {
-            flight.dispatched(lease);
-            call(flight).await
+    loop {
+        match lease(flight).await {
+            Ok(lease) => flight.dispatched(lease),
+            Err(fault) => {
+                flight.not_dispatched();
+                return Ended::Fault { fault: Box::new(fault), logs: Vec::new(), failure: None };
+            }
         }
-        Err(fault) => {
-            flight.not_dispatched();
-            Ended::Fault { fault: Box::new(fault), logs: Vec::new(), failure: None }
+        if let Some(ended) = call(flight).await {
+            return ended;
         }
+        flight.never_started();
     }
 }
 
@@ -114,8 +118,8 @@ fn refused(flight: &Flight, outcome: Outcome, retry_after: Duration, why: Option
     Fault { retry_after, ..fault(flight, outcome, phase, detail) }
 }
 
-/// Runs the handler on the leased worker.
-async fn call(flight: &mut Flight) -> Ended {
+/// Runs the handler on the leased worker; none if the call did not reach it.
+async fn call(flight: &mut Flight) -> Option<Ended> {
     let request = flight.request.clone();
     let correlation_id = &request.correlation_id;
     let id = flight.id.to_string();
@@ -155,7 +159,8 @@ async fn call(flight: &mut Flight) -> Ended {
         answer = lease.worker().call(call) => Some(answer),
         () = tokio::time::sleep_until(expiry) => None,
     };
-    match answer {
+    Some(match answer {
+        Some(Err(CallError::NeverStarted { .. })) => return None,
         Some(Ok(Answer::Whole(whole))) => match unusable_header(&whole.head) {
             None => Ended::Whole { head: whole.head, body: whole.body, logs: whole.logs },
             Some(name) => {
@@ -186,7 +191,7 @@ async fn call(flight: &mut Flight) -> Ended {
             let logs = lease.worker().take_logs();
             Ended::Fault { fault: Box::new(expired(flight)), logs, failure: None }
         }
-    }
+    })
 }
 
 /// The first header of an answer that HTTP cannot carry.
@@ -233,12 +238,7 @@ pub(crate) fn failed(flight: &Flight, failure: &FailureHead) -> Fault {
         FailureKind::DeadlineExceeded => expired(flight),
         FailureKind::Cancelled => fault(flight, Outcome::Cancelled, "run", "the call was cancelled".into()),
         FailureKind::ResponseTooLarge => {
-            let limit = flight.function.settings.limits.response;
-            let detail = format!(
-                "{}; the limit is {limit}: answer less, stream it, or raise limits.response",
-                failure.message
-            );
-            fault(flight, Outcome::ResponseTooLarge, "run", detail)
+            fault(flight, Outcome::ResponseTooLarge, "run", failure.message.clone())
         }
     }
 }
@@ -255,7 +255,9 @@ pub(crate) fn broken(flight: &Flight, error: &CallError) -> Fault {
 pub(crate) fn broken_stream(flight: &Flight, error: &CallError) -> Fault {
     let outcome = match error {
         CallError::OutOfMemory { .. } => Outcome::OutOfMemory,
-        CallError::Crashed { .. } | CallError::Protocol { .. } => Outcome::Crashed,
+        CallError::Crashed { .. } | CallError::NeverStarted { .. } | CallError::Protocol { .. } => {
+            Outcome::Crashed
+        }
         CallError::Host { .. } | CallError::NotReusable => Outcome::PlatformError,
     };
     let limit_hit = error.limit_hit().map(fp_sandbox::LimitHit::word);

@@ -194,6 +194,15 @@ impl Flight {
         self.mark = now;
     }
 
+    /// The worker was gone before the call reached it: back to waiting.
+    pub(crate) fn never_started(&mut self) {
+        if let Some(mut lease) = self.lease.take() {
+            lease.spoil();
+        }
+        self.waited = Duration::from_nanos(self.record().phases.queue);
+        self.run_began = None;
+    }
+
     /// The wait for a worker ended without one.
     pub(crate) fn not_dispatched(&mut self) {
         let now = self.invoker.clock.now();
