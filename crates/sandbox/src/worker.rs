@@ -183,7 +183,7 @@ impl Worker {
         loop {
             let frame = self.next_frame().await?;
             match frame.kind {
-                FrameType::Log => self.keep_log(&frame, None)?,
+                FrameType::Log => self.keep_log(&frame)?,
                 FrameType::Answer | FrameType::Failure | FrameType::StreamEnd => return Ok(()),
                 _ => {}
             }
