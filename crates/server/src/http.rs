@@ -11,6 +11,7 @@ pub mod jaeger;
 pub(crate) mod listener;
 mod metrics;
 mod openapi;
+pub mod pages;
 pub mod problem;
 
 use std::net::SocketAddr;
@@ -30,12 +31,15 @@ use self::problem::Problem;
 
 /// What the management port answers.
 pub(crate) fn api_router(app: &Arc<App>) -> Router {
-    finished(api::router(app.clone()), Hosts::of(app.addresses.api))
+    finished(api::router(app.clone()).merge(pages::router(app.clone())), Hosts::of(app.addresses.api))
 }
 
 /// What the trace port answers.
 pub(crate) fn traces_router(app: &Arc<App>) -> Router {
-    finished(jaeger::router(app.clone()), Hosts::of(app.addresses.traces))
+    finished(
+        jaeger::router(app.clone()).merge(pages::traces_router(app.clone())),
+        Hosts::of(app.addresses.traces),
+    )
 }
 
 /// What every management listener has around its routes: problem documents for unknown paths and

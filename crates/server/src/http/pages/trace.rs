@@ -1,0 +1,78 @@
+//! One trace as a waterfall: every kept call of it, the platform's phases and the authors' spans.
+
+use askama::Template;
+use fp_core::TraceId;
+use fp_core::record::{Kept, Span};
+
+use super::anatomy::PHASES;
+use super::parts::{Badge, Stat};
+use super::shell::Shell;
+use super::text;
+use super::waterfall::{Input, Kind, Waterfall, waterfall};
+
+/// The page.
+#[derive(Debug, Template)]
+#[template(path = "trace.html")]
+pub(super) struct TracePage {
+    shell: Shell,
+    id: String,
+    root: String,
+    outcome: Badge,
+    stats: Vec<Stat>,
+    phases: [&'static str; 5],
+    waterfall: Waterfall,
+    json_link: String,
+}
+
+/// Makes the page of a trace with at least one call, oldest first.
+pub(super) fn page(shell: Shell, id: TraceId, calls: &[&Kept], now_us: u64) -> Option<TracePage> {
+    let first = calls.first()?;
+    let inputs: Vec<_> = calls.iter().flat_map(|kept| inputs(kept, Some(&shell))).collect();
+    let failed = inputs.iter().filter(|input| input.span.error.is_some()).count();
+    let spans = inputs.len();
+    let waterfall = waterfall(inputs);
+    let mut functions: Vec<_> = calls.iter().map(|kept| kept.invocation.function.to_string()).collect();
+    functions.dedup();
+    let started = text::moment(first.invocation.started_us, now_us);
+    let stats = vec![
+        Stat::new("Duration", &*waterfall.duration, "first start to last end"),
+        Stat::new("Calls", text::count(calls.len() as u64), functions.join(", ")),
+        Stat::new("Spans", text::count(spans as u64), "platform's and yours"),
+        Stat::new("Errors", text::count(failed as u64), "spans that failed").toned(if failed > 0 {
+            "bad"
+        } else {
+            "plain"
+        }),
+        Stat::new("Started", started.relative, started.absolute),
+    ];
+    let root = first.invocation.root_span_name();
+    Some(TracePage {
+        id: id.to_string(),
+        outcome: Badge::outcome(first.invocation.outcome),
+        stats,
+        phases: PHASES,
+        waterfall,
+        json_link: format!("/api/traces/{id}"),
+        shell: shell.titled(root.clone()).still(),
+        root,
+    })
+}
+
+/// The spans of one call. With a shell, the root span links to the call's page and has its logs.
+pub(super) fn inputs(kept: &Kept, shell: Option<&Shell>) -> Vec<Input> {
+    let call = &kept.invocation;
+    let function = call.function.to_string();
+    let input =
+        |span: Span, kind| Input { span, kind, function: function.clone(), link: None, logs: Vec::new() };
+    let platform = kept.platform_spans().into_iter().map(|span| {
+        let kind = if span.span_id == call.span_id { Kind::Call } else { Kind::Phase };
+        let mut input = input(span, kind);
+        if let (Kind::Call, Some(shell)) = (kind, shell) {
+            input.link = Some(shell.invocation_link(call.id));
+            input.logs = kept.logs.clone();
+        }
+        input
+    });
+    let author = kept.spans.iter().cloned().map(|span| input(span, Kind::Author));
+    platform.chain(author).collect()
+}
