@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import io
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from os import urandom
 from time import monotonic_ns
@@ -111,7 +113,7 @@ def invoke(
     logs = io.StringIO()
     try:
         with _captured(logs):
-            result = asyncio.run(_run(handler, head, raw, context))
+            result = _run(handler, head, raw, context)
     except BaseException as error:
         if raise_errors or not isinstance(error, (Exception, SystemExit)):
             raise
@@ -191,14 +193,14 @@ def _request(
     return head, raw
 
 
-async def _run(
+def _run(
     handler: Callable[[Any, Any], Any], head: dict[str, Any], raw: bytes, context: Context
 ) -> Result:
     returned = handler(message_of(head, raw), context)
     if hasattr(returned, "__await__"):
-        returned = await returned
+        returned = _finished(_awaited(returned))
     answer = answer_of(returned)
-    chunks = [] if answer.stream is None else [chunk async for chunk in _chunks(answer)]
+    chunks = _chunks(answer)
     headers = Headers.of(answer.headers or [])
     if answer.kind in _CONTENT_TYPES:
         headers.setdefault("content-type", _CONTENT_TYPES[answer.kind])
@@ -206,21 +208,36 @@ async def _run(
     return Result(status, headers, b"".join(chunks) or answer.body, chunks=chunks)
 
 
-async def _chunks(answer: Answer) -> AsyncIterator[bytes]:
-    chunks = Chunks(answer.headers)
-    count = 0
-    async for chunk in _each(answer.stream):
-        yield chunks.next(chunk) if count else chunks.first(answer, chunk)
-        count += 1
-
-
-async def _each(stream: Any) -> AsyncIterator[Any]:
+def _chunks(answer: Answer) -> list[bytes]:
+    stream = answer.stream
+    if stream is None:
+        return []
     if isinstance(stream, AsyncIterator):
-        async for chunk in stream:
-            yield chunk
-    else:
-        for chunk in stream:
-            yield chunk
+        stream = iter(_finished(_drained(stream)))
+    chunks = Chunks(answer.headers)
+    sent: list[bytes] = []
+    for chunk in stream:
+        sent.append(chunks.next(chunk) if sent else chunks.first(answer, chunk))
+    return sent
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+async def _drained(stream: AsyncIterator[Any]) -> list[Any]:
+    return [chunk async for chunk in stream]
+
+
+def _finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of a coroutine; in a thread if this one has a running loop already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    here = contextvars.copy_context()
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(here.run, asyncio.run, coroutine).result()
 
 
 @contextlib.contextmanager

@@ -618,7 +618,7 @@ def test_the_two_ends_of_the_protocol_agree():
 
     rust = (RUNTIME.parent / "src" / "protocol.rs").read_text()
     body = rust[rust.index("pub enum FrameType") :]
-    pairs = re.findall(r"^    (\w+) = (\d+),", body[: body.index("\n}")], re.M)
+    pairs = re.findall(r"^    (\w+) = (\d+),", body[: body.index("\n}")], re.MULTILINE)
     assert {name: int(number) for name, number in pairs} == frames.FRAME_TYPES
     for name in ("VERSION", "PREFIX_LEN", "FLAG_MEMFD", "MEMFD_THRESHOLD", "MAX_HEAD_LEN"):
         (text,) = re.findall(rf"pub const {name}: \w+ = ([\d *]+);", rust)

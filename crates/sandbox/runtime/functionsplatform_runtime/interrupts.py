@@ -77,6 +77,14 @@ class Interrupts:
         fcntl.fcntl(side, fcntl.F_SETFL, flags | os.O_ASYNC)
         self._channel.drain_side()  # what came before the flag was set
 
+    def uninstall(self) -> None:
+        """Nothing is sent from here on; the interpreter's end restores signals that kill."""
+        side = self._channel.side.fileno()
+        if side >= 0:
+            flags = fcntl.fcntl(side, fcntl.F_GETFL)
+            fcntl.fcntl(side, fcntl.F_SETFL, flags & ~os.O_ASYNC)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
     def never_set_timer(self) -> None:
         """For the rehearsal in the zygote, which has no signal handlers."""
         self._timer_ns = 0

@@ -11,6 +11,7 @@ A call's output is bounded: what is beyond the limit is counted, not sent.
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from _thread import get_ident
@@ -209,13 +210,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _json_text(text: str) -> str:
-    return f'"{text}"' if text in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else _quote(text)
-
-
-def _quote(text: str) -> str:
-    from json import dumps
-
-    return dumps(text[:64])
+    return f'"{text}"' if text.isascii() and text.isalnum() else json.dumps(text[:64])
 
 
 class _Bytes(io.BufferedIOBase):

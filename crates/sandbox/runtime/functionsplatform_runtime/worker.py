@@ -81,6 +81,12 @@ class Worker:
         """Hello, load, calls."""
         restore_signals()
         self._interrupts.install()
+        try:
+            return self._converse()
+        finally:
+            self._interrupts.uninstall()
+
+    def _converse(self) -> int:
         faulthandler.enable(2)
         os.register_at_fork(after_in_child=self._leave_child_alone)
         self._send(frames.HELLO, 0, {"protocol": frames.VERSION, "python": _python_version()})

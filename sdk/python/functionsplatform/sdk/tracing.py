@@ -120,8 +120,9 @@ class OutboundTrace(dict[str, str]):
             target.update(stamps)
 
     def __enter__(self) -> OutboundTrace:
-        span = start_span(None, f"call {urlsplit(self._url).netloc or self._url}")
-        span.set_attribute("url.full", _without_credentials(self._url))
+        url = _without_credentials(self._url)
+        span = start_span(None, f"call {urlsplit(url).netloc or url}")
+        span.set_attribute("url.full", url)
         self._span = span.__enter__()
         self._stamp(span.span_id)
         return self
