@@ -249,7 +249,7 @@ impl Code {
                 "A deploy loads the code in a sandboxed worker before it is accepted, and this failed: a \
                  syntax error, a failing import, a missing handler, or a start of over 10 s. The version that \
                  was deployed before stays in service.",
-                "Fix the line that the message names; the traceback's last lines are in `detail`.",
+                "Fix the line that the message names; the traceback's last lines are in `traceback`.",
             ),
             Self::HeadersTooLarge => entry(
                 "headers_too_large",

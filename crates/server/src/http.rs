@@ -50,13 +50,15 @@ fn finished(router: Router, hosts: Hosts) -> Router {
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    Problem::new(Code::NotFound, format!("there is no {:?} here", uri.path()))
+    let problem = Problem::new(Code::NotFound, format!("there is no {:?} here", uri.path()));
+    problem.hint("The routes of the management API are listed at /docs on its port.")
 }
 
 /// The `Allow` header is added by the router.
 async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     let detail = format!("{method} is not a verb of {:?}", uri.path());
-    Problem::new(Code::MethodNotAllowed, detail).component("api")
+    let problem = Problem::new(Code::MethodNotAllowed, detail);
+    problem.component("api").hint("Use one of the verbs in the Allow header.")
 }
 
 /// A router as the listeners call it.

@@ -47,7 +47,8 @@ impl Hosts {
         let ip = bound.ip();
         let mut names = vec![host_text(ip)];
         if ip.is_loopback() || ip.is_unspecified() {
-            names.extend(["localhost", "127.0.0.1", "[::1]"].map(str::to_owned));
+            let loopback = ["127.0.0.1", "[::1]", "localhost"].map(str::to_owned);
+            names.extend(loopback.into_iter().filter(|name| *name != host_text(ip)));
         }
         Self { names: names.into(), port: bound.port() }
     }

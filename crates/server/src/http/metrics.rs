@@ -132,7 +132,8 @@ impl Snapshot {
     fn encode_objectives(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let help = "Share of the error budget that is left: 1 untouched, below 0 overspent";
         let kind = MetricType::Gauge;
-        let mut budgets = encoder.encode_descriptor("slo_budget_left", help, Some(&Unit::Ratios), kind)?;
+        let unit = Unit::Other("ratio".to_owned());
+        let mut budgets = encoder.encode_descriptor("slo_budget_left", help, Some(&unit), kind)?;
         for (name, slo) in self.objectives() {
             let latency = slo.latency.as_ref().map(|latency| latency.budget_left);
             for (objective, left) in [("availability", slo.budget_left), ("latency", latency)] {

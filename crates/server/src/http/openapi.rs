@@ -112,6 +112,19 @@ impl PartialSchema for OutcomeWord {
 
 impl ToSchema for OutcomeWord {}
 
+/// A zip archive as a request's body.
+#[derive(Debug)]
+pub(crate) struct Archive;
+
+impl PartialSchema for Archive {
+    fn schema() -> RefOr<Schema> {
+        let format = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).format(Some(format)).build().into()
+    }
+}
+
+impl ToSchema for Archive {}
+
 /// RFC 3339, or an age such as `1h`.
 #[derive(Debug)]
 pub(crate) struct PointInTime;

@@ -121,6 +121,7 @@ struct CreateFunction {
     )]
     event_type: String,
     /// Python source that defines `handler(message, context)`.
+    #[schema(min_length = 1)]
     function_code: String,
     /// Its name; `instances` and `trigger` are reserved. The same name again makes a new version.
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", example = "hello")]
@@ -229,7 +230,7 @@ async fn create_function(
     path = "/functions/{name}",
     tag = "functions",
     params(openapi::NameParam),
-    request_body(content = Vec<u8>, content_type = "application/zip", description = "The directory as a zip archive"),
+    request_body(content = inline(openapi::Archive), content_type = "application/zip", description = "The directory as a zip archive"),
     responses(
         (status = 200, description = "Deployed; the new version answers from now on", body = DeployedFunction),
         (status = 409, description = "The event type conflicts with another function's"),
@@ -257,8 +258,8 @@ fn refused(error: CatalogError) -> Problem {
         problem = problem.line(line);
     }
     match error.traceback {
-        Some(traceback) => problem.extra("traceback", traceback),
-        None => problem,
+        Some(traceback) if !traceback.is_empty() => problem.extra("traceback", traceback),
+        _ => problem,
     }
 }
 

@@ -33,17 +33,19 @@ struct Instance {
     /// The function.
     #[schema(example = "cats")]
     function_name: String,
-    /// Everything else, as in `/invocations/{id}`.
+    /// Everything else, as in `/invocations/{id}`; `status` is the HTTP status, `state` and
+    /// `outcome` say how far it has come.
     #[serde(flatten)]
     invocation: InvocationView,
 }
 
 impl From<InvocationView> for Instance {
     fn from(invocation: InvocationView) -> Self {
+        let InvocationView { call, .. } = &invocation;
         Self {
-            container_id: invocation.id().to_owned(),
-            instance_id: invocation.id().to_owned(),
-            function_name: invocation.function().to_owned(),
+            container_id: call.id.clone(),
+            instance_id: call.id.clone(),
+            function_name: call.function.clone(),
             invocation,
         }
     }
@@ -80,10 +82,7 @@ async fn get_instance(
     State(app): State<Arc<App>>,
     InvocationPath(id): InvocationPath,
 ) -> Result<Answer<Instance>, Problem> {
-    let view = match find(&app, id).await? {
-        Found::Running(running) => InvocationView::of_running(*running),
-        Found::Done(kept) => InvocationView::of_kept(&kept),
-    };
+    let view = InvocationView::from(find(&app, id).await?);
     Ok(Answer(view.into()))
 }
 

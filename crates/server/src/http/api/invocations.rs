@@ -25,13 +25,23 @@ pub(super) fn routes() -> [UtoipaMethodRouter<Arc<App>>; 2] {
 
 /// One invocation: its record, or what is known of it while it runs.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Invocation)]
 pub(super) struct InvocationView {
+    #[serde(flatten)]
+    pub(super) call: Call,
+    #[serde(flatten)]
+    ended: Ended,
+}
+
+/// What is known of a call from its arrival on.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Call {
     /// Its id, as in the answer's `X-Serverless-Instance-Id`.
     #[schema(example = "0190b2a8-4e5c-7cc1-b4a5-0d2f6a1c9e11")]
-    id: String,
+    pub(super) id: String,
     /// The function.
     #[schema(example = "cats")]
-    function: String,
+    pub(super) function: String,
     /// The version of it that was called.
     version: u32,
     /// The event type that matched.
@@ -68,8 +78,6 @@ pub(super) struct InvocationView {
     /// The worker that ran it.
     #[schema(example = "w17")]
     worker: Option<String>,
-    #[serde(flatten)]
-    ended: Ended,
 }
 
 /// How a call ended; all null until then.
@@ -152,14 +160,6 @@ fn milliseconds(nanoseconds: u64) -> f64 {
 }
 
 impl InvocationView {
-    pub(super) fn id(&self) -> &str {
-        &self.id
-    }
-
-    pub(super) fn function(&self) -> &str {
-        &self.function
-    }
-
     pub(super) fn of(entry: Entry) -> Self {
         match entry {
             Entry::Running(running) => Self::of_running(running),
@@ -167,11 +167,26 @@ impl InvocationView {
         }
     }
 
-    pub(super) fn of_kept(kept: &Kept) -> Self {
-        Self::of_done(&kept.invocation, kept.result.as_deref())
+    fn of_running(running: RunningView) -> Self {
+        Self { call: Call::of_running(running), ended: Ended::default() }
     }
 
-    pub(super) fn of_running(view: RunningView) -> Self {
+    fn of_done(invocation: &Invocation, result: Option<&str>) -> Self {
+        Self { call: Call::of_done(invocation), ended: Ended::of(invocation, result) }
+    }
+}
+
+impl From<Found> for InvocationView {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Running(running) => Self::of_running(*running),
+            Found::Done(kept) => Self::of_done(&kept.invocation, kept.result.as_deref()),
+        }
+    }
+}
+
+impl Call {
+    fn of_running(view: RunningView) -> Self {
         let RunningView { running, state, worker } = view;
         Self {
             id: running.id.to_string(),
@@ -190,11 +205,10 @@ impl InvocationView {
             criticality: running.criticality,
             deadline_ms: running.deadline_ms,
             worker: worker.map(|id| id.to_string()),
-            ended: Ended::default(),
         }
     }
 
-    fn of_done(invocation: &Invocation, result: Option<&str>) -> Self {
+    fn of_done(invocation: &Invocation) -> Self {
         Self {
             id: invocation.id.to_string(),
             function: invocation.function.to_string(),
@@ -212,7 +226,6 @@ impl InvocationView {
             criticality: invocation.criticality,
             deadline_ms: invocation.deadline_ms,
             worker: invocation.worker.map(|id| id.to_string()),
-            ended: Ended::of(invocation, result),
         }
     }
 }
@@ -370,10 +383,7 @@ async fn get_invocation(
     Shared(app): Shared<Arc<App>>,
     InvocationPath(id): InvocationPath,
 ) -> Result<Answer<InvocationView>, Problem> {
-    match find(&app, id).await? {
-        Found::Running(running) => Ok(Answer(InvocationView::of_running(*running))),
-        Found::Done(kept) => Ok(Answer(InvocationView::of_kept(&kept))),
-    }
+    find(&app, id).await.map(|found| Answer(found.into()))
 }
 
 /// An invocation that history knows.
