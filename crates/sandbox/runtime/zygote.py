@@ -92,6 +92,9 @@ def _preload(modules):
             importlib.import_module(name)
         except Exception as error:  # a module of the operator's choice may raise anything
             failed[name] = f"{type(error).__name__}: {error}"[:500]
+    # They were for the imports here; what a function does with its threads is its own affair.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.pop(name, None)
     return failed
 
 

@@ -88,14 +88,18 @@ pub fn launcher_main() -> ExitCode {
 
 fn start() -> Result<Launcher, String> {
     let control = become_daemon().map_err(|e| format!("setting up: {e}"))?;
-    let init = match wait_for_message(&control)? {
+    let mut init = match wait_for_message(&control)? {
         ToLauncher::Init(init) => init,
         other => return Err(format!("expected init, got {other:?}")),
     };
-    let run_dir = &init.run_dir;
+    let run_dir = &init.run_dir.clone();
     let fresh = fs::create_dir_all(run_dir.join("root"));
     fresh.and_then(|()| crate::runtime::write_to(&run_dir.join("python"))).map_err(|e| e.to_string())?;
     let host = probe::probe(run_dir);
+    if let Err(why) = host.check_readable(run_dir, &mut init.pythons) {
+        tell(&control, &FromLauncher::Failed(why.clone()), &[]);
+        return Err(why);
+    }
     let cgroups = Cgroups::prepare(run_dir, &tag(run_dir));
     let mut filters = seccomp::compile(crate::runtime::SECCOMP_RULES)?;
     if !host.seccomp {
@@ -264,12 +268,8 @@ impl Launcher {
         }
     }
 
-    /// Best effort: a platform that does not listen is about to be seen as gone.
     fn say(&self, message: &FromLauncher, descriptors: &[BorrowedFd<'_>]) {
-        let data = serde_json::to_vec(message).expect("plain data is serialisable");
-        if let Err(error) = fds::send(&self.control, &data, descriptors) {
-            eprintln!("launcher: the platform cannot be told: {error}");
-        }
+        tell(&self.control, message, descriptors);
     }
 
     /// Children of ours: zygotes, and workers whose zygote is gone.
@@ -343,6 +343,14 @@ impl Launcher {
                 self.kill_strangers();
             }
         }
+    }
+}
+
+/// Best effort: a platform that does not listen is about to be seen as gone.
+fn tell(control: &OwnedFd, message: &FromLauncher, descriptors: &[BorrowedFd<'_>]) {
+    let data = serde_json::to_vec(message).expect("plain data is serialisable");
+    if let Err(error) = fds::send(control, &data, descriptors) {
+        eprintln!("launcher: the platform cannot be told: {error}");
     }
 }
 

@@ -92,8 +92,9 @@ impl Drop for Shared {
 #[derive(Debug)]
 struct State {
     config: SandboxConfig,
-    /// The first is the default.
+    /// All that were found; the first is the default.
     pythons: Vec<Python>,
+    /// With those of them that workers can use, in the launcher's numbering.
     host: Mutex<HostReport>,
     /// The launcher that takes orders; none while there is none.
     link: watch::Sender<Option<Arc<Link>>>,
@@ -257,11 +258,11 @@ impl Drop for Waiting<'_> {
 
 impl State {
     async fn obtain(&self, spec: &WorkerSpec) -> Result<Handed, StartError> {
-        let python = self.python_for(spec.python.as_deref())?;
         let mut link = self.link.subscribe();
         let link = link.wait_for(Option::is_some).await.ok().and_then(|link| link.clone());
         let closed = || StartError::Host("the platform is ending".into());
         let link = link.filter(|_| !*self.closing.borrow()).ok_or_else(closed)?;
+        let python = self.python_for(spec.python.as_deref())?;
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
         let order = StartOrder {
             request,
@@ -283,8 +284,9 @@ impl State {
 
     fn python_for(&self, wanted: Option<&str>) -> Result<usize, StartError> {
         let Some(wanted) = wanted else { return Ok(0) };
-        self.pythons.iter().position(|python| python.is(wanted)).ok_or_else(|| {
-            let found: Vec<_> = self.pythons.iter().map(Python::version_text).collect();
+        let usable = &lock(&self.host).pythons;
+        usable.iter().position(|python| python.is(wanted)).ok_or_else(|| {
+            let found: Vec<_> = usable.iter().map(Python::version_text).collect();
             let found = found.join(", ");
             StartError::Python(format!("Python {wanted} is not on this host, which has {found}; change python in the function's manifest"))
         })

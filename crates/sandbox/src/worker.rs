@@ -12,6 +12,7 @@ use fp_core::WorkerId;
 use fp_core::record::LogLine;
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
+use tokio::io::AsyncReadExt as _;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -468,50 +469,39 @@ impl Worker {
             if let Some(frame) = self.reader.next().map_err(Broken::Protocol)? {
                 return Ok(frame);
             }
-            let read = self.stream.try_read(self.reader.space());
-            match read {
-                Ok(0) => return Err(Broken::Gone),
-                Ok(count) => self.reader.filled(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await?,
-                Err(error) => return Err(Broken::host(error)),
+            match self.read_stream().await.map_err(Broken::host)? {
+                0 => return Err(Broken::Gone),
+                count => self.reader.filled(count),
             }
         }
     }
 
-    /// Waits for the stream; empties the pipe as often as it fills.
-    async fn readable(&mut self) -> Result<(), Broken> {
-        let Some(output) = &self.output else {
-            return self.stream.readable().await.map_err(Broken::host);
-        };
-        tokio::select! {
-            biased;
-            ready = self.stream.readable() => ready.map_err(Broken::host),
-            ready = output.readable() => {
-                ready.map_err(Broken::host)?.clear_ready();
-                self.drain_output();
-                Ok(())
+    /// Reads once from the stream; empties the pipe as often as it fills. `read` and not
+    /// `try_read`, because it remembers a drained stream and so saves the next call a syscall.
+    async fn read_stream(&mut self) -> io::Result<usize> {
+        loop {
+            let Some(output) = &self.output else {
+                return self.stream.read(self.reader.space()).await;
+            };
+            let mut ready = tokio::select! {
+                biased;
+                count = self.stream.read(self.reader.space()) => return count,
+                ready = output.readable() => ready?,
+            };
+            let drained = drain(output.get_ref(), &mut self.logs);
+            // The kernel tells of a pipe's filling, not of its being full: ready until empty.
+            match drained {
+                Drained::Full => ready.retain_ready(),
+                Drained::Empty => ready.clear_ready(),
+                Drained::Ended => self.output = None,
             }
         }
     }
 
-    /// Takes what is in the pipe, at most once its size, so that a flood cannot hold us.
     fn drain_output(&mut self) {
-        let Some(output) = &self.output else { return };
-        let mut buffer = [0; 4096];
-        for _ in 0..16 {
-            match rustix::io::read(output.get_ref(), &mut buffer) {
-                Ok(0) => {
-                    self.output = None;
-                    return;
-                }
-                Ok(count) => {
-                    self.logs.piped(&buffer[..count]);
-                    if count < buffer.len() {
-                        return;
-                    }
-                }
-                Err(_) => return,
-            }
+        let drained = self.output.as_ref().map(|output| drain(output.get_ref(), &mut self.logs));
+        if matches!(drained, Some(Drained::Ended)) {
+            self.output = None;
         }
     }
 
@@ -546,6 +536,28 @@ impl Worker {
         // Gone already is as good.
         pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
     }
+}
+
+/// What a pipe holds after [`drain`].
+enum Drained {
+    Empty,
+    Full,
+    Ended,
+}
+
+/// Takes what is in the pipe, at most once its size, so that a flood cannot hold us.
+fn drain(output: &OwnedFd, logs: &mut Logs) -> Drained {
+    let mut buffer = [0; 4096];
+    for _ in 0..16 {
+        match rustix::io::read(output, &mut buffer) {
+            Ok(0) => return Drained::Ended,
+            Ok(count) => logs.piped(&buffer[..count]),
+            Err(Errno::AGAIN) => return Drained::Empty,
+            Err(Errno::INTR) => {}
+            Err(_) => return Drained::Ended,
+        }
+    }
+    Drained::Full
 }
 
 impl Drop for Worker {

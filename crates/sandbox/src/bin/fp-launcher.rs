@@ -3,7 +3,8 @@
 //!
 //! `fp-launcher platform RUN_DIR CODE_DIR` starts a sandbox and a worker of `handler.py`, prints
 //! one line of JSON about them and the answer of one call, and ends in order when its standard
-//! input does.
+//! input does. `confined-platform` does the same where namespaces and mounts are refused, as
+//! in a container with the usual filter.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,8 +24,24 @@ fn main() -> ExitCode {
         Some("platform") if arguments.len() == 4 => {
             platform(PathBuf::from(&arguments[2]), PathBuf::from(&arguments[3]))
         }
+        Some("confined-platform") if arguments.len() == 4 => {
+            refuse_namespaces();
+            platform(PathBuf::from(&arguments[2]), PathBuf::from(&arguments[3]))
+        }
         _ => ExitCode::from(2),
     }
+}
+
+/// For this process and all below it: EPERM, as a container's seccomp profile answers.
+fn refuse_namespaces() {
+    let rules = json!({ "all": {
+        "mismatch_action": "allow",
+        "match_action": { "errno": 1 },
+        "filter": [{ "syscall": "unshare" }, { "syscall": "mount" }, { "syscall": "setns" }, { "syscall": "open_tree" }],
+    }});
+    let arch = std::env::consts::ARCH.try_into().expect("an architecture with seccomp");
+    let programs = seccompiler::compile_from_json(rules.to_string().as_bytes(), arch).expect("good rules");
+    seccompiler::apply_filter(&programs["all"]).expect("the filter is installed");
 }
 
 #[tokio::main(flavor = "current_thread")]

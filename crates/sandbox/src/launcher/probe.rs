@@ -132,6 +132,14 @@ fn has_seccomp() -> bool {
     result < 0 && last_error() == Errno::FAULT
 }
 
+fn worker_reads(path: &Path) -> bool {
+    in_child(|| {
+        become_worker()?;
+        rustix::fs::access(path, rustix::fs::Access::READ_OK)
+    })
+    .is_ok()
+}
+
 /// Runs `attempt` in a forked child and gives its result.
 fn in_child(attempt: impl FnOnce() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
     // SAFETY: this process is single-threaded, so the child may do what it likes before exit.
@@ -157,6 +165,31 @@ const USER_NAMESPACE_REMEDY: &str = "run the platform as root, or allow user nam
 const ROOT_REMEDY: &str = "run the platform as root";
 
 impl Host {
+    /// Without mounts a worker's uid must be able to read what it runs on: the run directory,
+    /// and a Python (those that it cannot read are taken off the list).
+    pub(super) fn check_readable(&self, run_dir: &Path, pythons: &mut Vec<Python>) -> Result<(), String> {
+        if self.mode != Mode::Reduced || !self.uids {
+            return Ok(());
+        }
+        if !worker_reads(&run_dir.join("python/zygote.py")) {
+            return Err(format!(
+                "{} is closed to the workers' uids, and this host allows no mounts that would show it; \
+                 choose a --data-dir that other users can pass",
+                run_dir.display()
+            ));
+        }
+        let all = pythons.clone();
+        pythons.retain(|python| python.prefixes.iter().all(|prefix| worker_reads(&prefix.join("lib"))));
+        match (pythons.first(), all.first()) {
+            (None, Some(first)) => Err(format!(
+                "{} is closed to the workers' uids, and this host allows no mounts that would show it; \
+                 install Python 3.10 or newer in /usr",
+                first.executable.display()
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The report of `doctor` and `/host`.
     pub(super) fn report(&self, cgroups: &Cgroups, pythons: &[Python]) -> HostReport {
         let namespaced = self.mode != Mode::Reduced;

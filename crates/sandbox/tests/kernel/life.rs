@@ -162,6 +162,10 @@ async fn dropping_the_sandbox_ends_everything_without_being_asked() {
 
 /// A stand-in for the platform in a process of its own, as the given user.
 fn platform(dir: &Path, uid: Option<u32>) -> (std::process::Child, serde_json::Value) {
+    start_platform(dir, uid, "platform")
+}
+
+fn start_platform(dir: &Path, uid: Option<u32>, kind: &str) -> (std::process::Child, serde_json::Value) {
     use std::os::unix::fs::PermissionsExt as _;
     let code = dir.join("code");
     write_code(
@@ -176,7 +180,7 @@ fn platform(dir: &Path, uid: Option<u32>) -> (std::process::Child, serde_json::V
     let data = dir.join("data");
     fs::create_dir(&data).expect("a data directory");
     let mut command = Command::new(executable);
-    command.arg("platform").arg(data.join("run")).arg(code).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.arg(kind).arg(data.join("run")).arg(code).stdin(Stdio::piped()).stdout(Stdio::piped());
     if let Some(uid) = uid {
         std::os::unix::fs::chown(&data, Some(uid), Some(uid)).expect("a data directory of its own");
         command.uid(uid).gid(uid);
@@ -245,7 +249,7 @@ async fn a_plain_user_has_workers_too() {
         return;
     }
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let (mut child, report) = platform(dir.path(), Some(65534));
+    let (child, report) = platform(dir.path(), Some(65534));
     assert!(report["error"].is_null(), "{report}");
     println!("mode {}, answer {}", report["mode"], report["answer"]);
     if report["mode"] == "user_namespace" {
@@ -253,12 +257,32 @@ async fn a_plain_user_has_workers_too() {
         assert_eq!(report["answer"]["uid"], 1000);
         assert!(!report["answer"]["root"].to_string().contains("home"));
     }
+    check_and_end(dir.path(), child, &report);
+}
+
+#[tokio::test]
+async fn where_namespaces_are_refused_workers_run_with_what_is_left() {
+    for uid in [None, Some(65534)] {
+        if uid.is_some() && !rustix::process::geteuid().is_root() {
+            continue;
+        }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (child, report) = start_platform(dir.path(), uid, "confined-platform");
+        assert!(report["error"].is_null(), "{report}");
+        assert_eq!(report["mode"], "reduced");
+        assert_ne!(report["answer"]["uid"], 0, "never root");
+        check_and_end(dir.path(), child, &report);
+    }
+}
+
+/// Ends the stand-in in order: nothing was kept silent, nothing is left.
+fn check_and_end(dir: &Path, mut child: std::process::Child, report: &serde_json::Value) {
     let mechanisms = report["host"]["mechanisms"].as_array().expect("a list");
     let silent = |m: &&serde_json::Value| {
         m["enforced"] == false && (m["why_not"].is_null() || m["how_to_get_it"].is_null())
     };
     assert_eq!(mechanisms.iter().find(silent), None, "whatever is missing says why and what to do");
-    let run_dir = dir.path().join("data/run");
+    let run_dir = dir.join("data/run");
     let groups = groups_of(&run_dir);
     drop(child.stdin.take());
     assert!(child.wait().expect("it ends").success());
