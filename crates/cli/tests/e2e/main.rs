@@ -1,0 +1,9 @@
+//! The real binary from the outside: starting, answering, stopping, and what it leaves behind
+//! (nothing; the harness checks).
+
+#[path = "../harness/platform.rs"]
+mod platform;
+
+mod running;
+mod starting;
+mod stopping;

@@ -1,0 +1,115 @@
+//! Ends: signals drain and exit 0, a kill leaves nothing running, functions come back.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::platform::{Platform, up};
+
+/// A function that sleeps for as long as its path says.
+fn sleeper(dir: &Path) {
+    std::fs::write(
+        dir.join("function.toml"),
+        "name = \"sleeper\"\nevents = [\"http|GET|/sleep/{seconds}\"]\n[scaling]\nmin = 1\n",
+    )
+    .expect("written");
+    std::fs::write(
+        dir.join("handler.py"),
+        "import time\ndef handler(message, context):\n    time.sleep(float(message['path_params']['seconds']))\n    return 'slept'\n",
+    )
+    .expect("written");
+}
+
+fn with_sleeper() -> (Platform, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    sleeper(dir.path());
+    (up().arg(dir.path()).start(), dir)
+}
+
+/// Sends a call without waiting for its answer, and returns once it runs.
+fn begin_call(platform: &Platform, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(platform.gateway).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let limit = Instant::now() + Duration::from_secs(10);
+    let busy = || {
+        let workers = platform.api("/workers");
+        workers["items"].as_array().expect("a list").iter().any(|worker| worker["state"] == "busy")
+    };
+    while !busy() {
+        assert!(Instant::now() < limit, "the call never ran: {}", platform.api("/workers"));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    stream
+}
+
+fn answer(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    let _ = stream.read_to_string(&mut text);
+    text
+}
+
+#[test]
+fn both_signals_drain_and_end_with_zero() {
+    for signal in ["TERM", "INT"] {
+        let (mut platform, _dir) = with_sleeper();
+        let call = begin_call(&platform, "/sleep/0.5");
+        platform.signal(signal);
+        let status = platform.wait();
+        assert_eq!(status.code(), Some(0), "{signal}: {}", platform.stderr());
+        assert!(answer(call).ends_with("slept"), "{signal}");
+    }
+}
+
+#[test]
+fn a_signal_to_the_whole_group_drains_as_well() {
+    let (mut platform, _dir) = with_sleeper();
+    let call = begin_call(&platform, "/sleep/0.5");
+    platform.signal_group("INT");
+    let status = platform.wait();
+    assert_eq!(status.code(), Some(0), "{}", platform.stderr());
+    assert!(answer(call).ends_with("slept"));
+}
+
+#[test]
+fn the_drain_has_a_limit() {
+    let dir = tempfile::tempdir().expect("a directory");
+    sleeper(dir.path());
+    let mut platform = up().arg(dir.path()).args(&["--drain-limit", "300ms"]).start();
+    let call = begin_call(&platform, "/sleep/30");
+    let start = Instant::now();
+    platform.signal("TERM");
+    let status = platform.wait();
+    assert_eq!(status.code(), Some(0), "{}", platform.stderr());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(!answer(call).ends_with("slept"));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let (mut platform, _dir) = with_sleeper();
+    let _call = begin_call(&platform, "/sleep/30");
+    platform.signal("INT");
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !platform.stderr().contains("again to stop at once") {
+        assert!(Instant::now() < limit, "{}", platform.stderr());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let start = Instant::now();
+    platform.signal("INT");
+    let status = platform.wait_after_kill();
+    assert_eq!(status.code(), Some(130), "{}", platform.stderr());
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_killed_platform_leaves_nothing_running_and_its_functions_come_back() {
+    let (data, dir) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    sleeper(dir.path());
+    let mut first = up().data_dir(data.path()).arg(dir.path()).start();
+    let _call = begin_call(&first, "/sleep/30");
+    first.kill();
+    let second = up().data_dir(data.path()).start();
+    assert_eq!(second.get("/sleep/0").status(), 200);
+}
