@@ -5,6 +5,7 @@
 //! well, so there is one connection and no question of order.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use fp_core::settings::Handler;
 use fp_core::{EventType, FunctionName, InvocationId, Settings, Tenant, VersionNumber};
@@ -78,6 +79,9 @@ pub struct AsyncCall {
 pub struct Registry {
     writer: Writer,
     starts: u64,
+    /// The highest order of creation that was handed out: deploys of new functions that run at
+    /// once have not written theirs yet.
+    last_order: AtomicU64,
 }
 
 impl Registry {
@@ -99,7 +103,7 @@ impl Registry {
             path: path.clone(),
             source,
         })?;
-        Ok(Self { writer: Writer::start(connection, &path)?, starts })
+        Ok(Self { writer: Writer::start(connection, &path)?, starts, last_order: AtomicU64::new(0) })
     }
 
     /// How often this data directory was opened, this time included: makes worker ids unique
@@ -130,7 +134,17 @@ impl Registry {
     ) -> Result<(VersionNumber, u64, Option<u64>), StoreError> {
         let (tenant, function) = (tenant.clone(), function.clone());
         let work = move |connection: &_| Ok(rows::next_version(connection, &tenant, &function)?);
-        self.writer.run("reading a function", work).await
+        let (version, order, created_us) = self.writer.run("reading a function", work).await?;
+        let order = if created_us.is_none() { self.claim_order(order) } else { order };
+        Ok((version, order, created_us))
+    }
+
+    /// An order of creation that nobody else gets, from the first that is free in the database on.
+    fn claim_order(&self, free: u64) -> u64 {
+        let next = |last: u64| Some(free.max(last + 1));
+        let last = self.last_order.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let last = last.expect("next always has a value");
+        free.max(last + 1)
     }
 
     /// Keeps a version; synced before it returns.

@@ -69,6 +69,19 @@ async fn version_numbers_are_never_used_again() {
 }
 
 #[tokio::test]
+async fn functions_created_at_once_get_orders_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::open(dir.path()).unwrap();
+    let tenant = Tenant::default();
+    let (_, cats, _) = registry.next_version(&tenant, &name("cats")).await.unwrap();
+    let (_, dogs, _) = registry.next_version(&tenant, &name("dogs")).await.unwrap();
+    assert_eq!((cats, dogs), (1, 2));
+    registry.put_version(version("dogs", 1, dogs)).await.unwrap();
+    registry.put_version(version("cats", 1, cats)).await.unwrap();
+    assert_eq!(registry.live_versions().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn accepted_calls_survive_until_they_are_finished() {
     let dir = tempfile::tempdir().unwrap();
     let registry = Registry::open(dir.path()).unwrap();
