@@ -246,12 +246,15 @@ impl Pool {
         self.start_where_it_pays(now, out);
     }
 
-    /// A call on the worker ended after `ran`, and the worker can take another.
+    /// A call on the worker ended after `ran`, and the worker can take another. A `ran` of zero
+    /// says that the call did not run (its caller had left): nothing is learnt from it.
     pub fn on_idle(&mut self, now: Now, worker: WorkerId, ran: Duration, out: &mut Vec<Decision>) {
         if !self.workers.release(now, worker) {
             return;
         }
-        self.run_times.record(ran);
+        if !ran.is_zero() {
+            self.run_times.record(ran);
+        }
         if !self.closed && !self.one_call() {
             return self.serve(now, worker, out);
         }
