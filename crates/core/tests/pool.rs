@@ -438,7 +438,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 800, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_the_rules_hold(config in config(), ops in prop::collection::vec(op(), 1..80)) {
         let mut pool = Pool::new(config);
