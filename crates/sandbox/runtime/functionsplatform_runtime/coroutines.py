@@ -19,17 +19,17 @@ class Coroutines:
     def __init__(self, interrupts: Interrupts) -> None:
         """Makes the loop."""
         self._interrupts = interrupts
-        self._loop = asyncio.new_event_loop()
+        self.loop = asyncio.new_event_loop()
         self._task: asyncio.Task[Any] | None = None
-        asyncio.set_event_loop(self._loop)
+        asyncio.set_event_loop(self.loop)
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
         """The result of an awaitable; raises what it raises."""
         coroutine = awaitable if asyncio.iscoroutine(awaitable) else _waited(awaitable)
-        self._task = self._loop.create_task(coroutine)
+        self._task = self.loop.create_task(coroutine)
         self._interrupts.on_task = self._on_interrupt
         try:
-            return self._loop.run_until_complete(self._task)
+            return self.loop.run_until_complete(self._task)
         finally:
             self._interrupts.on_task = None
 
@@ -39,9 +39,9 @@ class Coroutines:
 
     def _on_interrupt(self) -> bool:
         task = self._task
-        running = asyncio.current_task(self._loop)
+        running = asyncio.current_task(self.loop)
         if running is not task and task is not None:
-            self._loop.call_soon_threadsafe(task.cancel)
+            self.loop.call_soon_threadsafe(task.cancel)
         return running is not None
 
 

@@ -14,6 +14,7 @@ import socket
 from _thread import RLock
 from array import array
 from collections.abc import Callable
+from io import BufferedReader, FileIO
 from struct import Struct
 
 VERSION = 1
@@ -84,7 +85,7 @@ class Channel:
     def __init__(self, stream_fd: int, side_fd: int) -> None:
         """Takes over both descriptors."""
         self._fd = stream_fd
-        self._reader = open(stream_fd, "rb", _READ_BUFFER, closefd=False)  # noqa: SIM115 - for life
+        self._reader = BufferedReader(FileIO(stream_fd, "rb", closefd=False), _READ_BUFFER)
         self._read = self._reader.read
         self.side = socket.socket(fileno=side_fd)
         self.lock = RLock()
@@ -103,17 +104,45 @@ class Channel:
                 raise ProtocolError("the stream ended inside a frame")
             return None
         length, kind, flags, _, serial, head_len = _unpack(prefix)
-        body_len = length - 16 - head_len
-        if length > MAX_FRAME_LEN or head_len > MAX_HEAD_LEN or body_len < 0:
+        if length > MAX_FRAME_LEN or head_len > MAX_HEAD_LEN or head_len + 16 > length:
             raise ProtocolError(f"a frame of {length} bytes with a head of {head_len}")
         rest = self._read(length - 16) if length > 16 else b""
         if len(rest) != length - 16:
             raise ProtocolError("the stream ended inside a frame")
         if flags & FLAG_MEMFD:
             return kind, flags, serial, rest[:head_len], self._take_memfd(serial)
-        if body_len:
-            return kind, flags, serial, rest[:head_len], rest[head_len:]
-        return kind, flags, serial, rest, b""
+        return kind, flags, serial, rest[:head_len], rest[head_len:]
+
+    def buffered(self) -> bytes:
+        """What the reader has taken in beyond the last frame; it is not used after this."""
+        os.set_blocking(self._fd, False)
+        try:
+            return self._reader.read1(_READ_BUFFER) or b""
+        finally:
+            os.set_blocking(self._fd, True)
+
+    def read_some(self) -> bytes:
+        """What has arrived on the stream, without the reader; empty at the end."""
+        return os.read(self._fd, _READ_BUFFER)
+
+    def split(self, buffer: bytearray) -> Frame | None:
+        """Take the first frame off a buffer, if it is there in whole."""
+        if len(buffer) < PREFIX_LEN:
+            return None
+        length, kind, flags, _, serial, head_len = _PREFIX.unpack_from(buffer)
+        if length > MAX_FRAME_LEN or head_len > MAX_HEAD_LEN or head_len + 16 > length:
+            raise ProtocolError(f"a frame of {length} bytes with a head of {head_len}")
+        if len(buffer) < length + 4:
+            return None
+        head = bytes(buffer[PREFIX_LEN : PREFIX_LEN + head_len])
+        body = bytes(buffer[PREFIX_LEN + head_len : length + 4])
+        del buffer[: length + 4]
+        return kind, flags, serial, head, self._take_memfd(serial) if flags & FLAG_MEMFD else body
+
+    @property
+    def stream_fd(self) -> int:
+        """For waiting until something arrives."""
+        return self._fd
 
     def drain_side(self) -> None:
         """Take every message that waits on the side channel: descriptors and cancel notices."""

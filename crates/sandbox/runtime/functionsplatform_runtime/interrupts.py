@@ -77,6 +77,12 @@ class Interrupts:
         fcntl.fcntl(side, fcntl.F_SETFL, flags | os.O_ASYNC)
         self._channel.drain_side()  # what came before the flag was set
 
+    def hand_over(self, on_cancel: Callable[[int], None]) -> None:
+        """Let somebody else have the cancel notices, those that came early first."""
+        self._channel.on_cancel = on_cancel
+        for serial in self._early:
+            on_cancel(serial)
+
     def uninstall(self) -> None:
         """Nothing is sent from here on; the interpreter's end restores signals that kill."""
         side = self._channel.side.fileno()

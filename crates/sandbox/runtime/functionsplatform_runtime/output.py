@@ -136,6 +136,10 @@ class Output:
                 pending.clear()
                 self._send(call, _HEADS[name], rest)
 
+    def note(self, call: CallOutput, source: str, text: str) -> None:
+        """Add a line of the platform's own to a call's output."""
+        self._send(call, _HEADS[source], text.encode())
+
     def begin_loading(self) -> None:
         """Keep output, for the answer to LOAD."""
         self._loading = bytearray()

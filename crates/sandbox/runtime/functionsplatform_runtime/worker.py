@@ -13,14 +13,13 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import resource
 import sys
 from collections.abc import AsyncIterator, Callable
 from time import monotonic_ns, process_time_ns
 from typing import TYPE_CHECKING, Any
 
 from functionsplatform import _failure
-from functionsplatform._answer import Answer, Chunks, answer_of
+from functionsplatform._answer import Answer, answer_of
 from functionsplatform._context import Context, Function, active
 from functionsplatform._errors import BadHandler
 from functionsplatform._message import message_of
@@ -28,6 +27,7 @@ from functionsplatform_runtime import frames, fresh, load
 from functionsplatform_runtime.frames import Channel, ProtocolError
 from functionsplatform_runtime.interrupts import Interrupts, restore_signals
 from functionsplatform_runtime.output import CallOutput, Output, replace_standard_streams
+from functionsplatform_runtime.reply import Emitter, Replies, close, interruption, json_bytes
 
 if TYPE_CHECKING:
     from functionsplatform_runtime.coroutines import Coroutines
@@ -36,10 +36,6 @@ _failure.hide_frames_of(os.path.dirname(__file__))
 
 # The exit code of a worker that met a protocol error.
 PROTOCOL_ERROR = 70
-
-# The peak only grows; reading it costs more than the rest of an answer's head.
-_MEMORY_EVERY = 32
-_MEMORY_AFTER_CPU_NS = 1_000_000
 
 _OPENTELEMETRY = "opentelemetry.trace"
 
@@ -68,14 +64,10 @@ class Worker:
         self._output = Output(channel, self._interrupts)
         self._function = Function("")
         self._handler: load.Handler = _no_handler
-        self._code_dir = ""
-        self._file = ""
-        self._response_limit = 0
+        self._replies = Replies(channel, self._output)
+        self._is_async = False
         self._loop: Coroutines | None = None
-        self._started = False
         self._telemetry: Any = None
-        self._memory_kib = 0
-        self._until_memory = 0
 
     def run(self) -> int:
         """Hello, load, calls."""
@@ -98,7 +90,10 @@ class Worker:
         head = json.loads(frame[3])
         if not self._load(head):
             return 0
-        self._serve()
+        if self._is_async and head["concurrency"] > 1:
+            self._serve_concurrently()
+        else:
+            self._serve()
         return 0
 
     def rehearse(
@@ -107,7 +102,7 @@ class Worker:
         """Answer the same call a few times, without what `run` does to the process."""
         self._function = function
         self._handler = handler
-        self._response_limit = len(body) + 1024
+        self._replies.become(4096, "/rehearsal", None)
         self._interrupts.never_set_timer()
         for serial in range(1, 4):
             self._serve_call(serial, head, body)
@@ -116,9 +111,9 @@ class Worker:
 
     def _load(self, head: dict[str, Any]) -> bool:
         """Become a worker of a version; whether that worked."""
-        self._code_dir = head["code_dir"]
-        self._file = os.path.join(self._code_dir, os.path.normpath(head["file"]))
-        self._response_limit = head["response_limit"]
+        code_dir = head["code_dir"]
+        file = os.path.join(code_dir, os.path.normpath(head["file"]))
+        self._replies.become(head["response_limit"], code_dir, file)
         self._function = Function(
             head["function"],
             head["version"],
@@ -131,22 +126,22 @@ class Worker:
         replace_standard_streams(self._output)
         _send_log_records_to(self._output)
         fresh.make_unique()
-        fresh.settle(self._code_dir, head["env"])
+        fresh.settle(code_dir, head["env"])
         try:
             self._handler = load.load_handler(
-                self._code_dir, head["file"], head["callable"], head["path"]
+                code_dir, head["file"], head["callable"], head["path"]
             )
             if _OPENTELEMETRY in sys.modules:
                 self._join_opentelemetry()
         except BaseException as error:
-            failure = _failure.failure_of(error, self._code_dir, self._file)
+            failure = self._replies.load_failure(error)
             failure["output"] = self._output.end_loading()
             self._send(frames.LOAD_FAILED, 0, failure)
             return False
-        is_async = load.is_async(self._handler)
-        if is_async:
+        self._is_async = load.is_async(self._handler)
+        if self._is_async:
             self._coroutines()  # made now, not in the first call
-        loaded = {"is_async": is_async, "output": self._output.end_loading()}
+        loaded = {"is_async": self._is_async, "output": self._output.end_loading()}
         self._send(frames.LOADED, 0, loaded)
         return True
 
@@ -165,6 +160,14 @@ class Worker:
                 return
             else:
                 raise ProtocolError(f"frame type {kind} where CALL was due")
+
+    def _serve_concurrently(self) -> None:
+        from functionsplatform_runtime.concurrent import Concurrent
+
+        loop = self._coroutines().loop
+        Concurrent(
+            loop, self._channel, self._interrupts, self._replies, self._handler, self._function
+        ).run()
 
     def _serve_call(self, serial: int, head: dict[str, Any], body: bytes) -> None:
         start_ns = monotonic_ns()
@@ -191,15 +194,15 @@ class Worker:
         except BaseException as raised:
             error = raised
         if interrupts.fired is not None:
-            error = _interruption(interrupts.fired, error)
+            error = interruption(interrupts.fired, error)
         if error is None and answer is not None and answer.stream is not None:
             error = self._stream(serial, answer)
         if error is not None:
-            self._fail(serial, error, context, call_output, cpu_ns)
+            self._replies.failure(serial, error, context, call_output, cpu_ns)
         elif answer is not None and answer.stream is None:
-            self._answer(serial, answer, context, call_output, cpu_ns)
+            self._replies.answer(serial, answer, context, call_output, cpu_ns)
         else:
-            self._end_stream(serial, context, call_output, cpu_ns)
+            self._replies.end_stream(serial, context, call_output, cpu_ns)
         output.sole = None
         active.sole = None
         interrupts.end()
@@ -209,76 +212,20 @@ class Worker:
         elif _OPENTELEMETRY in sys.modules:
             self._join_opentelemetry()
 
-    def _answer(
-        self, serial: int, answer: Answer, context: Context, output: CallOutput, cpu_ns: int
-    ) -> None:
-        body = answer.body
-        if len(body) > self._response_limit:
-            self._too_large(serial, len(body), context, output, cpu_ns)
-            return
-        with self._channel.lock:
-            if output.pending:
-                self._output.flush_call(output)
-            used_ns = process_time_ns() - cpu_ns
-            self._until_memory -= 1
-            if self._until_memory < 0 or used_ns > _MEMORY_AFTER_CPU_NS:
-                self._read_memory()
-            usage = b'"u":{"c":%d,"m":%d,"l":%d}}' % (
-                used_ns // 1000,
-                self._memory_kib,
-                output.produced,
-            )
-            if answer.kind == "json" and answer.status is None and context._recorder is None:
-                head = b"{" + usage
-            else:
-                head = _answer_head(answer, context) + usage
-            self._channel.send(frames.ANSWER, serial, head, body)
-            self._output.sole = None
-
-    def _too_large(
-        self, serial: int, size: int, context: Context, output: CallOutput, cpu_ns: int
-    ) -> None:
-        failure: dict[str, Any] = {
-            "kind": _failure.RESPONSE_TOO_LARGE,
-            "message": f"the answer is {size} bytes, the limit is {self._response_limit}; "
-            "raise limits.response in function.toml, or return a generator to stream it",
-        }
-        self._send_failure(serial, failure, context, output, cpu_ns)
-
-    def _fail(
-        self,
-        serial: int,
-        error: BaseException,
-        context: Context,
-        output: CallOutput,
-        cpu_ns: int,
-    ) -> None:
-        failure = _failure.failure_of(error, self._code_dir, self._file)
-        error.__traceback__ = None  # the frames hold the handler's variables
-        self._send_failure(serial, failure, context, output, cpu_ns)
-
-    def _send_failure(
-        self,
-        serial: int,
-        failure: dict[str, Any],
-        context: Context,
-        output: CallOutput,
-        cpu_ns: int,
-    ) -> None:
-        failure.update(_spans(context))
-        with self._channel.lock:
-            self._output.flush_call(output)
-            failure["u"] = self._usage(output, cpu_ns)
-            self._channel.send(frames.FAILURE, serial, _json(failure))
-            self._output.sole = None
-
-    # Streams.
-
     def _stream(self, serial: int, answer: Answer) -> BaseException | None:
         """Send what the handler yields; what went wrong, if something did."""
         interrupts = self._interrupts
         stream = answer.stream
-        emit = self._emitter(serial, answer)
+        emitter = Emitter(self._replies, serial, answer, interrupts.without_deadline)
+
+        def emit(chunk: Any) -> None:
+            data = emitter.encode(chunk)
+            interrupts.held = True
+            try:
+                emitter.send(data)
+            finally:
+                interrupts.release()
+
         try:
             try:
                 interrupts.arm()
@@ -287,53 +234,13 @@ class Worker:
                 else:
                     for chunk in stream or ():
                         emit(chunk)
-                if not self._started:
-                    self._start_stream(serial, answer)
             finally:
                 interrupts.armed = False
+            emitter.start()
         except BaseException as error:
-            _close(stream)
-            return error if interrupts.fired is None else _interruption(interrupts.fired, error)
+            close(stream)
+            return error if interrupts.fired is None else interruption(interrupts.fired, error)
         return interrupts.fired
-
-    def _emitter(self, serial: int, answer: Answer) -> Callable[[Any], None]:
-        chunks = Chunks(answer.headers)
-        interrupts = self._interrupts
-        self._started = False
-
-        def emit(chunk: Any) -> None:
-            data = chunks.next(chunk) if self._started else chunks.first(answer, chunk)
-            interrupts.held = True
-            try:
-                if not self._started:
-                    self._start_stream(serial, answer)
-                self._send_chunk(serial, data)
-            finally:
-                interrupts.release()
-
-        return emit
-
-    def _start_stream(self, serial: int, answer: Answer) -> None:
-        self._started = True
-        self._interrupts.without_deadline()
-        head = _stream_head(answer)
-        with self._channel.lock:
-            self._channel.send(frames.STREAM_HEAD, serial, head)
-
-    def _send_chunk(self, serial: int, data: bytes) -> None:
-        # Pieces instead of memfds: the next may be sent before the platform took the last.
-        for at in range(0, len(data), frames.MEMFD_THRESHOLD):
-            piece = data[at : at + frames.MEMFD_THRESHOLD]
-            with self._channel.lock:
-                self._channel.send(frames.STREAM_CHUNK, serial, b"", piece)
-
-    def _end_stream(self, serial: int, context: Context, output: CallOutput, cpu_ns: int) -> None:
-        end: dict[str, Any] = _spans(context)
-        with self._channel.lock:
-            self._output.flush_call(output)
-            end["u"] = self._usage(output, cpu_ns)
-            self._channel.send(frames.STREAM_END, serial, _json(end))
-            self._output.sole = None
 
     # Coroutines.
 
@@ -351,23 +258,9 @@ class Worker:
         _opentelemetry.install()
         self._telemetry = _opentelemetry
 
-    # What was used.
-
-    def _usage(self, output: CallOutput, cpu_ns: int) -> dict[str, int]:
-        self._read_memory()
-        return {
-            "c": (process_time_ns() - cpu_ns) // 1000,
-            "m": self._memory_kib,
-            "l": output.produced,
-        }
-
-    def _read_memory(self) -> None:
-        self._until_memory = _MEMORY_EVERY
-        self._memory_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
     def _send(self, kind: int, serial: int, head: dict[str, Any]) -> None:
         with self._channel.lock:
-            self._channel.send(kind, serial, _json(head))
+            self._channel.send(kind, serial, json_bytes(head))
 
     def _leave_child_alone(self) -> None:
         """After a fork in a handler: the child has no part in the conversation."""
@@ -389,57 +282,6 @@ def warm() -> None:
 
 def _no_handler(_message: Any, _context: Any) -> Any:
     raise BadHandler("no handler is loaded")
-
-
-def _interruption(fired: BaseException, raised: BaseException | None) -> BaseException:
-    """What ended the call, with the place where the handler was (for a task, as it was told)."""
-    if raised is not None and raised is not fired:
-        fired.with_traceback(raised.__traceback__)
-    return fired
-
-
-def _close(stream: Any) -> None:
-    """Run the `finally` blocks of a generator that is left early."""
-    try:
-        close = getattr(stream, "close", None)
-        if close is not None:
-            close()
-    except BaseException:  # noqa: S110 - the first failure is the one that is told
-        pass
-
-
-def _spans(context: Context) -> dict[str, Any]:
-    recorder = context._recorder
-    if recorder is None:
-        return {}
-    spans = recorder.finish()
-    return {"sp": spans} if spans else {}
-
-
-def _answer_head(answer: Answer, context: Context) -> bytes:
-    """The head up to the usage, which is appended: `{…,`."""
-    head = _described(answer)
-    head.update(_spans(context))
-    return _json(head)[:-1] + b"," if head else b"{"
-
-
-def _stream_head(answer: Answer) -> bytes:
-    return _json(_described(answer))
-
-
-def _described(answer: Answer) -> dict[str, Any]:
-    head: dict[str, Any] = {}
-    if answer.kind != "json":
-        head["k"] = answer.kind
-    if answer.status is not None:
-        head["s"] = answer.status
-    if answer.headers:
-        head["h"] = answer.headers
-    return head
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _python_version() -> str:
