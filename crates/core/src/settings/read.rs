@@ -27,6 +27,9 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// four times the longest run of the public clouds.
 const CALL_TIME: RangeInclusive<Duration> = MILLISECOND..=HOUR;
 
+/// The kernel's smallest quota is 1 ms in a period of 100 ms; weights have the same floor.
+const LEAST_CPU: f64 = 0.01;
+
 /// Below 16 MiB Python with its standard library does not start.
 const MEMORY: RangeInclusive<ByteSize> = ByteSize::mib(16)..=ByteSize::tib(1);
 
@@ -73,8 +76,8 @@ fn read_settings(fields: &mut Fields) -> Result<Settings, SettingsError> {
     fields.set("memory", memory, |field| size(&field, MEMORY))?;
     // Four: the interpreter, its init, and room for one thread and one child.
     fields.set("tasks", tasks, |field| field.whole(4..=32_768))?;
-    fields.set("cpu", cpu, |field| positive(&field, 100.0))?;
-    fields.set("cpu_limit", &mut settings.cpu_limit, |field| positive(&field, 1024.0).map(Some))?;
+    fields.set("cpu", cpu, |field| number(&field, LEAST_CPU..=100.0))?;
+    fields.set("cpu_limit", &mut settings.cpu_limit, |field| number(&field, LEAST_CPU..=1024.0).map(Some))?;
     fields.set("concurrency", &mut settings.concurrency, |field| field.whole(1..=1000))?;
     read_words(fields, &mut settings)?;
     read_lists(fields, &mut settings)?;
@@ -252,10 +255,10 @@ fn size(field: &Field, range: RangeInclusive<ByteSize>) -> Result<ByteSize, Sett
     size.filter(|size| range.contains(size)).ok_or_else(|| field.refuse(allowed()))
 }
 
-fn positive(field: &Field, most: f64) -> Result<f64, SettingsError> {
-    let allowed = format!("write a number above 0 and up to {most}");
+fn number(field: &Field, range: RangeInclusive<f64>) -> Result<f64, SettingsError> {
+    let allowed = format!("write a number from {} to {}", range.start(), range.end());
     let number = field.number(&allowed)?;
-    if number > 0.0 && number <= most { Ok(number) } else { Err(field.refuse(allowed)) }
+    if range.contains(&number) { Ok(number) } else { Err(field.refuse(allowed)) }
 }
 
 fn percent(field: &Field) -> Result<f64, SettingsError> {

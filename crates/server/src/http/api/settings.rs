@@ -33,10 +33,10 @@ pub(super) struct SettingsSchema {
     #[schema(minimum = 4, maximum = 32_768, nullable = false)]
     tasks: Option<u32>,
     /// CPU weight.
-    #[schema(exclusive_minimum = 0, maximum = 100, nullable = false)]
+    #[schema(minimum = 0.01, maximum = 100, nullable = false)]
     cpu: Option<f64>,
     /// Hard CPU quota in cores; none when left out.
-    #[schema(exclusive_minimum = 0, maximum = 1024, nullable = false)]
+    #[schema(minimum = 0.01, maximum = 1024, nullable = false)]
     cpu_limit: Option<f64>,
     /// Calls at once in one worker; above 1 only for `async def`.
     #[schema(minimum = 1, maximum = 1000, nullable = false)]
