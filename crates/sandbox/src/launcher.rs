@@ -69,6 +69,8 @@ struct Launcher {
     lingering: Vec<Group>,
     refill_at: Option<Instant>,
     ready_said: bool,
+    /// For one message at a time; kept, because a fresh one costs a mapping each.
+    buffer: Vec<u8>,
 }
 
 /// The launcher's `main`: reached with [`crate::LAUNCHER_ARGUMENT`] as the first argument.
@@ -127,6 +129,7 @@ fn start() -> Result<Launcher, String> {
         lingering: Vec::new(),
         refill_at: None,
         ready_said: false,
+        buffer: vec![0; fds::MAX_MESSAGE],
     })
 }
 
@@ -241,9 +244,8 @@ impl Launcher {
     }
 
     fn hear_platform(&mut self) -> Heard {
-        let mut buffer = vec![0; fds::MAX_MESSAGE];
         loop {
-            let message = match fds::receive(&self.control, &mut buffer) {
+            let message = match fds::receive(&self.control, &mut self.buffer) {
                 Ok(Some((data, _))) => serde_json::from_slice(data),
                 Err(Errno::AGAIN) => return Heard::Everything,
                 Ok(None) | Err(_) => return Heard::End,

@@ -313,7 +313,7 @@ impl State {
             first_worker: self.next_worker.load(Ordering::Relaxed),
         };
         link.send(&ToLauncher::Init(init)).await.map_err(|e| text("telling the launcher", &e))?;
-        let ready = timeout(READY_LIMIT, link.receive()).await;
+        let ready = timeout(READY_LIMIT, link.receive(&mut vec![0; fds::MAX_MESSAGE])).await;
         let why = match ready {
             Ok(Ok(Some((FromLauncher::Ready(report), _)))) => {
                 *lock(&self.host) = report;
@@ -343,10 +343,9 @@ impl Link {
         }
     }
 
-    async fn receive(&self) -> std::io::Result<Option<(FromLauncher, Vec<OwnedFd>)>> {
-        let mut buffer = vec![0; fds::MAX_MESSAGE];
+    async fn receive(&self, buffer: &mut [u8]) -> std::io::Result<Option<(FromLauncher, Vec<OwnedFd>)>> {
         loop {
-            match fds::receive(self.control.get_ref().as_fd(), &mut buffer) {
+            match fds::receive(self.control.get_ref().as_fd(), buffer) {
                 Ok(Some((data, descriptors))) => {
                     return Ok(Some((serde_json::from_slice(data)?, descriptors)));
                 }
@@ -426,8 +425,9 @@ async fn supervise(state: Arc<State>, mut link: Arc<Link>, mut child: Child) {
 
 /// Until the launcher is gone.
 async fn follow(state: &State, link: &Link) {
+    let mut buffer = vec![0; fds::MAX_MESSAGE];
     loop {
-        match link.receive().await {
+        match link.receive(&mut buffer).await {
             Ok(Some((message, descriptors))) => link.take(message, descriptors, state),
             Ok(None) => return,
             Err(error) => {

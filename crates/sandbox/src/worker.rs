@@ -506,12 +506,15 @@ impl Worker {
     }
 
     async fn call_error(&mut self, broken: Broken) -> CallError {
+        let state = self.state;
+        let gone = matches!(broken, Broken::Gone | Broken::GoneUnread);
         let exit = self.end_of_life(&broken).await;
         let logs = self.logs.take(0);
         match broken {
-            Broken::Gone if exit.is_out_of_memory() => CallError::OutOfMemory { limit: self.memory, logs },
-            Broken::Gone => CallError::Crashed { exit, logs },
-            Broken::GoneUnread => CallError::NeverStarted { exit },
+            // In a stream the call was read, whatever else was not.
+            Broken::GoneUnread if state == State::Calling => CallError::NeverStarted { exit },
+            _ if gone && exit.is_out_of_memory() => CallError::OutOfMemory { limit: self.memory, logs },
+            Broken::Gone | Broken::GoneUnread => CallError::Crashed { exit, logs },
             Broken::Protocol(what) => CallError::Protocol { what, logs },
             Broken::Host(what) => CallError::Host { what, logs },
         }

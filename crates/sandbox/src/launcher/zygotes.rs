@@ -187,11 +187,10 @@ impl Launcher {
     }
 
     fn hear_zygote(&mut self, id: u64) {
-        let mut buffer = vec![0; 16 * 1024];
         loop {
             let Some(zygote) = self.zygotes.get_mut(&id) else { return };
             zygote.read_errors();
-            match fds::receive(&zygote.control, &mut buffer) {
+            match fds::receive(&zygote.control, &mut self.buffer) {
                 Ok(Some((data, descriptors))) => match serde_json::from_slice(data) {
                     Ok(message) => self.zygote_said(id, message, descriptors),
                     Err(error) => {

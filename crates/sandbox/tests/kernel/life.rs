@@ -65,9 +65,32 @@ async fn an_idle_worker_that_dies_is_noticed() {
     kill(worker.host_pid());
     assert_eq!(worker.exited().await.ended, Ended::Signal(9));
     assert!(!worker.is_reusable());
-    assert!(worker.call(call(1, "")).await.is_err());
+    let error = worker.call(call(1, "")).await.expect_err("it is dead");
+    assert!(matches!(error, CallError::NeverStarted { .. }), "{error:?}");
     drop(worker);
     stage.close().await;
+}
+
+#[tokio::test]
+async fn a_call_that_a_dying_worker_did_not_read_never_started() {
+    let stage = Stage::new().await;
+    let mut worker = stage.worker(SLEEPER).await;
+    stop(worker.host_pid());
+    let pid = worker.host_pid();
+    let killing = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        kill(pid);
+    };
+    let (ended, ()) = tokio::join!(worker.call(call(1, "sleep")), killing);
+    assert!(matches!(ended, Err(CallError::NeverStarted { .. })), "{ended:?}");
+    drop(worker);
+    stage.close().await;
+}
+
+/// `kill -STOP`: the call is written, and nobody reads it.
+fn stop(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it can be stopped");
 }
 
 #[tokio::test]
