@@ -8,11 +8,14 @@ It knows nothing of frames: `functionsplatform.testing` builds the same head by 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from json import loads
+from json import JSONDecoder, loads
 from typing import Any
 from urllib.parse import parse_qsl
 
 from functionsplatform._errors import BadRequest
+
+# The interpreter's own scanner: `loads` spends as long around it as in it on a small text.
+_scan: Any = JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 _FORM = "application/x-www-form-urlencoded"
 
@@ -134,9 +137,21 @@ def body_of(raw: bytes, content_type: str | None) -> Any:
     return raw
 
 
+def parsed(raw: bytes) -> Any:
+    """What `json.loads` says, in half of the time where the text is plain and whole."""
+    try:
+        text = raw.decode()
+        value, end = _scan(text, 0)
+        if end == len(text):
+            return value
+    except (ValueError, StopIteration):
+        pass
+    return loads(raw)
+
+
 def _json(raw: bytes) -> Any:
     try:
-        return loads(raw)
+        return parsed(raw)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not valid JSON: {error}") from None
 

@@ -4,8 +4,7 @@ It blocks on one socket and runs one handler at a time, because that costs half 
 loop costs; `async def` handlers get a loop that is made when the first one is loaded, and only a
 function that asks for `concurrency` is served by `concurrent.py`.
 
-What a warm call pays for is in `_serve_call` and what it calls; everything there is measured by
-`benches/worker_loop.py`.
+What a warm call pays for is in `_serve_call` and what it calls; everything there counts.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import faulthandler
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from time import monotonic_ns, process_time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from functionsplatform import _failure
 from functionsplatform._answer import Answer, answer_of
 from functionsplatform._context import Context, Function, active
 from functionsplatform._errors import BadHandler
-from functionsplatform._message import message_of
+from functionsplatform._message import message_of, parsed
 from functionsplatform_runtime import frames, fresh, load
 from functionsplatform_runtime.frames import Channel, ProtocolError
 from functionsplatform_runtime.interrupts import Interrupts, restore_signals
@@ -38,8 +37,6 @@ _failure.hide_frames_of(os.path.dirname(__file__))
 PROTOCOL_ERROR = 70
 
 _OPENTELEMETRY = "opentelemetry.trace"
-
-_decode_head: Callable[[str], Any] = json.JSONDecoder().decode
 
 
 def serve(stream_fd: int, side_fd: int) -> int:
@@ -155,7 +152,7 @@ class Worker:
                 return
             kind, _, serial, head, body = frame
             if kind == frames.CALL:
-                self._serve_call(serial, _decode_head(head.decode()), body)
+                self._serve_call(serial, parsed(head), body)
             elif kind == frames.EXIT:
                 return
             else:
