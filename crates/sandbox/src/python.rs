@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 const OLDEST: (u32, u32) = (3, 10);
 
 /// `sys.executable` may be a virtual environment's link; the base is the interpreter itself.
-/// The imports are what the zygote cannot do without, and what reduced builds lack.
-const QUESTION: &str = "import sys, json, ctypes, resource, socket, select, fcntl
-print(json.dumps([getattr(sys, '_base_executable', None) or sys.executable, sys.version_info[:3], \
-sorted({sys.base_prefix, sys.base_exec_prefix}), sys.implementation.name]))";
+/// The imports are what the zygote cannot do without and reduced builds lack; the extension
+/// modules alone, because their Python halves would triple the time.
+const QUESTION: &str = "import sys, _ctypes, _socket, resource, select, fcntl
+print(sys.implementation.name, *sys.version_info[:3])
+print(getattr(sys, '_base_executable', None) or sys.executable)
+print(*sorted({sys.base_prefix, sys.base_exec_prefix}), sep='\\n')";
 
 /// A CPython that workers can run on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,25 +74,32 @@ pub enum PythonError {
 }
 
 /// All Pythons from 3.10 on, newest first, one per version; with `wanted`, that one alone.
-/// Runs each candidate once (about 20 ms); blocks.
+/// Runs each candidate once (about 10 ms); blocks.
 pub fn find_pythons(wanted: Option<&Path>) -> Result<Vec<Python>, PythonError> {
     if let Some(path) = wanted {
         let python = ask(path)?;
         return if is_new_enough(&python) { Ok(vec![python]) } else { Err(too_old(&python)) };
     }
-    let asking: Vec<_> = candidates().into_iter().map(|path| thread::spawn(move || ask(&path))).collect();
-    let answers: Vec<_> = asking.into_iter().filter_map(|thread| thread.join().ok()).collect();
-    let found: Vec<Python> = answers.iter().flatten().cloned().collect();
-    let mut usable: Vec<_> = found.iter().filter(|python| is_new_enough(python)).cloned().collect();
+    let (old, new): (Vec<_>, Vec<_>) = candidates().into_iter().partition(|path| is_old_by_name(path));
+    let mut answers = ask_all(new);
+    let mut usable: Vec<_> =
+        answers.iter().flatten().filter(|python| is_new_enough(python)).cloned().collect();
     usable.sort_by(|a, b| b.version.cmp(&a.version).then_with(|| a.executable.cmp(&b.executable)));
     usable.dedup_by_key(|python| python.version);
     if !usable.is_empty() {
         return Ok(usable);
     }
-    match found.into_iter().max_by_key(|python| python.version) {
-        Some(newest) => Err(too_old(&newest)),
+    // Only to say what there is.
+    answers.extend(ask_all(old));
+    match answers.iter().flatten().max_by_key(|python| python.version) {
+        Some(newest) => Err(too_old(newest)),
         None => Err(answers.into_iter().find_map(Result::err).unwrap_or(PythonError::NotFound)),
     }
+}
+
+fn ask_all(paths: Vec<PathBuf>) -> Vec<Result<Python, PythonError>> {
+    let asking: Vec<_> = paths.into_iter().map(|path| thread::spawn(move || ask(&path))).collect();
+    asking.into_iter().filter_map(|thread| thread.join().ok()).collect()
 }
 
 fn is_new_enough(python: &Python) -> bool {
@@ -121,13 +130,22 @@ fn candidates() -> BTreeSet<PathBuf> {
 /// Interpreters in a directory, links resolved so that each is asked once. A virtual
 /// environment's link resolves to its base, which is the one that workers need.
 fn pythons_in(dir: &Path) -> Vec<PathBuf> {
-    let is_python = |name: &str| {
-        let minor = name.strip_prefix("python3").map(|rest| rest.strip_prefix('.').unwrap_or(rest));
-        minor.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
-    };
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let named = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_python));
     named.filter_map(|entry| fs::canonicalize(entry.path()).ok()).collect()
+}
+
+/// `python3` and `python3.N`, not `python3-config` and the like.
+fn is_python(name: &str) -> bool {
+    let minor = name.strip_prefix("python3").map(|rest| rest.strip_prefix('.').unwrap_or(rest));
+    minor.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Not worth asking while another is there: `python3.6`.
+fn is_old_by_name(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let minor = name.strip_prefix("python3.").and_then(|minor| minor.parse::<u32>().ok());
+    minor.is_some_and(|minor| (3, minor) < OLDEST)
 }
 
 fn ask(path: &Path) -> Result<Python, PythonError> {
@@ -140,13 +158,23 @@ fn ask(path: &Path) -> Result<Python, PythonError> {
         let last = text.trim().lines().last().unwrap_or("it printed nothing").to_owned();
         return Err(broken(last));
     }
-    type Answer = (PathBuf, (u32, u32, u32), Vec<PathBuf>, String);
-    let (executable, version, prefixes, implementation): Answer =
-        serde_json::from_slice(&output.stdout).map_err(|e| broken(e.to_string()))?;
+    let text = String::from_utf8(output.stdout).map_err(|e| broken(e.to_string()))?;
+    parse_answer(&text).map_err(broken)
+}
+
+fn parse_answer(text: &str) -> Result<Python, String> {
+    let mut lines = text.lines();
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let implementation = words.next().unwrap_or_default();
     if implementation != "cpython" {
-        return Err(broken(format!("it is {implementation}; CPython is needed")));
+        return Err(format!("it is {implementation:?}; CPython is needed"));
     }
-    Ok(Python { executable, version, prefixes })
+    let numbers: Vec<u32> = words.filter_map(|word| word.parse().ok()).collect();
+    let (&[major, minor, micro], Some(executable)) = (&numbers[..], lines.next()) else {
+        return Err(format!("it answered {text:?}"));
+    };
+    let prefixes = lines.map(PathBuf::from).collect();
+    Ok(Python { executable: executable.into(), version: (major, minor, micro), prefixes })
 }
 
 #[cfg(test)]
@@ -162,6 +190,16 @@ mod tests {
         let this = python((3, 11, 7));
         assert!(this.is("3") && this.is("3.11") && this.is("3.11.7"));
         assert!(!this.is("3.1") && !this.is("3.12") && !this.is("") && !this.is("3.11.7.1"));
+    }
+
+    #[test]
+    fn an_answer_is_taken_apart_and_nonsense_is_refused() {
+        let text = "cpython 3 11 7\n/opt/py/bin/python3.11\n/opt/py\n/opt/py-exec\n";
+        let found = parse_answer(text).expect("an answer");
+        assert_eq!((found.version, found.prefixes.len()), ((3, 11, 7), 2));
+        assert!(parse_answer("pypy 3 10 0\n/usr/bin/pypy\n/usr\n").expect_err("pypy").contains("CPython"));
+        assert!(parse_answer("cpython 3\n").is_err() && parse_answer("").is_err());
+        assert!(is_old_by_name(Path::new("/x/python3.6")) && !is_old_by_name(Path::new("/x/python3.10")));
     }
 
     #[test]
