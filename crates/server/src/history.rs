@@ -9,6 +9,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fp_core::record::Kept;
 use fp_core::{InvocationId, Outcome, Tenant, TraceId, WorkerId};
@@ -17,6 +18,7 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::config::HistoryConfig;
 use crate::store::StoreError;
+use crate::store::telemetry::RowQuery;
 
 mod disk;
 mod record;
@@ -38,6 +40,13 @@ pub use types::{
 /// Pages of matching calls that a search for traces goes through: with many calls per trace it
 /// may find fewer traces than asked, rather than read all of history.
 const SEARCH_PAGES: usize = 20;
+
+/// A list that goes to disk is cut off after this long; its page then says where to go on.
+const QUERY_TIME: Duration = Duration::from_secs(2);
+
+/// What is read from disk at once, in microseconds: ten minutes hold at most 600,000 rows, which
+/// SQLite goes through in about half a second.
+const SLICE_US: u64 = 600 * 1_000_000;
 
 /// Queries at once; more wait their turn. They are for people and tools; calls come first.
 const QUERIES: usize = 4;
@@ -104,10 +113,12 @@ impl History {
         self.in_background(move |inner| inner.find_on_disk(&tenant, id)).await.unwrap_or(Lookup::Unknown)
     }
 
-    /// Calls of a tenant, newest arrival first, those that have not ended included.
+    /// Calls of a tenant, newest arrival first, those that have not ended included. A page may be
+    /// short, or empty, and still have a next one: searching the disk takes turns.
     pub async fn list(&self, tenant: &Tenant, filter: &Filter) -> Page {
         let (tenant, filter) = (tenant.clone(), filter.clone());
-        let page = self.in_background(move |inner| inner.list(&tenant, &filter)).await;
+        let page =
+            self.in_background(move |inner| inner.list(&tenant, &filter, Instant::now() + QUERY_TIME)).await;
         page.unwrap_or(Page { items: Vec::new(), next: None })
     }
 
@@ -165,7 +176,7 @@ impl History {
 }
 
 impl Inner {
-    fn list(&self, tenant: &Tenant, filter: &Filter) -> Page {
+    fn list(&self, tenant: &Tenant, filter: &Filter, deadline: Instant) -> Page {
         let mut selection = Selection::new(tenant, filter);
         // Running calls first: one that ends meanwhile is found again in the ring and replaced.
         for view in self.ring.running_that(|running| selection.wants_running(running)) {
@@ -182,25 +193,36 @@ impl Inner {
         });
         // Read after the scan: what was evicted before the scan came to it had ended by then.
         if !selection.is_settled_at(self.ring.horizon_us()) {
-            self.list_from_disk(&mut selection);
+            self.list_from_disk(&mut selection, deadline);
         }
         selection.into_page()
     }
 
-    fn list_from_disk(&self, selection: &mut Selection<'_>) {
+    /// Goes back in time slice by slice, because a filter that nothing passes would otherwise
+    /// read all of history. At the deadline the page ends where the search has come to.
+    fn list_from_disk(&self, selection: &mut Selection<'_>, deadline: Instant) {
         let reader = self.disk.reader();
         let query = selection.row_query();
-        for segment in reader.segments_between(query.from_us, query.to_us) {
-            if selection.is_settled_at(segment.end_us()) {
-                break;
-            }
-            reader.visit(segment, &query, |invocation| {
-                if selection.is_settled_at(invocation.started_us) {
-                    return false;
+        for stretch in reader.stretches(query.from_us, query.to_us) {
+            let mut to_us = stretch.to_us;
+            while to_us > stretch.from_us {
+                if selection.is_settled_at(to_us) {
+                    return;
                 }
-                selection.add_row(invocation);
-                true
-            });
+                if Instant::now() >= deadline {
+                    return selection.stop_at(to_us);
+                }
+                let from_us = to_us.saturating_sub(SLICE_US).max(stretch.from_us);
+                let slice = RowQuery { from_us, to_us, ..query };
+                reader.visit(stretch.segment, &slice, |invocation| {
+                    let is_settled = selection.is_settled_at(invocation.started_us);
+                    if !is_settled {
+                        selection.add_row(invocation);
+                    }
+                    !is_settled
+                });
+                to_us = from_us;
+            }
         }
     }
 
@@ -228,9 +250,10 @@ impl Inner {
 
     fn search_traces(&self, tenant: &Tenant, mut filter: Filter) -> Vec<TraceSummary> {
         let wanted = filter.limit.clamp(1, Filter::MAX_LIMIT);
+        let deadline = Instant::now() + QUERY_TIME;
         let mut found: Vec<TraceSummary> = Vec::new();
         for _ in 0..SEARCH_PAGES {
-            let page = self.list(tenant, &filter);
+            let page = self.list(tenant, &filter, deadline);
             for entry in page.items {
                 let Entry::Done(invocation) = entry else { continue };
                 let is_new = found.iter().all(|summary| summary.trace_id != invocation.trace_id);
@@ -240,7 +263,7 @@ impl Inner {
                 }
             }
             filter.cursor = page.next;
-            if found.len() >= wanted || filter.cursor.is_none() {
+            if found.len() >= wanted || filter.cursor.is_none() || Instant::now() >= deadline {
                 break;
             }
         }

@@ -23,12 +23,14 @@ pub(super) struct Selection<'a> {
     filter: &'a Filter,
     limit: usize,
     entries: BTreeMap<Reverse<Cursor>, Entry>,
+    /// Where the search was cut off: nothing before this time was looked at on disk.
+    stopped_us: Option<u64>,
 }
 
 impl<'a> Selection<'a> {
     pub(super) fn new(tenant: &'a Tenant, filter: &'a Filter) -> Self {
         let limit = filter.limit.clamp(1, Filter::MAX_LIMIT);
-        Self { tenant, filter, limit, entries: BTreeMap::new() }
+        Self { tenant, filter, limit, entries: BTreeMap::new(), stopped_us: None }
     }
 
     /// Entries that are looked for in all: the page and one more.
@@ -131,12 +133,25 @@ impl<'a> Selection<'a> {
         }
     }
 
+    /// The search ends here for now.
+    pub(super) fn stop_at(&mut self, to_us: u64) {
+        self.stopped_us = Some(to_us);
+    }
+
     pub(super) fn into_page(mut self) -> Page {
+        // What memory holds from before the stop comes again with the next page, in its order.
+        let stop = self.stopped_us.map(|started_us| {
+            let stop = Cursor { started_us, id: InvocationId([0; 16]) };
+            self.filter.cursor.map_or(stop, |last| stop.min(last))
+        });
+        if let Some(stop) = stop {
+            self.entries.retain(|Reverse(cursor), _| *cursor >= stop);
+        }
         let is_more = self.entries.len() > self.limit;
         if is_more {
             self.entries.pop_last();
         }
-        let next = if is_more { self.worst() } else { None };
+        let next = if is_more { self.worst() } else { stop };
         Page { items: self.entries.into_values().collect(), next }
     }
 }

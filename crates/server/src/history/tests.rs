@@ -315,6 +315,40 @@ async fn a_graceful_stop_loses_nothing_and_disk_continues_where_memory_ends() {
 }
 
 #[tokio::test]
+async fn a_search_that_takes_too_long_goes_on_with_the_next_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = HistoryConfig { keep: Duration::from_secs(1 << 40), ..HistoryConfig::default() };
+    let at_hour = |hour: u64, serial: u64| {
+        let mut kept = call(serial);
+        kept.invocation.started_us += hour * 3_600_000_000;
+        kept
+    };
+    let history = History::open(&config, dir.path(), Clock::start()).unwrap();
+    (0..5).for_each(|hour| drop(history.finish(at_hour(hour, hour))));
+    history.close().await;
+    let history = History::open(&config, dir.path(), Clock::start()).unwrap();
+    let mut filter = Filter { limit: 2, ..Filter::default() };
+    let (mut seen, mut pages) = (Vec::new(), 0);
+    loop {
+        // Every search is cut off at once, before it has looked at anything.
+        let page = history.inner.list(&tenant(), &filter, Instant::now());
+        assert!(page.items.is_empty());
+        assert!(page.next.is_some_and(|next| filter.cursor.is_none_or(|last| next <= last)));
+        // The next one may go on.
+        filter.cursor = page.next;
+        let page = history.inner.list(&tenant(), &filter, Instant::now() + Duration::from_secs(60));
+        seen.extend(ids(&page));
+        pages += 1;
+        filter.cursor = page.next;
+        if page.next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, 3);
+    assert_eq!(seen, [4, 3, 2, 1, 0].map(id_of));
+}
+
+#[tokio::test]
 async fn what_was_sampled_out_is_in_memory_and_then_said_to_be_sampled_out() {
     let dir = tempfile::tempdir().unwrap();
     let config = HistoryConfig { per_function_per_second: 3, ..HistoryConfig::default() };

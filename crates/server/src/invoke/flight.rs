@@ -309,9 +309,9 @@ impl Flight {
         record.latency_met =
             objective.map(|objective| record.outcome == Outcome::Ok && total < objective.under);
         let now = self.invoker.clock.now();
-        let (started_us, outcome, short, cold) =
-            (record.started_us, record.outcome, record.caller_was_short, record.cold);
-        self.function.book.record(now, started_us, outcome, short, total, cold);
+        let ended_us = self.invoker.clock.wall_us(now);
+        let (outcome, short, cold) = (record.outcome, record.caller_was_short, record.cold);
+        self.function.book.record(now, ended_us, outcome, short, total, cold);
         let spans = self.spans(spans);
         let finished = self.invoker.history.finish(Kept { invocation: *record, spans, logs, result });
         (finished, phases)

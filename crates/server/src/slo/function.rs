@@ -79,11 +79,11 @@ impl FunctionBook {
     pub fn set_objective(&self, slo: Option<Slo>) {
         let mut state = self.state.lock();
         let latency = slo.as_ref().and_then(|slo| slo.latency.as_ref());
-        if let Some(under_ns) = latency.map(|latency| nanoseconds(latency.under)) {
-            if state.under_ns != under_ns {
-                state.latency = History::new();
-                state.under_ns = under_ns;
-            }
+        if let Some(under_ns) = latency.map(|latency| nanoseconds(latency.under))
+            && state.under_ns != under_ns
+        {
+            state.latency = History::new();
+            state.under_ns = under_ns;
         }
         state.objective = slo;
     }

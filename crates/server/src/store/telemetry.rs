@@ -31,8 +31,18 @@ const OPEN_READERS: usize = 4;
 /// before and after a time at which it is known to have been.
 const TRACE_SPAN_US: u64 = 3_600 * 1_000_000;
 
+/// A stretch of time within one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub(crate) segment: Segment,
+    /// The first microsecond of it.
+    pub(crate) from_us: u64,
+    /// The first microsecond after it.
+    pub(crate) to_us: u64,
+}
+
 /// What a list asks of one file; what SQL cannot say is left to the visitor.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct RowQuery<'a> {
     pub(crate) tenant: &'a Tenant,
     pub(crate) function: Option<&'a FunctionName>,
@@ -83,11 +93,16 @@ impl TelemetryReader {
         self.with(segment, |connection| rows::was_skipped(connection, second)).unwrap_or(false)
     }
 
-    /// Segments, newest first, that may hold calls of a time.
-    pub(crate) fn segments_between(&self, from_us: u64, to_us: u64) -> Vec<Segment> {
-        let mut segments = self.segments.newest_first();
-        segments.retain(|segment| segment.start_us() < to_us && segment.end_us() > from_us);
-        segments
+    /// A time, newest first, as the files hold it.
+    pub(crate) fn stretches(&self, from_us: u64, to_us: u64) -> Vec<Stretch> {
+        let mut newer_us = u64::MAX;
+        let stretch = |segment: Segment| {
+            let end_us = segment.end_us().min(newer_us);
+            newer_us = segment.start_us();
+            Stretch { segment, from_us: segment.start_us().max(from_us), to_us: end_us.min(to_us) }
+        };
+        let stretches = self.segments.newest_first().into_iter().map(stretch);
+        stretches.filter(|stretch| stretch.from_us < stretch.to_us).collect()
     }
 
     /// Shows the rows of one segment, newest arrival first, until `visit` wants no more.
@@ -100,24 +115,18 @@ impl TelemetryReader {
         self.with(segment, |connection| visit_rows(connection, query, &mut visit));
     }
 
-    /// The calls of a trace. Looked for around `near_us` where that is known, else around the
-    /// time in the id, else (an id that we did not make) in every file, newest first, until the
-    /// first file that has none after one that had some.
+    /// The calls of a trace. Looked for around `near_us` where that is known, else around the time
+    /// in the id; where that is no time of history (an id that we did not make), in every file,
+    /// newest first, until the first that has none after one that had some.
     pub(crate) fn trace(&self, trace_id: TraceId, near_us: Option<u64>) -> Vec<Kept> {
-        let near_us = near_us.unwrap_or_else(|| time_in(trace_id));
-        let near = self
-            .segments_between(near_us.saturating_sub(TRACE_SPAN_US), near_us.saturating_add(TRACE_SPAN_US));
+        let around_us = near_us.unwrap_or_else(|| time_in(trace_id));
+        let from_us = around_us.saturating_sub(TRACE_SPAN_US);
+        let near = self.stretches(from_us, around_us.saturating_add(TRACE_SPAN_US));
+        if near_us.is_some() || !near.is_empty() {
+            return near.iter().flat_map(|stretch| self.trace_in(stretch.segment, trace_id)).collect();
+        }
         let mut calls = Vec::new();
-        for segment in &near {
-            calls.extend(self.trace_in(*segment, trace_id));
-        }
-        if !calls.is_empty() {
-            return calls;
-        }
         for segment in self.segments.newest_first() {
-            if near.contains(&segment) {
-                continue;
-            }
             let found = self.trace_in(segment, trace_id);
             if found.is_empty() && !calls.is_empty() {
                 break;

@@ -111,8 +111,8 @@ fn lists_are_newest_first_and_keep_to_their_conditions() {
     };
     let list = |query: RowQuery<'_>| {
         let mut serials = Vec::new();
-        for segment in reader.segments_between(query.from_us, query.to_us) {
-            reader.visit(segment, &query, |invocation| {
+        for stretch in reader.stretches(query.from_us, query.to_us) {
+            reader.visit(stretch.segment, &query, |invocation| {
                 serials.push((invocation.started_us - EPOCH_US) / 1_000);
                 true
             });
@@ -126,6 +126,38 @@ fn lists_are_newest_first_and_keep_to_their_conditions() {
     let dogs = "dogs".parse().unwrap();
     assert_eq!(list(RowQuery { function: Some(&dogs), ..query() }), [5]);
     assert_eq!(list(RowQuery { from_us: EPOCH_US + 9_000, ..query() }), [9]);
+}
+
+#[test]
+fn stretches_cover_a_time_once_also_where_an_hour_is_split() {
+    let reader = TelemetryReader::new(Arc::new(Segments::new(Path::new("/nowhere"))));
+    let hour = EPOCH_US / 1_000_000;
+    for start in [hour, hour + 1_800, hour + 3_600, hour + 9_000] {
+        reader.segments.add(Segment(start));
+    }
+    let stretches: Vec<_> = reader
+        .stretches(EPOCH_US + 60_000_000, EPOCH_US + 4_000_000_000)
+        .iter()
+        .map(|stretch| [stretch.from_us, stretch.to_us].map(|us| us / 1_000_000 - hour))
+        .collect();
+    assert_eq!(stretches, [[3_600, 4_000], [1_800, 3_600], [60, 1_800]]);
+}
+
+#[test]
+fn a_trace_with_a_callers_id_is_found_wherever_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path(), generous());
+    let foreign = TraceId([0xee; 16]);
+    for hour in 0..4 {
+        let mut kept = in_hour(hour, hour);
+        if hour == 1 {
+            kept.invocation.trace_id = foreign;
+        }
+        write(&mut writer, EPOCH_US + hour * HOUR_US, &[kept]);
+    }
+    assert_eq!(reader.trace(foreign, None).len(), 1);
+    assert_eq!(reader.trace(foreign, Some(EPOCH_US + 2 * HOUR_US)).len(), 1);
+    assert_eq!(reader.trace(foreign, Some(EPOCH_US + 9 * HOUR_US)).len(), 0);
 }
 
 #[test]
