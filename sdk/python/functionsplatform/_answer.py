@@ -28,6 +28,9 @@ _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHI
 _EVENT_FIELDS = ("event", "id", "retry", "data")
 _EVENT_STARTS = ("data:", "event:", "id:", "retry:", ":")
 
+# No client takes more, and a frame's head has room for it in any encoding.
+_MAX_HEADERS = 64 * 1024
+
 # Deeper than any honest answer, shallower than the interpreter's own limit of 1000 frames.
 _DEEPEST = 400
 
@@ -56,7 +59,7 @@ class Answer:
 def answer_of(result: Any) -> Answer:
     """The answer for a handler's return value; raises `InvalidResult`."""
     kind = type(result)
-    if kind is dict:
+    if kind is dict or isinstance(result, dict):
         status = _envelope_status(result)
         if status is not None:
             return _from_envelope(result, status)
@@ -106,6 +109,9 @@ def _from_envelope(envelope: dict[str, Any], status: int) -> Answer:
         answer = _other(body, 'result["body"]')
     answer.status = status
     answer.headers = [*_headers(envelope.get("headers")), *_cookies(envelope.get("cookies"))]
+    size = sum(len(name) + len(value) for name, value in answer.headers)
+    if size > _MAX_HEADERS:
+        raise InvalidResult(f"the headers are {size} characters, the limit is {_MAX_HEADERS}")
     return answer
 
 

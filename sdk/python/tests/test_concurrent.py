@@ -65,7 +65,7 @@ def test_answers_come_when_they_are_ready(worker):
 
 
 def test_a_deadline_ends_one_call_only(worker):
-    slow = worker.begin(p="/slow", d=50)
+    slow = worker.begin(p="/slow", d=300)
     other = worker.begin(p="/other")
     frames = take(worker, 1)
     assert frames[-1].serial == slow

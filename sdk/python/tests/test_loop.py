@@ -117,6 +117,12 @@ def test_a_module_that_raises_fails_with_its_traceback(start):
     assert failed.head["output"] == "before\n"
 
 
+def test_output_while_loading_is_bounded_in_the_head(start):
+    loaded = start().load("print('\\0' * 1_000_000)\ndef handler(m, c): return 1\n")
+    assert loaded.kind == LOADED
+    assert len(loaded.head["output"]) == 128 * 1024
+
+
 def test_sys_exit_while_loading_is_an_exception(start):
     failed = start().load("import sys\nsys.exit(3)\n")
     assert (failed.head["kind"], failed.head["exception_type"]) == ("exception", "SystemExit")
@@ -237,6 +243,7 @@ def test_large_bodies_come_and_go_by_memfd(start):
         ("{'status_code': 201, 'body': {'a': 1}}", {"s": 201}, b'{"a": 1}'),
         ("{'statusCode': 404, 'body': 'no'}", {"s": 404, "k": "text"}, b"no"),
         ("{'status_code': 204}", {"s": 204, "k": "none"}, b""),
+        ("__import__('collections').OrderedDict(status_code=204)", {"s": 204, "k": "none"}, b""),
         ("{'status_code': 200, 'other': 1}", {}, b'{"status_code": 200, "other": 1}'),
         ("{'status_code': 99}", {}, b'{"status_code": 99}'),
         ("{'status_code': True}", {}, b'{"status_code": true}'),
@@ -285,6 +292,7 @@ def test_return_values(start, expression, head, body):
         ("{'status_code': 200, 'headers': {'a': '1\\r\\nx: y'}}", "contains a line break"),
         ("{'status_code': 200, 'headers': 5}", "must be a dict or a list of pairs"),
         ("{'status_code': 200, 'cookies': [1]}", 'result["cookies"][0] must be a string'),
+        ("{'status_code': 200, 'headers': {'a': 'x' * 70_000}}", "the limit is 65536"),
         ("{'status_code': 200, 'isBase64Encoded': True, 'body': '!'}", "is not base64"),
     ],
 )
@@ -606,6 +614,20 @@ def test_random_states_differ_between_workers(tmp_path):
         (tmp_path / str(number)).mkdir()
         worker = Worker(tmp_path / str(number), program=seeded)
         worker.load("import random\ndef handler(m, c): return random.random()")
+        values.append(worker.call().body)
+        worker.end()
+    assert values[0] != values[1]
+
+
+def test_numpys_generator_differs_between_workers(tmp_path):
+    site = str(Path(pytest.importorskip("numpy").__file__).parents[1])
+    imports = f"sys.path.append({site!r}); import numpy.random; numpy.random.seed(1); "
+    seeded = WARM_SERVE.replace("raise", imports + "raise")
+    values = []
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        worker = Worker(tmp_path / str(number), program=seeded)
+        worker.load("import numpy\ndef handler(m, c): return numpy.random.random()")
         values.append(worker.call().body)
         worker.end()
     assert values[0] != values[1]

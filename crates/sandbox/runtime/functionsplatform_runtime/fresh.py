@@ -32,6 +32,7 @@ def make_unique() -> None:
 def settle(code_dir: str, env: dict[str, str]) -> None:
     """The process as an author expects to find it: directory, umask, environment."""
     os.environ.update(env)
+    sys.dont_write_bytecode = True  # the code directory is read-only
     os.umask(0o022)
     try:
         os.chdir(code_dir)

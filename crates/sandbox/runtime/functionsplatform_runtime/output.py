@@ -34,8 +34,8 @@ _HEADS = {
     STDERR: b'{"o":"stderr"}',
 }
 
-# While loading: kept for the head of the answer, whose length is bounded.
-_MAX_LOAD_OUTPUT = 256 * 1024
+# While loading: kept for the head of the answer, where an escaped byte takes up to six.
+_MAX_LOAD_OUTPUT = 128 * 1024
 
 
 class CallOutput:

@@ -22,7 +22,7 @@ from typing import Any
 from functionsplatform import _failure
 from functionsplatform._context import Function
 from functionsplatform.sdk import tracing
-from functionsplatform_runtime import coroutines, load, records  # noqa: F401
+from functionsplatform_runtime import concurrent, coroutines, load, records  # noqa: F401
 from functionsplatform_runtime.frames import Channel
 from functionsplatform_runtime.worker import Worker
 
