@@ -58,6 +58,8 @@ struct Launcher {
     zygotes: BTreeMap<u64, Zygote>,
     /// By Python: the zygote that takes orders.
     current: Vec<Option<u64>>,
+    /// By Python: the zygote that starts to replace a worn one.
+    successors: Vec<Option<u64>>,
     /// By Python: when its zygote last failed to start, and how.
     failed: Vec<Option<(Instant, String)>>,
     workers: BTreeMap<u64, Entry>,
@@ -121,6 +123,7 @@ fn start() -> Result<Launcher, String> {
         home,
         zygotes: BTreeMap::new(),
         current: vec![None; pythons],
+        successors: vec![None; pythons],
         failed: vec![None; pythons],
         workers: BTreeMap::new(),
         next_zygote: 1,
@@ -230,7 +233,7 @@ impl Launcher {
 
     fn next_due(&self) -> Option<Instant> {
         let removal = (!self.lingering.is_empty()).then(|| Instant::now() + Duration::from_millis(20));
-        let rotation = self.zygotes.values().filter_map(Zygote::rotation_due).min();
+        let rotation = self.rotation_due();
         [self.refill_at, removal, rotation].into_iter().flatten().min()
     }
 

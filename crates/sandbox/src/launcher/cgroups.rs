@@ -148,10 +148,14 @@ impl Group {
 
     pub(super) fn events(&self) -> Events {
         let mut events = Events::default();
-        for (leaf, unified, _) in &self.leaves {
-            let oom_file = if *unified { "memory.events" } else { "memory.oom_control" };
-            events.out_of_memory |= count(&leaf.join(oom_file), "oom_kill") > 0;
-            events.tasks_refused |= count(&leaf.join("pids.events"), "max") > 0;
+        for (leaf, unified, controllers) in &self.leaves {
+            if controllers.contains(&Controller::Memory) {
+                let file = if *unified { "memory.events" } else { "memory.oom_control" };
+                events.out_of_memory |= count(&leaf.join(file), "oom_kill") > 0;
+            }
+            if controllers.contains(&Controller::Tasks) {
+                events.tasks_refused |= count(&leaf.join("pids.events"), "max") > 0;
+            }
         }
         events
     }

@@ -76,10 +76,6 @@ impl Zygote {
         std::iter::once(self.control.as_fd()).chain(self.errors.as_ref().map(AsFd::as_fd))
     }
 
-    pub(super) fn rotation_due(&self) -> Option<Instant> {
-        (self.state == State::Ready).then(|| self.started + MAX_AGE)
-    }
-
     pub(super) fn is_busy(&self) -> bool {
         self.state == State::Starting || self.outstanding > 0 || !self.queue.is_empty()
     }
@@ -127,6 +123,13 @@ impl Launcher {
         if let Some(id) = self.current[python] {
             return Ok(id);
         }
+        let id = self.start_zygote(python)?;
+        self.current[python] = Some(id);
+        Ok(id)
+    }
+
+    /// Starts one, unless another has just failed to.
+    fn start_zygote(&mut self, python: usize) -> Result<u64, String> {
         if let Some((at, why)) = &self.failed[python]
             && at.elapsed() < RETRY_DELAY
         {
@@ -136,7 +139,6 @@ impl Launcher {
         let id = self.next_zygote;
         self.next_zygote += 1;
         self.zygotes.insert(id, zygote);
-        self.current[python] = Some(id);
         Ok(id)
     }
 
@@ -228,7 +230,11 @@ impl Launcher {
         for (module, why) in preload_failed {
             eprintln!("launcher: {module} cannot be preloaded: {why}");
         }
-        if zygote.python == 0 && !self.ready_said {
+        let python = zygote.python;
+        if self.successors[python] == Some(id) {
+            self.succeed(id, python);
+        }
+        if python == 0 && !self.ready_said {
             self.ready_said = true;
             let report = self.host.report(&self.cgroups, &self.init.pythons);
             self.say(&FromLauncher::Ready(report), &[]);
@@ -264,12 +270,26 @@ impl Launcher {
         }
     }
 
-    /// A new zygote for each worn one; the old one leaves when it has no workers.
+    /// When the next zygote is too old, not counting those whose successor starts already.
+    pub(super) fn rotation_due(&self) -> Option<Instant> {
+        let pythons = 0..self.current.len();
+        let due = pythons.filter(|python| self.successors[*python].is_none()).filter_map(|python| {
+            let zygote = self.zygotes.get(&self.current[python]?)?;
+            let worn = (zygote.state == State::Ready).then(|| zygote.started + MAX_AGE)?;
+            Some(self.failed[python].as_ref().map_or(worn, |(at, _)| worn.max(*at + RETRY_DELAY)))
+        });
+        due.min()
+    }
+
+    /// A successor for each worn zygote, which takes orders until the other is ready. A retired
+    /// one leaves when it has no workers.
     pub(super) fn rotate(&mut self) {
         for python in 0..self.current.len() {
-            let worn = self.current[python].filter(|id| self.zygotes.get(id).is_some_and(Zygote::is_worn));
-            if let Some(id) = worn {
-                self.retire(id, python);
+            let worn =
+                self.current[python].is_some_and(|id| self.zygotes.get(&id).is_some_and(Zygote::is_worn));
+            if worn && self.successors[python].is_none() {
+                // A failure was recorded and said, and is tried again later.
+                self.successors[python] = self.start_zygote(python).ok();
             }
         }
         let in_use = |id: &u64| self.workers.values().any(|entry| entry.zygote == *id);
@@ -280,19 +300,17 @@ impl Launcher {
         }
     }
 
-    fn retire(&mut self, id: u64, python: usize) {
-        if let Some(zygote) = self.zygotes.get_mut(&id) {
+    /// A successor is ready: it takes the orders from here on.
+    fn succeed(&mut self, id: u64, python: usize) {
+        self.successors[python] = None;
+        let Some(old) = self.current[python].replace(id) else { return };
+        if let Some(zygote) = self.zygotes.get_mut(&old) {
             zygote.state = State::Retired;
         }
-        self.current[python] = None;
         // Blank ones would carry the old seed into the new hour.
-        for entry in self.workers.values().filter(|entry| entry.zygote == id && entry.is_blank()) {
+        for entry in self.workers.values().filter(|entry| entry.zygote == old && entry.is_blank()) {
             entry.kill();
         }
-        if let Err(why) = self.zygote_for(python) {
-            eprintln!("launcher: {why}");
-        }
-        self.refill_at = Some(Instant::now());
     }
 
     /// Its process was reaped: everything below it is dead or dying.
@@ -310,12 +328,15 @@ impl Launcher {
             "the zygote of Python {} does not start: {reason}",
             self.init.pythons[python].version_text()
         );
+        if zygote.state == State::Starting {
+            eprintln!("{complaint}");
+            self.failed[python] = Some((Instant::now(), why.clone()));
+        }
+        if self.successors[python] == Some(id) {
+            self.successors[python] = None;
+        }
         if self.current[python] == Some(id) {
             self.current[python] = None;
-            if zygote.state == State::Starting {
-                eprintln!("{complaint}");
-                self.failed[python] = Some((Instant::now(), why.clone()));
-            }
             self.refill_at = Some(Instant::now() + RETRY_DELAY);
         }
         let orphans: Vec<_> = self.workers.values().filter(|e| e.zygote == id).map(|e| e.serial).collect();

@@ -171,6 +171,31 @@ async fn a_killed_zygote_is_replaced() {
 }
 
 #[tokio::test]
+#[ignore = "forks a thousand workers"]
+async fn a_worn_zygote_is_replaced_without_a_pause_and_leaves_with_its_last_worker() {
+    let stage = Stage::new().await;
+    let spec = stage.function("f", SLEEPER);
+    let mut old = stage.sandbox.start_worker(&spec).await.expect("a worker");
+    let zygote = parent_of(old.host_pid());
+    let mut slowest = Duration::ZERO;
+    for forks in 1.. {
+        let begin = Instant::now();
+        let worker = stage.sandbox.start_worker(&spec).await.expect("a worker");
+        slowest = slowest.max(begin.elapsed());
+        if parent_of(worker.host_pid()) != zygote {
+            println!("replaced after {forks} forks; the slowest start took {slowest:?}");
+            break;
+        }
+        assert!(forks < 3000, "the zygote is still the same");
+    }
+    assert!(json(&mut old, 1).await.0.is_number());
+    assert!(is_alive(zygote));
+    drop(old);
+    eventually("the end of the old zygote", || !is_alive(zygote)).await;
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn dropping_the_sandbox_ends_everything_without_being_asked() {
     let stage = Stage::with(|config| config.blanks = 1).await;
     let worker = stage.worker(SLEEPER).await;
