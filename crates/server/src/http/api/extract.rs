@@ -90,7 +90,8 @@ fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 
 /// Serde names the field at fault in the path, or in backticks when it is missing or unknown.
 fn wrong_value(path: &str, detail: String) -> Problem {
-    let named = detail.split('`').nth(1).filter(|_| detail.contains("field `"));
+    let names_it = detail.contains("field `") || detail.contains("parameter `");
+    let named = detail.split('`').nth(1).filter(|_| names_it);
     let field = match (path, named) {
         ("." | "?", Some(named)) => named.to_owned(),
         (path, Some(named)) if !path.ends_with(named) => format!("{path}.{named}"),
@@ -111,7 +112,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for ApiQuery<T> {
         let query = Query::<T>::try_from_uri(&parts.uri).map_err(|rejection| {
             let text = rejection.body_text();
             let detail = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-            wrong_value("?", detail.to_owned())
+            let detail = detail.split_once(": ").map_or(detail, |(_field, message)| message);
+            wrong_value("?", detail.replace("field `", "parameter `"))
         })?;
         Ok(Self(query.0))
     }
