@@ -4,6 +4,7 @@
 #[path = "../harness/platform.rs"]
 mod platform;
 
+mod mishaps;
 mod running;
 mod starting;
 mod stopping;

@@ -69,6 +69,8 @@ fn a_directory_is_deployed_to_a_running_platform() {
     assert_eq!(platform.get("/hello").status(), 200);
     let function = platform.api("/functions/hello");
     assert_eq!(function["function_name"], "hello");
+    let objective = platform.cli(&["slo", "show", "hello"]);
+    assert!(objective.stdout.contains("99.9"), "{objective:?}");
 }
 
 #[test]

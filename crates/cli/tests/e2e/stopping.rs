@@ -73,6 +73,17 @@ fn a_signal_to_the_whole_group_drains_as_well() {
 }
 
 #[test]
+fn a_signal_that_was_inherited_as_ignored_drains_as_well() {
+    let (mut platform, _dir) = {
+        let dir = tempfile::tempdir().expect("a directory");
+        sleeper(dir.path());
+        (up().through_a_shell_that_ignores("INT").arg(dir.path()).start(), dir)
+    };
+    platform.signal("INT");
+    assert_eq!(platform.wait().code(), Some(0), "{}", platform.stderr());
+}
+
+#[test]
 fn the_drain_has_a_limit() {
     let dir = tempfile::tempdir().expect("a directory");
     sleeper(dir.path());

@@ -97,6 +97,16 @@ pub(crate) fn run(command: &mut Command) -> Ran {
 }
 
 impl Builder {
+    /// Starts it as a script's `trap '' INT; functionsplatform … &` would. To be called first.
+    pub(crate) fn through_a_shell_that_ignores(mut self, signal: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        shell.args(["-c", &format!("trap '' {signal}; exec \"$0\" \"$@\"")]);
+        shell.arg(self.command.get_program()).args(self.command.get_args());
+        self.command = shell;
+        self
+    }
+
     /// Further arguments: directories and flags.
     pub(crate) fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.arg(argument);
@@ -165,6 +175,16 @@ impl Platform {
     /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process id of its launcher.
+    pub(crate) fn launcher(&self) -> u32 {
+        let is_launcher = |pid: &u32| {
+            let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.split('\0').nth(1) == Some("__launcher")
+        };
+        let below = descendants(self.pid());
+        below.into_iter().map(|(pid, _)| pid).find(is_launcher).expect("a platform has a launcher")
     }
 
     /// What it has said on stderr so far.

@@ -1,0 +1,116 @@
+//! What callers see when things change or die under them: deploys under load, killed workers, a
+//! killed launcher.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::platform::{Platform, up};
+
+/// As many as the platform promises to survive without one failed call.
+const DEPLOYS: u32 = 50;
+
+fn numbered(dir: &Path, number: u32) {
+    let manifest = "name = \"numbered\"\nevents = [\"http|GET|/number\", \"http|GET|/sleep/{seconds}\"]\n";
+    let handler = format!(
+        "import time\ndef handler(message, context):\n    time.sleep(float(message['path_params'].get('seconds', 0)))\n    return {{'number': {number}}}\n"
+    );
+    std::fs::write(dir.join("function.toml"), manifest).expect("written");
+    std::fs::write(dir.join("handler.py"), handler).expect("written");
+}
+
+#[test]
+fn no_call_fails_because_of_a_deploy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    numbered(dir.path(), 0);
+    let platform = up().arg(dir.path()).start();
+    let (stop, calls) = (AtomicBool::new(false), AtomicU32::new(0));
+    let failures = std::thread::scope(|scope| {
+        let caller = || {
+            let mut failures = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let answer = platform.get("/number");
+                calls.fetch_add(1, Ordering::Relaxed);
+                if !answer.status().is_success() {
+                    failures.push(format!("{answer:?}"));
+                }
+            }
+            failures
+        };
+        let callers = [scope.spawn(caller), scope.spawn(caller)];
+        for number in 1..=DEPLOYS {
+            numbered(dir.path(), number);
+            let deployed = platform.cli(&["deploy", dir.path().to_str().expect("UTF-8")]);
+            assert!(deployed.status.success(), "{deployed:?}");
+            let answer = platform.get("/number");
+            assert_eq!(answer.body().as_ref(), format!("{{\"number\": {number}}}").as_bytes(), "{answer:?}");
+        }
+        stop.store(true, Ordering::Relaxed);
+        callers.into_iter().flat_map(|caller| caller.join().expect("it returns")).collect::<Vec<_>>()
+    });
+    assert!(failures.is_empty(), "{} of {calls:?} calls failed: {:?}", failures.len(), failures[0]);
+    assert!(calls.into_inner() >= DEPLOYS, "there was no load");
+}
+
+/// A call that sleeps, and the pid of the worker that runs it.
+fn sleeping_call(platform: &Platform) -> (TcpStream, u64) {
+    let mut stream = TcpStream::connect(platform.gateway).expect("it listens");
+    write!(stream, "GET /sleep/20 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let limit = Instant::now() + Duration::from_secs(10);
+    loop {
+        let workers = platform.api("/workers");
+        let busy = workers["items"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(|worker| worker["state"] == "busy")
+            .cloned();
+        if let Some(worker) = busy {
+            return (stream, worker["host_pid"].as_u64().expect("a pid"));
+        }
+        assert!(Instant::now() < limit, "the call never ran: {workers}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn kill(pid: impl std::fmt::Display) {
+    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill runs").success());
+}
+
+fn answer(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    let _ = stream.read_to_string(&mut text);
+    text
+}
+
+#[test]
+fn a_killed_worker_costs_its_own_caller_a_502_and_nobody_else_anything() {
+    let dir = tempfile::tempdir().expect("a directory");
+    numbered(dir.path(), 0);
+    let platform = up().arg(dir.path()).start();
+    let (call, pid) = sleeping_call(&platform);
+    kill(pid);
+    let answer = answer(call);
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("\"crashed\""), "{answer}");
+    assert_eq!(platform.get("/number").status(), 200);
+}
+
+#[test]
+fn a_killed_launcher_is_replaced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    numbered(dir.path(), 0);
+    let platform = up().arg(dir.path()).start();
+    let (call, _) = sleeping_call(&platform);
+    kill(platform.launcher());
+    let answer = answer(call);
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    let limit = Instant::now() + Duration::from_secs(10);
+    while platform.get("/number").status() != 200 {
+        assert!(Instant::now() < limit, "no launcher came back: {}", platform.stderr());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
