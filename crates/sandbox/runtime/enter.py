@@ -118,6 +118,8 @@ def build_root(root, runtime_dir, prefixes, gid):
     for name in SYSTEM_DIRS:
         _system_dir(root, "/" + name)
     for prefix in prefixes:
+        if prefix.startswith("/nix/"):
+            prefix = "/nix"  # a package there links to its siblings
         if not (prefix == "/" or prefix == "/usr" or prefix.startswith("/usr/")):
             _bind(root, prefix)
     _bind(root, runtime_dir, "/runtime")

@@ -56,29 +56,33 @@ struct Argument {
 
 /// Compiles both programs for this machine. The error is one for us: the rules are ours.
 pub(crate) fn compile(rules: &str) -> Result<Filters, String> {
+    compile_for(rules, std::env::consts::ARCH)
+}
+
+fn compile_for(rules: &str, arch: &str) -> Result<Filters, String> {
     let rules: Rules = serde_json::from_str(rules).map_err(|e| e.to_string())?;
     let errno = |number: u32| json!({ "errno": number });
     let document = json!({
         "base": {
             "mismatch_action": errno(ENOSYS),
             "match_action": "allow",
-            "filter": filter(&rules.base, |rule| &rule.allow),
+            "filter": filter(&rules.base, arch, |rule| &rule.allow),
         },
         "worker": {
             "mismatch_action": "allow",
             "match_action": errno(EPERM),
-            "filter": filter(&rules.worker, |rule| &rule.deny),
+            "filter": filter(&rules.worker, arch, |rule| &rule.deny),
         },
     });
-    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|e| e.to_string())?;
+    let arch = TargetArch::try_from(arch).map_err(|e| e.to_string())?;
     let compiled = seccompiler::compile_from_json(document.to_string().as_bytes(), arch);
     let mut programs: BTreeMap<_, _> = compiled.map_err(|e| e.to_string())?.into_iter().collect();
     let mut take = |name: &str| programs.remove(name).map(|p| to_bytes(&p)).ok_or("a program is missing");
     Ok(Filters { base: take("base")?, worker: take("worker")? })
 }
 
-fn filter<'a>(rules: &'a [Rule], calls: impl Fn(&'a Rule) -> &'a [String]) -> Vec<Value> {
-    let here = |rule: &&Rule| rule.arch.as_deref().is_none_or(|arch| arch == std::env::consts::ARCH);
+fn filter<'a>(rules: &'a [Rule], arch: &str, calls: impl Fn(&'a Rule) -> &'a [String]) -> Vec<Value> {
+    let here = |rule: &&Rule| rule.arch.as_deref().is_none_or(|only| only == arch);
     let mut seen = BTreeMap::new();
     for rule in rules.iter().filter(here) {
         for call in calls(rule) {
@@ -120,6 +124,13 @@ mod tests {
         let filters = compile(crate::runtime::SECCOMP_RULES).expect("our own rules");
         assert!(filters.base.len() > 2000, "{} bytes", filters.base.len());
         assert!(filters.worker.len() / 8 < 60, "{} instructions", filters.worker.len() / 8);
+    }
+
+    #[test]
+    fn the_rules_compile_for_every_architecture_we_name() {
+        for arch in ["x86_64", "aarch64"] {
+            compile_for(crate::runtime::SECCOMP_RULES, arch).expect(arch);
+        }
     }
 
     #[test]

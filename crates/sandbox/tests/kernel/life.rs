@@ -216,10 +216,13 @@ fn platform(dir: &Path, uid: Option<u32>) -> (std::process::Child, serde_json::V
 fn start_platform(dir: &Path, uid: Option<u32>, kind: &str) -> (std::process::Child, serde_json::Value) {
     use std::os::unix::fs::PermissionsExt as _;
     let code = dir.join("code");
-    write_code(
-        &code,
-        "import os\ndef handler(message, context):\n    return {'uid': os.getuid(), 'pid': os.getpid(), 'root': os.listdir('/')}\n",
-    );
+    // With a child that tries to stay, under a name that no other test's has.
+    let text = "import os, subprocess
+def handler(message, context):
+    subprocess.Popen(['sleep', 'ARGUMENT'], start_new_session=True)
+    return {'uid': os.getuid(), 'pid': os.getpid(), 'root': os.listdir('/')}
+";
+    write_code(&code, &text.replace("ARGUMENT", &sleep_of(dir)));
     // The build directory may be closed to other users.
     let executable = dir.join("platform");
     fs::copy(EXECUTABLE, &executable).expect("a copy");
@@ -254,6 +257,8 @@ async fn a_killed_platform_leaves_nothing_within_a_second() {
     eventually("the end of all processes", || !all.iter().any(|pid| is_alive(*pid))).await;
     // A second by itself; a machine that does much else gets more.
     assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
+    eventually("the end of the handler's child", || !processes_named(&sleep_of(dir.path()))).await;
+    eventually("the end of the run directory", || !run_dir.exists()).await;
     check_nothing_left(&run_dir, &groups);
 }
 
@@ -323,6 +328,13 @@ async fn where_namespaces_are_refused_workers_run_with_what_is_left() {
     }
 }
 
+/// Seconds for `sleep` that are particular to a directory.
+fn sleep_of(dir: &Path) -> String {
+    let name = dir.file_name().expect("a name").to_string_lossy().into_owned();
+    let number = name.bytes().fold(7u64, |number, byte| (number * 31 + u64::from(byte)) % 100_000_000);
+    format!("600.{number:08}")
+}
+
 /// Ends the stand-in in order: nothing was kept silent, nothing is left.
 fn check_and_end(dir: &Path, mut child: std::process::Child, report: &serde_json::Value) {
     let mechanisms = report["host"]["mechanisms"].as_array().expect("a list");
@@ -334,5 +346,6 @@ fn check_and_end(dir: &Path, mut child: std::process::Child, report: &serde_json
     let groups = groups_of(&run_dir);
     drop(child.stdin.take());
     assert!(child.wait().expect("it ends").success());
+    assert!(!processes_named(&sleep_of(dir)), "the handler's child is left");
     check_nothing_left(&run_dir, &groups);
 }

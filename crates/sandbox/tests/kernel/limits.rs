@@ -127,3 +127,37 @@ def handler(message, context):
 fn kill(worker: &fp_sandbox::Worker) {
     crate::stage::kill(worker.host_pid());
 }
+
+#[tokio::test]
+async fn where_cgroups_are_refused_resource_limits_stand_in() {
+    let stage = Stage::new().await;
+    let host = stage.sandbox.host();
+    if host.enforces("memory limit") || host.enforces("task limit") {
+        println!("skipped: this host has cgroups for both");
+    } else {
+        let code = "import os, time
+def handler(message, context):
+    made = 0
+    try:
+        while made < 1000:
+            if os.fork() == 0:
+                time.sleep(600)
+                os._exit(0)
+            made += 1
+    except OSError as error:
+        made = [made, error.errno]
+    try:
+        bytearray(b'x') * 500_000_000
+    except MemoryError:
+        return [made, 'refused']
+    return [made, 'allowed']
+";
+        let mut spec = stage.function("f", code);
+        (spec.tasks, spec.memory) = (16, 128 << 20);
+        let mut worker = stage.sandbox.start_worker(&spec).await.expect("a worker");
+        let (answer, _) = json(&mut worker, 1).await;
+        assert_eq!(answer, serde_json::json!([[15, 11], "refused"]));
+        drop(worker);
+    }
+    stage.close().await;
+}
