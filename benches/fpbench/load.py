@@ -36,7 +36,7 @@ def wrk(url, connections, seconds, script):
     return {"p50": percentiles["50"], "p99": percentiles["99"], "rate": float(rate.group(1))}
 
 
-def open_loop(binary, url, rate, seconds, *, timeout="10s"):
+def open_loop(binary, url, rate, seconds, *, timeout="10s", headers=()):
     """`functionsplatform bench`: each latency counts from when its request was meant to be sent."""
     done = subprocess.run(
         [
@@ -53,6 +53,7 @@ def open_loop(binary, url, rate, seconds, *, timeout="10s"):
             '{"arg": 21}',
             "-H",
             "content-type: application/json",
+            *(part for header in headers for part in ("-H", header)),
             "--output",
             "json",
         ],
