@@ -16,6 +16,7 @@ use fp_core::settings::Slo;
 use fp_core::{FunctionName, Tenant};
 use parking_lot::RwLock;
 
+mod durations;
 mod function;
 mod rates;
 mod rolling;
@@ -23,6 +24,7 @@ mod snapshot;
 mod standing;
 mod views;
 
+pub use durations::DurationCounts;
 pub use function::FunctionBook;
 pub use views::{AlertView, BurnRate, FunctionView, LatencySloView, MinuteView, OutcomeCount, SloView};
 

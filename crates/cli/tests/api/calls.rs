@@ -150,6 +150,8 @@ fn metrics_count_calls_by_function_and_outcome() {
     for line in [
         "functionsplatform_calls_total{function=\"echo\",outcome=\"ok\"} 1",
         "functionsplatform_calls_total{function=\"echo\",outcome=\"function_error\"} 1",
+        "functionsplatform_call_duration_seconds_count{function=\"echo\"} 2",
+        "functionsplatform_call_duration_seconds_bucket{le=\"+Inf\",function=\"echo\"} 2",
         "functionsplatform_history_dropped_total 0",
         "# EOF",
     ] {

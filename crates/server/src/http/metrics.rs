@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -12,7 +13,7 @@ use fp_core::Tenant;
 use fp_core::code::Code;
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -23,7 +24,7 @@ use utoipa_axum::routes;
 use super::problem::Problem;
 use crate::app::App;
 use crate::history::DiskState;
-use crate::slo::{FunctionView, SloView};
+use crate::slo::{DurationCounts, FunctionView, SloView};
 
 /// The media type of OpenMetrics 1.0, which Prometheus prefers.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -75,6 +76,20 @@ struct FunctionSample {
     name: String,
     view: FunctionView,
     slo: Option<SloView>,
+    durations: DurationCounts,
+}
+
+/// Edges of the duration histogram, in milliseconds: three a decade from the warm path's
+/// millisecond to the default timeout. A latency objective's threshold is one more.
+const EDGES_MS: [u64; 15] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
+
+fn edges(slo: Option<&SloView>) -> Vec<Duration> {
+    let mut edges: Vec<_> = EDGES_MS.iter().copied().map(Duration::from_millis).collect();
+    let threshold = slo.and_then(|slo| slo.latency.as_ref());
+    edges.extend(threshold.map(|latency| Duration::from_secs_f64(latency.under_ms / 1e3)));
+    edges.sort();
+    edges.dedup();
+    edges
 }
 
 impl Snapshot {
@@ -83,8 +98,9 @@ impl Snapshot {
         let (now, wall_us) = (app.clock.now(), app.clock.wall_now_us());
         let functions = app.catalog.list(&tenant).into_iter().filter_map(|function| {
             let book = app.slo.get(&tenant, &function.name)?;
-            let name = function.name.to_string();
-            Some(FunctionSample { name, view: book.view(now), slo: book.slo(wall_us) })
+            let (name, slo) = (function.name.to_string(), book.slo(wall_us));
+            let durations = book.durations(&edges(slo.as_ref()));
+            Some(FunctionSample { name, view: book.view(now), slo, durations })
         });
         let history = app.history.status();
         Self {
@@ -114,6 +130,21 @@ impl Snapshot {
     }
 
     fn encode_durations(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "Durations of the calls that reached a handler";
+        let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
+        let mut durations = encoder.encode_descriptor("call_duration", help, unit, kind)?;
+        for FunctionSample { name, durations: counts, .. } in &self.functions {
+            let up_to = counts.up_to.iter().map(|(edge, count)| (edge.as_secs_f64(), *count));
+            let buckets: Vec<_> = up_to.chain([(f64::INFINITY, counts.above)]).collect();
+            let all = buckets.iter().map(|(_, count)| count).sum();
+            let labels = [("function", name.as_str())];
+            let mut family = durations.encode_family(&labels)?;
+            family.encode_histogram::<NoLabelSet>(counts.sum.as_secs_f64(), all, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn encode_quantiles(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let help = "Durations of the calls of the last five minutes, by quantile";
         let (name, kind) = ("call_duration_quantile", MetricType::Gauge);
         let mut durations = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
@@ -202,6 +233,7 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         self.encode_calls(&mut encoder)?;
         self.encode_durations(&mut encoder)?;
+        self.encode_quantiles(&mut encoder)?;
         self.encode_objectives(&mut encoder)?;
         self.encode_burn_rates(&mut encoder)?;
         self.encode_workers(&mut encoder)?;

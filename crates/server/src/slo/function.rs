@@ -13,8 +13,9 @@ use fp_core::settings::Slo;
 use fp_core::slo::History;
 use parking_lot::Mutex;
 
+use super::durations::{DurationCounts, Durations};
 use super::rates;
-use super::rolling::{Call, Rolling};
+use super::rolling::{Call, Rolling, tells_latency};
 use super::snapshot::{Snapshot, SnapshotError};
 use super::standing::Counted;
 use super::views::{FunctionView, SloView};
@@ -32,6 +33,7 @@ struct State {
     objective: Option<Slo>,
     totals: [u64; Outcome::ALL.len()],
     rolling: Rolling,
+    durations: Durations,
     /// Counts for the objectives. The latency threshold is applied when a call is recorded, so
     /// the counts of another threshold cannot be used: they have a history of their own.
     availability: History,
@@ -62,6 +64,9 @@ impl FunctionBook {
         let mut state = self.state.lock();
         state.totals[outcome.index()] += 1;
         state.rolling.record(now, call);
+        if tells_latency(outcome) {
+            state.durations.record(duration);
+        }
         state.count(Duration::from_micros(wall_us), call);
         state.unsaved_since.get_or_insert(now);
         state.is_busy = true;
@@ -125,6 +130,12 @@ impl FunctionBook {
     pub fn view(&self, now: Duration) -> FunctionView {
         let state = self.state.lock();
         rates::function_view(&state.rolling, &state.totals, now)
+    }
+
+    /// Durations since the start of the calls that reached a handler, counted between `edges`
+    /// (ascending).
+    pub fn durations(&self, edges: &[Duration]) -> DurationCounts {
+        self.state.lock().durations.counts(edges)
     }
 
     /// The objective's state at a Unix time; none without an objective.
