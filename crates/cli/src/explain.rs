@@ -1,11 +1,14 @@
 //! `explain`: what a word or a decision means.
 //!
 //! `code` is local and prints the one table of error codes; `route` asks the platform for its
-//! routes and says which wins and why.
+//! routes, puts them into the gateway's own table and says which wins and why.
+
+use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use fp_core::code::{Code, UnknownCode};
-use fp_core::event::{EventType, PathPattern, Segment, Verb};
+use fp_core::route::{self, Route, RouteTable, Routed};
+use fp_core::{EventType, FunctionName};
 use serde_json::{Value, json};
 
 use crate::client::Client;
@@ -91,20 +94,27 @@ fn as_json(code: Code) -> Value {
 
 async fn explain_route(global: &Global, verb: &str, path: &str) -> Result<Exit, Failure> {
     let listing: Listing = Client::new(global)?.get("/functions").await?.read()?;
-    let candidates = candidates(&listing, path);
-    let Some(winner) = winner(&candidates, verb) else {
-        return Err(no_route(verb, path, &candidates));
+    let routes = routes(&listing);
+    let path = route::normal_path(path).map_err(|error| Failure::usage(error.to_string()))?;
+    let winner = match table(&routes)?.find(verb, &path) {
+        Route::Found(winner) => winner,
+        Route::OtherVerbs(verbs) => return Err(other_verbs(verb, &path, &verbs)),
+        Route::Nothing { near } => return Err(nothing(&path, &near)),
     };
-    let reason = reason(winner, &candidates, verb);
+    let reason = reason(&winner.event_type, &beaten(&routes, &winner.event_type, verb, &path)?);
     if global.json() {
-        let considered: Vec<_> = candidates.iter().map(|route| &route.event).collect();
+        let params: BTreeMap<_, _> = winner.params.into_iter().collect();
         screen::json(&json!({
-            "event_type": winner.event, "functions": winner.functions, "reason": reason, "considered": considered,
+            "event_type": &*winner.event_type, "functions": &*winner.functions, "path_params": params,
+            "reason": reason,
         }))?;
         return Ok(Exit::Ok);
     }
-    screen::line(&format!("{verb} {path} is answered by {} ({})", winner.functions[0], winner.event))?;
+    screen::line(&format!("{verb} {path} is answered by {} ({})", winner.functions[0], winner.event_type))?;
     screen::line(&reason)?;
+    for (name, value) in &winner.params {
+        screen::line(&format!("path_params: {name} = {value:?}"))?;
+    }
     if winner.functions.len() > 1 {
         let others = winner.functions[1..].join(", ");
         screen::line(&format!("it was created first and answers; {others} run as well"))?;
@@ -112,114 +122,97 @@ async fn explain_route(global: &Global, verb: &str, path: &str) -> Result<Exit, 
     Ok(Exit::Ok)
 }
 
-/// A route whose pattern matches the path.
-#[derive(Debug)]
-struct Candidate {
-    event: String,
-    verb: Verb,
-    pattern: PathPattern,
-    functions: Vec<String>,
+/// An event type and a function that it calls, in the order in which the platform has them.
+type Bound = (EventType, FunctionName);
+
+/// What the listing says about routes; what this program cannot read is left out.
+fn routes(listing: &Listing) -> Vec<Bound> {
+    let bound = |event: &str, function: &Value| {
+        Some((event.parse().ok()?, function["function_name"].as_str()?.parse().ok()?))
+    };
+    let pairs =
+        listing.iter().flat_map(|(event, functions)| functions.iter().map(move |function| (event, function)));
+    pairs.filter_map(|(event, function)| bound(event, function)).collect()
 }
 
-/// The routes that match the path, most specific first: the order of patterns, then one verb
-/// before any.
-fn candidates(listing: &Listing, path: &str) -> Vec<Candidate> {
-    let name = |function: &Value| function["function_name"].as_str().unwrap_or("-").to_owned();
-    let of_event = |(event, functions): (&String, &Vec<Value>)| {
-        let EventType::Http { verb, path: pattern } = event.parse().ok()?;
-        let functions: Vec<_> = functions.iter().map(name).collect();
-        (matches(&pattern, path) && !functions.is_empty()).then_some(Candidate {
-            event: event.clone(),
-            verb,
-            pattern,
-            functions,
-        })
-    };
-    let mut found: Vec<_> = listing.iter().filter_map(of_event).collect();
-    found.sort_by(|a, b| (&a.pattern, &a.verb).cmp(&(&b.pattern, &b.verb)));
-    found
+/// The very table that the gateway asks.
+fn table<'a>(routes: impl IntoIterator<Item = &'a Bound>) -> Result<RouteTable<String>, Failure> {
+    let routed = routes.into_iter().map(|(event, name)| Routed {
+        name,
+        events: std::slice::from_ref(event),
+        function: name.to_string(),
+    });
+    RouteTable::build(routed).map_err(|conflict| Failure::new(Exit::Other, conflict.to_string()))
 }
 
-/// The first candidate for the verb; HEAD falls back to GET.
-fn winner<'a>(candidates: &'a [Candidate], verb: &str) -> Option<&'a Candidate> {
-    let answers = |wanted: &str| {
-        candidates.iter().find(|route| match &route.verb {
-            Verb::Exactly(own) => own == wanted,
-            Verb::Any => true,
-        })
-    };
-    answers(verb).or_else(|| if verb == "HEAD" { answers("GET") } else { None })
-}
-
-fn reason(winner: &Candidate, candidates: &[Candidate], verb: &str) -> String {
-    let Some(beaten) = candidates.iter().find(|route| route.event != winner.event) else {
-        return "it is the only route that matches this path".into();
-    };
-    match beaten.pattern == winner.pattern {
-        true => format!("it beats {}: {verb} is named and * is any verb that nobody names", beaten.event),
-        false => format!(
-            "it beats {}: a literal segment wins over {{param}}, that over {{*rest}}, from the left",
-            beaten.event
-        ),
+/// The other event types that would answer if the winner were not there.
+fn beaten(routes: &[Bound], winner: &str, verb: &str, path: &str) -> Result<Vec<String>, Failure> {
+    let mut beaten = Vec::new();
+    for route in routes {
+        if let Route::Found(alone) = table([route])?.find(verb, path)
+            && &*alone.event_type != winner
+            && !beaten.contains(&alone.event_type.to_string())
+        {
+            beaten.push(alone.event_type.to_string());
+        }
     }
+    Ok(beaten)
 }
 
-fn no_route(verb: &str, path: &str, candidates: &[Candidate]) -> Failure {
-    if candidates.is_empty() {
-        return Failure::new(Exit::NotFound, format!("no route matches {path}: the gateway answers 404"))
-            .hint("`functionsplatform list` shows the routes; a trailing slash is significant");
+fn reason(winner: &str, beaten: &[String]) -> String {
+    if beaten.is_empty() {
+        return "it is the only route for this verb and path".into();
     }
-    let verbs: Vec<_> = candidates.iter().map(|route| route.verb.to_string()).collect();
-    let message =
-        format!("{path} is known, but not for {verb}: the gateway answers 405, Allow: {}", verbs.join(", "));
+    let pattern = |event: &str| event.splitn(3, '|').nth(2).unwrap_or_default().to_owned();
+    let rule = match beaten.iter().any(|other| pattern(other) != pattern(winner)) {
+        true => "a literal segment wins over {param}, that over {*rest}, from the left; then a verb over *",
+        false => "a named verb wins over *",
+    };
+    format!("it wins over {}: {rule}", beaten.join(", "))
+}
+
+fn other_verbs(verb: &str, path: &str, verbs: &[String]) -> Failure {
+    let allow = verbs.join(", ");
+    let message = format!("{path} is known, but not for {verb}: the gateway answers 405, Allow: {allow}");
     Failure::new(Exit::NotFound, message)
 }
 
-/// Whether a pattern matches a path as it stands in a request.
-fn matches(pattern: &PathPattern, path: &str) -> bool {
-    let decoded: Vec<_> = path
-        .trim_start_matches('/')
-        .split('/')
-        .map(|part| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned())
-        .collect();
-    let segments = pattern.segments();
-    for (index, segment) in segments.iter().enumerate() {
-        match (segment, decoded.get(index)) {
-            (Segment::Rest(_), Some(_)) => return decoded[index..].iter().any(|part| !part.is_empty()),
-            (Segment::Literal(text), Some(part)) if text == part => {}
-            (Segment::Param(_), Some(part)) if !part.is_empty() => {}
-            _ => return false,
-        }
-    }
-    segments.len() == decoded.len()
+fn nothing(path: &str, near: &[String]) -> Failure {
+    let hint = match near {
+        [] => "`functionsplatform list` shows the routes".to_owned(),
+        near => format!("near: {}; a trailing slash is significant", near.join(", ")),
+    };
+    Failure::new(Exit::NotFound, format!("no route matches {path}: the gateway answers 404")).hint(hint)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn listing(events: &[&str]) -> Listing {
-        events.iter().map(|event| ((*event).to_owned(), vec![json!({"function_name": event})])).collect()
-    }
-
-    fn answered_by(events: &[&str], verb: &str, path: &str) -> Option<String> {
-        let candidates = candidates(&listing(events), path);
-        winner(&candidates, verb).map(|route| route.event.clone())
+    fn explained(events: &[&str], verb: &str, path: &str) -> (String, Vec<String>) {
+        let listing = events.iter().map(|event| ((*event).to_owned(), vec![json!({"function_name": "f"})]));
+        let routes = routes(&listing.collect());
+        let Route::Found(winner) = table(&routes).expect("a table").find(verb, path) else {
+            panic!("no route")
+        };
+        let beaten = beaten(&routes, &winner.event_type, verb, path).expect("tables");
+        (winner.event_type.to_string(), beaten)
     }
 
     #[test]
-    fn the_most_specific_route_wins() {
-        let events = ["http|GET|/a/b", "http|GET|/a/{x}", "http|*|/a/{x}", "http|GET|/{*rest}"];
-        for (verb, path, event) in [
-            ("GET", "/a/b", "http|GET|/a/b"),
-            ("GET", "/a/c", "http|GET|/a/{x}"),
-            ("POST", "/a/c", "http|*|/a/{x}"),
-            ("HEAD", "/z/c", "http|GET|/{*rest}"),
-            ("GET", "/a/b/", "http|GET|/{*rest}"),
-            ("GET", "/a/%62", "http|GET|/a/b"),
-        ] {
-            assert_eq!(answered_by(&events, verb, path).as_deref(), Some(event), "{verb} {path}");
-        }
-        assert_eq!(answered_by(&["http|GET|/a"], "POST", "/a"), None);
+    fn what_was_beaten_would_have_answered_and_did_not() {
+        let events = ["http|GET|/a/b", "http|GET|/a/{x}", "http|POST|/a/{x}", "http|*|/{*rest}"];
+        let (winner, mut beaten) = explained(&events, "GET", "/a/b");
+        beaten.sort();
+        assert_eq!(winner, "http|GET|/a/b");
+        assert_eq!(beaten, ["http|*|/{*rest}", "http|GET|/a/{x}"]);
+        assert_eq!(explained(&events, "PUT", "/a/b"), ("http|*|/{*rest}".into(), vec![]));
+    }
+
+    #[test]
+    fn the_rule_fits_what_was_beaten() {
+        let of = |winner, beaten: &str| reason(winner, &[beaten.to_owned()]);
+        assert!(of("http|GET|/a", "http|*|/a").ends_with("a named verb wins over *"));
+        assert!(of("http|GET|/a", "http|GET|/{x}").contains("literal"));
     }
 }

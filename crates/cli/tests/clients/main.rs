@@ -318,15 +318,16 @@ fn a_failed_invocation_has_an_exit_code_of_its_own() {
 #[test]
 fn routes_are_explained() {
     let stub = Stub::start([ok("GET /functions", FUNCTIONS)]);
-    assert_snapshot!(stub.run(&["explain", "route", "get", "/cats/7"]), @r"
+    assert_snapshot!(stub.run(&["explain", "route", "get", "/cats/7"]), @r#"
     exit code 0
     --- stdout
     GET /cats/7 is answered by cats (http|GET|/cats/{id})
-    it is the only route that matches this path
+    it is the only route for this verb and path
+    path_params: id = "7"
     it was created first and answers; audit run as well
 
     --- stderr
-    ");
+    "#);
     assert_eq!(stub.run(&["explain", "route", "POST", "/cats/7"]).exit, 3);
     assert_eq!(stub.run(&["explain", "route", "GET", "/nothing"]).exit, 3);
 }
