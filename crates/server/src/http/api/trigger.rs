@@ -39,8 +39,11 @@ struct TriggerRequest {
     /// The verb, in any case.
     #[schema(pattern = "^[A-Za-z-]{1,32}$", example = "POST")]
     http_verb: String,
-    /// The path, with a query string if there is one.
-    #[schema(pattern = r"^/([^%#\s\x00-\x1f\x7f]|%[0-9A-Fa-f]{2})*$", example = "/api/cats")]
+    /// The path, with a query string if there is one; escapes must be UTF-8.
+    #[schema(
+        pattern = r"^/([^%#\s\x00-\x1f\x7f]|%[0-7][0-9A-Fa-f]|%([Cc][2-9A-Fa-f]|[Dd][0-9A-Fa-f])%[89ABab][0-9A-Fa-f]|%[Ee]0%[ABab][0-9A-Fa-f]%[89ABab][0-9A-Fa-f]|%[Ee][Dd]%[89][0-9A-Fa-f]%[89ABab][0-9A-Fa-f]|%[Ee][1-9A-Ca-cEeFf](%[89ABab][0-9A-Fa-f]){2}|%[Ff]0%[9ABab][0-9A-Fa-f](%[89ABab][0-9A-Fa-f]){2}|%[Ff][1-3](%[89ABab][0-9A-Fa-f]){3}|%[Ff]4%8[0-9A-Fa-f](%[89ABab][0-9A-Fa-f]){2})*$",
+        example = "/api/cats"
+    )]
     http_path: String,
     /// Header lines, `Name: value`; lines without `: ` are ignored.
     #[serde(default)]
