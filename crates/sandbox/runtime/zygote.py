@@ -40,7 +40,7 @@ def main():
     control = _control_socket()
     config = json.loads(control.recv(MESSAGE_LIMIT))
     namespaces = _enter_root(enter, config)
-    warm, serve = _import_runtime()
+    warm, rehearse, serve = _import_runtime()
     preload_failed = _preload(config["preload"])
     warm()
     base_filter, worker_filter = (bytes.fromhex(config[key]) for key in ("base_filter", "worker_filter"))
@@ -49,7 +49,7 @@ def main():
     # Collected before, never after: a collection in a child would un-share every page.
     gc.collect()
     gc.freeze()
-    zygote = Zygote(control, config, enter, serve, namespaces, worker_filter)
+    zygote = Zygote(control, config, enter, rehearse, serve, namespaces, worker_filter)
     zygote.send({"t": "ready", "python": sys.version.split()[0], "preload_failed": preload_failed})
     zygote.run()
 
@@ -80,9 +80,9 @@ def _enter_root(enter, config):
 
 
 def _import_runtime():
-    from functionsplatform_runtime import worker
+    from functionsplatform_runtime import rehearsal, worker
 
-    return worker.warm, worker.serve
+    return worker.warm, rehearsal.rehearse_calls, worker.serve
 
 
 def _preload(modules):
@@ -105,11 +105,12 @@ def _check_single_threaded():
 
 
 class Zygote:
-    def __init__(self, control, config, enter, serve, pid_namespace, worker_filter):
+    def __init__(self, control, config, enter, rehearse, serve, pid_namespace, worker_filter):
         self.control = control
         self.mode = config["mode"]
         self.own_proc = config["own_proc"]
         self.enter = enter
+        self.rehearse = rehearse
         self.serve = serve
         self.pid_namespace = pid_namespace
         self.worker_filter = worker_filter
@@ -192,6 +193,9 @@ class Zygote:
             self._tell({"t": "entered", "serial": order["serial"]})
             self.control.detach()
             os.close(5)
+            if order["blank"]:
+                # Nobody waits yet: copy now the pages that the first call will write to.
+                self.rehearse()
             code = self.serve(3, 4) or 0
         except SystemExit as exit_request:
             code = exit_request.code if isinstance(exit_request.code, int) else 1

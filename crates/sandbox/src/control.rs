@@ -98,6 +98,8 @@ pub(crate) struct ZygoteConfig<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct ForkOrder<'a> {
     pub serial: u64,
+    /// Nobody waits for this one: it may take its time to get ready.
+    pub blank: bool,
     pub uid: Option<u32>,
     pub network: Network,
     pub tmp_size: u64,

@@ -16,7 +16,7 @@ from typing import Any
 def make_unique() -> None:
     """Give this process generators of its own. Run after the fork, when the worker is claimed."""
     random.seed()
-    modules: dict[str, Any] = dict(sys.modules)
+    modules: dict[str, Any] = sys.modules  # no copy: that would write to every module
     uuid = modules.get("uuid")
     if uuid is not None:
         uuid._last_timestamp = None

@@ -50,6 +50,14 @@ _HEAD: dict[str, Any] = {
 
 def rehearse() -> None:
     """Run the dummy calls."""
+    rehearse_calls()
+    logging.getLogger("rehearsal").debug("no handler takes this")
+    random.random()  # noqa: S311
+    asyncio.run(asyncio.sleep(0))
+
+
+def rehearse_calls() -> None:
+    """The calls alone: a blank worker that waits runs them, too, to own the pages they write."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     our_side, their_side = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, our_side:
@@ -60,9 +68,6 @@ def rehearse() -> None:
             ours.recv(1 << 20)
         finally:
             channel.detach()
-    logging.getLogger("rehearsal").debug("no handler takes this")
-    random.random()  # noqa: S311
-    asyncio.run(asyncio.sleep(0))
 
 
 def _handler() -> load.Handler:

@@ -159,7 +159,7 @@ impl Launcher {
             group: Some(group),
             rlimits,
             entered: false,
-            order: None,
+            order: order.cloned(),
             was_blank: false,
             given: false,
         };

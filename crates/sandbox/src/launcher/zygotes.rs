@@ -253,6 +253,7 @@ impl Launcher {
             let (ends, limits) = entry.take_fork_parts();
             let order = ForkOrder {
                 serial,
+                blank: entry.is_blank(),
                 uid: entry.uid,
                 network: entry.network,
                 tmp_size: TMP_SIZE,
