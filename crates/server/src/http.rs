@@ -19,39 +19,45 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::IntoResponse;
 use fp_core::code::Code;
-use http::{Method, Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use crate::app::App;
 
 use self::guard::Hosts;
+use self::pages::Port;
 use self::problem::Problem;
 
 /// What the management port answers.
 pub(crate) fn api_router(app: &Arc<App>) -> Router {
-    finished(api::router(app.clone()).merge(pages::router(app.clone())), Hosts::of(app.addresses.api))
+    let router = api::router(app.clone()).merge(pages::router(app.clone()));
+    finished(router, app, Port::Api, Hosts::of(app.addresses.api))
 }
 
 /// What the trace port answers.
 pub(crate) fn traces_router(app: &Arc<App>) -> Router {
-    finished(
-        jaeger::router(app.clone()).merge(pages::traces_router(app.clone())),
-        Hosts::of(app.addresses.traces),
-    )
+    let router = jaeger::router(app.clone()).merge(pages::traces_router(app.clone()));
+    finished(router, app, Port::Traces, Hosts::of(app.addresses.traces))
 }
 
-/// What every management listener has around its routes: problem documents for unknown paths and
-/// verbs, and the guard before everything. It comes after all merges: it sees only what is there.
-fn finished(router: Router, hosts: Hosts) -> Router {
-    let router = router.method_not_allowed_fallback(method_not_allowed).fallback(not_found);
-    guard::protect(router, hosts)
+/// What every management listener has around its routes: an answer for unknown paths and verbs,
+/// and the guard before everything. It comes after all merges: it sees only what is there.
+fn finished(router: Router, app: &Arc<App>, port: Port, hosts: Hosts) -> Router {
+    let app = app.clone();
+    let lost = move |uri: Uri, headers: HeaderMap| not_found(app, port, uri, headers);
+    guard::protect(router.method_not_allowed_fallback(method_not_allowed).fallback(lost), hosts)
 }
 
-async fn not_found(uri: Uri) -> Problem {
+/// A page for a browser, a problem document for everybody else.
+async fn not_found(app: Arc<App>, port: Port, uri: Uri, headers: HeaderMap) -> Response<Body> {
+    if let Some(page) = pages::lost(&app, port, &headers).await {
+        return page;
+    }
     let problem = Problem::new(Code::NotFound, format!("there is no {:?} here", uri.path()));
-    problem.hint("The routes of the management API are listed at /docs on its port.")
+    problem.hint("The routes of the management API are listed at /docs on its port.").into_response()
 }
 
 /// The `Allow` header is added by the router.

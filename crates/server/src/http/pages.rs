@@ -34,19 +34,20 @@ use std::time::Duration;
 
 use askama::Template;
 use axum::Router;
-use axum::extract::rejection::PathRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use fp_core::{FunctionName, InvocationId, Tenant, TraceId};
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 
 use self::filter::Fields;
 use self::message::WayOn;
-use self::shell::{Port, Shell};
+pub(crate) use self::shell::Port;
+use self::shell::Shell;
 use crate::app::App;
 use crate::catalog::Deployed;
 use crate::history::{Entry, Filter, Lookup};
@@ -73,7 +74,6 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/ui/invocations", get(list_invocations))
         .route("/ui/invocations/{id}", get(show_invocation))
         .route("/ui/workers", get(list_workers))
-        .route("/ui/{*rest}", get(not_found))
         .with_state(app)
         .layer(map_response(protect))
         .merge(assets::router())
@@ -111,8 +111,9 @@ struct OverviewQuery {
 async fn show_overview(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    Query(query): Query<OverviewQuery>,
+    query: Result<Query<OverviewQuery>, QueryRejection>,
 ) -> Response {
+    let query = query.map(|Query(query)| query).unwrap_or_default();
     let tenant = Tenant::default();
     let shell = Shell::of(&app, &headers, Port::Api, "Overview");
     let all = app.catalog.list(&tenant);
@@ -138,9 +139,16 @@ async fn show_overview(
         running: app.history.status().running,
         failures: failures::list(&app.history, &tenant, &last_hour, &words).await.items,
         recent: app.history.list(&tenant, &few).await.items,
+        minute_us: minute_us(&app),
         now_us,
     };
     render(StatusCode::OK, &overview::page(shell, &input))
+}
+
+/// Start of the books' current minute: they count minutes of the monotonic clock.
+fn minute_us(app: &App) -> u64 {
+    let now = app.clock.now();
+    app.clock.wall_us(Duration::from_secs(now.as_secs() / 60 * 60))
 }
 
 fn matches(function: &Deployed, wanted: &str) -> bool {
@@ -216,6 +224,7 @@ async fn show_function(
         slo: book.and_then(|book| book.slo(now_us)),
         workers: workers.iter().filter(|worker| worker.function == function.name).map(worker).collect(),
         view,
+        minute_us: minute_us(&app),
         now_us,
     };
     render(StatusCode::OK, &function::page(shell, &input))
@@ -252,8 +261,9 @@ fn done(entry: &Entry) -> Option<&fp_core::Invocation> {
 async fn list_invocations(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    Query(fields): Query<Fields>,
+    fields: Result<Query<Fields>, QueryRejection>,
 ) -> Response {
+    let fields = readable(fields);
     let tenant = Tenant::default();
     let shell = Shell::of(&app, &headers, Port::Api, "Invocations");
     let now_us = app.clock.wall_now_us();
@@ -264,6 +274,10 @@ async fn list_invocations(
         app.history.list(&tenant, &wanted.filter).await
     };
     render(StatusCode::OK, &invocations::page(shell, &fields, function_names(&app, &tenant), &found, now_us))
+}
+
+fn readable(fields: Result<Query<Fields>, QueryRejection>) -> Fields {
+    fields.map_or_else(|_| Fields::unreadable(), |Query(fields)| fields)
 }
 
 fn function_names(app: &App, tenant: &Tenant) -> Vec<String> {
@@ -304,8 +318,35 @@ async fn show_invocation(
 async fn list_workers(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let shell = Shell::of(&app, &headers, Port::Api, "Workers");
     let workers: Vec<_> = app.invoker.workers(&Tenant::default()).iter().map(worker).collect();
-    let host = serde_json::to_value(app.invoker.host()).unwrap_or_default();
-    render(StatusCode::OK, &workers::page(shell, &workers, &host, app.clock.wall_now_us()))
+    render(StatusCode::OK, &workers::page(shell, &workers, host(&app), app.clock.wall_now_us()))
+}
+
+/// What the host enforces; none before it was examined.
+fn host(app: &App) -> Option<workers::Host> {
+    let report = app.invoker.host();
+    let word = |value: serde_json::Result<serde_json::Value>| {
+        value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    let mechanisms = report.mechanisms.into_iter().map(|mechanism| workers::Mechanism {
+        note: [mechanism.why_not, mechanism.how_to_get_it]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("; "),
+        name: mechanism.mechanism,
+        enforced: mechanism.enforced,
+    });
+    let pythons: Vec<_> = report
+        .pythons
+        .iter()
+        .map(|python| format!("{}.{}.{}", python.version.0, python.version.1, python.version.2))
+        .collect();
+    let facts = vec![
+        parts::Pair::new("isolation", word(serde_json::to_value(report.mode))),
+        parts::Pair::new("kernel", report.kernel),
+        parts::Pair::new("Pythons", pythons.join(", ")),
+    ];
+    Some(workers::Host { facts, mechanisms: mechanisms.collect() }).filter(|host| !host.mechanisms.is_empty())
 }
 
 fn worker(view: &WorkerView) -> workers::Worker {
@@ -322,8 +363,9 @@ fn worker(view: &WorkerView) -> workers::Worker {
 async fn search_traces(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    Query(fields): Query<Fields>,
+    fields: Result<Query<Fields>, QueryRejection>,
 ) -> Response {
+    let fields = readable(fields);
     let tenant = Tenant::default();
     let shell = Shell::of(&app, &headers, Port::Traces, "Traces");
     let now_us = app.clock.wall_now_us();
@@ -343,7 +385,8 @@ struct TraceQuery {
 }
 
 /// The form that opens a trace by id; ids are hexadecimal, so nothing else reaches the location.
-async fn open_trace(Query(query): Query<TraceQuery>) -> Redirect {
+async fn open_trace(query: Result<Query<TraceQuery>, QueryRejection>) -> Redirect {
+    let query = query.map(|Query(query)| query).unwrap_or_default();
     let digits = query.id.chars().filter(char::is_ascii_hexdigit).take(32).collect::<String>();
     Redirect::to(&format!("/trace/{:0>32}", digits.to_ascii_lowercase()))
 }
@@ -366,10 +409,13 @@ async fn show_trace(
     missing(shell, "There is no such trace", text, vec![way("Search traces", traces::PATH)])
 }
 
-/// The page for paths that lead nowhere on the API's port.
-async fn not_found(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let shell = Shell::of(&app, &headers, Port::Api, "");
-    missing(shell, "There is no such page", "The address leads nowhere.", vec![way("Overview", "/")])
+/// The page for paths that lead nowhere on a management listener; none when no browser asks.
+pub(crate) async fn lost(app: &App, port: Port, headers: &HeaderMap) -> Option<Response> {
+    let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|list| list.contains("text/html"));
+    headers.get_all(ACCEPT).iter().any(accepts).then_some(())?;
+    let shell = Shell::of(app, headers, port, "");
+    let (text, ways) = ("The address leads nowhere.", vec![way("To the start", "/")]);
+    Some(protect(missing(shell, "There is no such page", text, ways)).await)
 }
 
 fn way(name: &'static str, link: &str) -> WayOn {

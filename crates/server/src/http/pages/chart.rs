@@ -22,8 +22,6 @@ pub(super) struct Minute {
     pub(super) calls: u64,
     /// Those of them that count as bad.
     pub(super) errors: u64,
-    /// Median in milliseconds; none without calls.
-    pub(super) p50_ms: Option<f64>,
     /// 99th percentile in milliseconds; none without calls.
     pub(super) p99_ms: Option<f64>,
 }
@@ -62,15 +60,6 @@ pub(super) struct CallsChart {
 
 impl askama::filters::HtmlSafe for CallsChart {}
 
-/// A line of a latency chart, in pieces where minutes without calls interrupt it.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Line {
-    pub(super) name: &'static str,
-    pub(super) class: &'static str,
-    /// `points` of a polyline each.
-    pub(super) pieces: Vec<String>,
-}
-
 /// A tooltip's column.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Column {
@@ -79,12 +68,13 @@ pub(super) struct Column {
     pub(super) title: String,
 }
 
-/// Percentiles per minute on a logarithmic axis, with the objective's threshold.
+/// The 99th percentile per minute on a logarithmic axis, with the objective's threshold.
 #[derive(Debug, Clone, PartialEq, Template)]
 #[template(path = "parts/latency_chart.html")]
 pub(super) struct LatencyChart {
     pub(super) id: &'static str,
-    pub(super) lines: Vec<Line>,
+    /// `points` of a polyline each: minutes without calls interrupt the line.
+    pub(super) pieces: Vec<String>,
     pub(super) columns: Vec<Column>,
     /// Height and word of each grid line, top first.
     pub(super) grid: Vec<(String, String)>,
@@ -156,16 +146,11 @@ fn bar(minute: &Minute, x: f64, slot: f64, top: f64) -> Bar {
     }
 }
 
-/// Draws p50 and p99 per minute; `objective_ms` is the latency objective's threshold.
+/// Draws p99 per minute; `objective_ms` is the latency objective's threshold.
 pub(super) fn latency_chart(id: &'static str, minutes: &[Minute], objective_ms: Option<f64>) -> LatencyChart {
-    let seen = || minutes.iter().flat_map(|m| [m.p50_ms, m.p99_ms]).flatten().filter(|ms| *ms > 0.0);
+    let seen = || minutes.iter().filter_map(|minute| minute.p99_ms).filter(|ms| *ms > 0.0);
     let scale = Scale::around(seen().chain(objective_ms));
     let slot = WIDTH / minutes.len().max(1) as f64;
-    let line = |name, class, value: fn(&Minute) -> Option<f64>| Line {
-        name,
-        class,
-        pieces: pieces(minutes.iter().map(value), slot, &scale),
-    };
     let columns = minutes
         .iter()
         .enumerate()
@@ -173,15 +158,7 @@ pub(super) fn latency_chart(id: &'static str, minutes: &[Minute], objective_ms: 
         .map(|(at, minute, p99)| Column {
             x: unit(at as f64 * slot),
             width: unit(slot),
-            title: match minute.p50_ms {
-                Some(p50) => format!(
-                    "{} UTC: p50 {}, p99 {}",
-                    hour_minute(minute.at_us),
-                    text::milliseconds(p50),
-                    text::milliseconds(p99)
-                ),
-                None => format!("{} UTC: p99 {}", hour_minute(minute.at_us), text::milliseconds(p99)),
-            },
+            title: format!("{} UTC: p99 {}", hour_minute(minute.at_us), text::milliseconds(p99)),
         })
         .collect();
     let worst = minutes.iter().filter_map(|m| m.p99_ms).fold(0.0, f64::max);
@@ -199,7 +176,7 @@ pub(super) fn latency_chart(id: &'static str, minutes: &[Minute], objective_ms: 
     };
     LatencyChart {
         id,
-        lines: vec![line("p50", "line-p50", |m| m.p50_ms), line("p99", "line-p99", |m| m.p99_ms)],
+        pieces: pieces(minutes.iter().map(|minute| minute.p99_ms), slot, &scale),
         columns,
         grid: scale.grid(),
         objective: objective_ms.map(|ms| (unit(scale.height(ms)), text::milliseconds(ms))),
@@ -360,7 +337,7 @@ mod tests {
     use super::*;
 
     fn minute(calls: u64, errors: u64, p99_ms: Option<f64>) -> Minute {
-        Minute { calls, errors, p50_ms: p99_ms.map(|ms| ms / 2.0), p99_ms, ..Minute::default() }
+        Minute { calls, errors, p99_ms, ..Minute::default() }
     }
 
     #[test]
@@ -399,10 +376,8 @@ mod tests {
             ],
             None,
         );
-        let p99 = &chart.lines[1];
-        assert_eq!(p99.pieces.len(), 2);
-        assert_eq!(p99.pieces[0].split(' ').count(), 2);
-        assert_eq!(p99.pieces[1].split(' ').count(), 2);
+        assert_eq!(chart.pieces.len(), 2);
+        assert!(chart.pieces.iter().all(|piece| piece.split(' ').count() == 2));
         assert_eq!(chart.columns.len(), 3);
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Fields {
     max: String,
     #[serde(default)]
     cursor: String,
+    #[serde(skip)]
+    unreadable: bool,
 }
 
 /// What the fields mean.
@@ -76,9 +78,15 @@ pub(super) struct FilterForm {
 impl HtmlSafe for FilterForm {}
 
 impl Fields {
+    /// The fields of an address that is no query.
+    pub(super) fn unreadable() -> Self {
+        Self { unreadable: true, ..Self::default() }
+    }
+
     /// Reads the fields.
     pub(super) fn wanted(&self, now_us: u64) -> Wanted {
-        let mut problem = None;
+        let twice = || "The address names a field twice; nothing of it was used.".to_owned();
+        let mut problem = self.unreadable.then(twice);
         let mut say = |text: Option<String>| problem = problem.take().or(text);
         let function = given(&self.function).and_then(|name| match name.parse::<FunctionName>() {
             Ok(name) => Some(name),

@@ -6,7 +6,7 @@ use fp_core::settings::{Fallback, Handler, Hedge, Idempotency, IdleTime, Setting
 
 use super::anatomy::{self, Anatomy, PHASES};
 use super::calls::CallsTable;
-use super::chart::{CallsChart, LatencyChart, calls_chart, latency_chart};
+use super::chart::{CallsChart, LatencyChart, Minute, calls_chart, latency_chart};
 use super::overview::{minutes, try_line};
 use super::parts::{Badge, Command, EventWords, Meter, Pair, Stat, budget_tone};
 use super::shell::Shell;
@@ -35,6 +35,8 @@ pub(super) struct Input<'a> {
     pub(super) phases: Vec<Phases>,
     pub(super) slowest: Vec<Entry>,
     pub(super) failed: Vec<Entry>,
+    /// Start of the view's current minute.
+    pub(super) minute_us: u64,
     pub(super) now_us: u64,
 }
 
@@ -44,7 +46,6 @@ pub(super) struct MinuteRow {
     pub(super) time: String,
     pub(super) calls: String,
     pub(super) bad: String,
-    pub(super) p50: String,
     pub(super) p99: String,
 }
 
@@ -127,6 +128,7 @@ pub(super) struct FunctionPage {
     phases: [&'static str; 5],
     anatomy: Option<Anatomy>,
     slo: Option<SloWords>,
+    has_objective: bool,
     slo_hint: Command,
     calls_link: String,
     failed_link: String,
@@ -142,7 +144,7 @@ pub(super) struct FunctionPage {
 
 /// Makes the page.
 pub(super) fn page(shell: Shell, input: &Input<'_>) -> FunctionPage {
-    let hour = minutes(&input.view, input.now_us);
+    let hour = minutes(&input.view, input.minute_us);
     let objective_ms = input.slo.as_ref().and_then(|slo| Some(slo.latency.as_ref()?.under_ms));
     let table = |label, entries| CallsTable::new(label, entries, false, &shell, input.now_us);
     let calls_link = format!("/ui/invocations?function={}", input.name);
@@ -161,6 +163,7 @@ pub(super) fn page(shell: Shell, input: &Input<'_>) -> FunctionPage {
         phases: PHASES,
         anatomy: anatomy::anatomy(&input.phases),
         slo: input.slo.as_ref().map(slo_words),
+        has_objective: input.settings.slo.is_some(),
         slo_hint: Command {
             label: "an objective for function.toml",
             line: "[slo]\navailability = 99.9\nlatency = { under = \"250ms\", percent = 99 }".into(),
@@ -205,14 +208,12 @@ fn stats(view: &FunctionView, objective_ms: Option<f64>) -> Vec<Stat> {
     ]
 }
 
-fn minute_row(minute: &super::chart::Minute) -> MinuteRow {
-    let ms = |value: Option<f64>| value.map_or_else(|| "–".into(), text::milliseconds);
+fn minute_row(minute: &Minute) -> MinuteRow {
     MinuteRow {
         time: text::clock_time(minute.at_us).chars().take(5).collect(),
         calls: text::count(minute.calls),
         bad: text::count(minute.errors),
-        p50: ms(minute.p50_ms),
-        p99: ms(minute.p99_ms),
+        p99: minute.p99_ms.map_or_else(|| "–".into(), text::milliseconds),
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Input {
     pub(super) running: usize,
     pub(super) failures: Vec<Entry>,
     pub(super) recent: Vec<Entry>,
+    /// Start of the views' current minute.
+    pub(super) minute_us: u64,
     pub(super) now_us: u64,
 }
 
@@ -114,7 +116,7 @@ pub(super) fn page(shell: Shell, input: &Input) -> OverviewPage {
         attention: input.functions.iter().filter_map(|function| attention(function, &shell)).collect(),
         total: text::count(input.total as u64),
         query: input.query.clone(),
-        functions: input.functions.iter().map(|function| row(function, &shell, input.now_us)).collect(),
+        functions: input.functions.iter().map(|function| row(function, &shell, input.minute_us)).collect(),
         pager: pager(input),
         failures: table("Latest failures", &input.failures),
         recent: table("Latest calls", &input.recent),
@@ -171,7 +173,7 @@ fn is_kept(slo: &SloView) -> bool {
     least_budget(slo).is_none_or(|left| left > 0.0)
 }
 
-fn row(function: &Summary, shell: &Shell, now_us: u64) -> FunctionRow {
+fn row(function: &Summary, shell: &Shell, minute_us: u64) -> FunctionRow {
     let view = &function.view;
     let objective_ms = function.slo.as_ref().and_then(|slo| Some(slo.latency.as_ref()?.under_ms));
     let over = view.p99_ms.zip(objective_ms).is_some_and(|(p99, limit)| p99 > limit);
@@ -183,7 +185,7 @@ fn row(function: &Summary, shell: &Shell, now_us: u64) -> FunctionRow {
         events: function.events.iter().take(MAX_EVENTS).map(|event| EventWords::of(event)).collect(),
         more_events: function.events.len().saturating_sub(MAX_EVENTS),
         rate: text::rate(view.rate_per_second),
-        spark: sparkline(&minutes(view, now_us)),
+        spark: sparkline(&minutes(view, minute_us)),
         bad: text::percent(view.error_ratio),
         bad_tone: if view.error_ratio > 0.0 { "bad" } else { "quiet" },
         p50: ms(view.p50_ms),
@@ -234,19 +236,17 @@ fn attention(function: &Summary, shell: &Shell) -> Option<Attention> {
     Some(Attention { link: shell.function_link(&function.name), name: function.name.clone(), text, tone })
 }
 
-/// The last sixty minutes with their times; the last one is the current minute.
-pub(super) fn minutes(view: &FunctionView, now_us: u64) -> Vec<Minute> {
+/// The last sixty minutes with their times; `current_us` is the start of the last one.
+pub(super) fn minutes(view: &FunctionView, current_us: u64) -> Vec<Minute> {
     const MINUTE_US: u64 = 60_000_000;
-    let current = now_us / MINUTE_US * MINUTE_US;
     let ages = (0..view.minutes.len() as u64).rev();
     view.minutes
         .iter()
         .zip(ages)
         .map(|(minute, age)| Minute {
-            at_us: current.saturating_sub(age * MINUTE_US),
+            at_us: current_us.saturating_sub(age * MINUTE_US),
             calls: minute.calls,
             errors: minute.errors,
-            p50_ms: None,
             p99_ms: minute.p99_ms,
         })
         .collect()

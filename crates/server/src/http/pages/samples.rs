@@ -307,6 +307,7 @@ pub(super) fn overview_input() -> Input {
             .cloned()
             .collect(),
         recent: entries.into_iter().take(8).collect(),
+        minute_us: NOW_US - 12_345_678,
         now_us: NOW_US,
     }
 }

@@ -17,7 +17,7 @@ use crate::history::{DiskState, HistoryStatus};
 
 /// Which listener a page is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Port {
+pub(crate) enum Port {
     /// The management API's.
     Api,
     /// The traces'.

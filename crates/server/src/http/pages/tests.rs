@@ -16,8 +16,18 @@ fn pages() -> Vec<(&'static str, String)> {
     let nothing = Page { items: Vec::new(), next: None };
     let names = || vec!["thumbs".to_owned(), "hello".to_owned()];
     let fields = |query: &str| fields(query);
-    let host =
-        serde_json::json!({"mode": "root", "kernel": "6.1.0", "cgroups": {"version": 2, "memory": true}});
+    let mechanism = |name: &str, enforced, note: &str| workers::Mechanism {
+        name: name.into(),
+        enforced,
+        note: note.into(),
+    };
+    let host = workers::Host {
+        facts: vec![parts::Pair::new("kernel", "6.1.0"), parts::Pair::new("Pythons", "3.13.0, 3.11.2")],
+        mechanisms: vec![
+            mechanism("own network", true, ""),
+            mechanism("memory limit", false, "the memory controller is off; boot with cgroup_enable=memory"),
+        ],
+    };
     let trace = samples::trace();
     let trace: Vec<_> = trace.iter().collect();
     let id = trace[0].invocation.trace_id;
@@ -51,8 +61,8 @@ fn pages() -> Vec<(&'static str, String)> {
             html(&invocation::done_page(shell("Invocations"), &samples::kept_failed(), NOW_US)),
         ),
         ("invocation-running", html(&invocation::running_page(shell("Invocations"), &running, NOW_US))),
-        ("workers", html(&workers::page(shell("Workers"), &samples::workers(), &host, NOW_US))),
-        ("workers-none", html(&workers::page(shell("Workers"), &[], &serde_json::Value::Null, NOW_US))),
+        ("workers", html(&workers::page(shell("Workers"), &samples::workers(), Some(host), NOW_US))),
+        ("workers-none", html(&workers::page(shell("Workers"), &[], None, NOW_US))),
         ("traces", html(&traces::page(shell("Traces"), &fields(""), names(), &samples::summaries(), NOW_US))),
         ("traces-none", html(&traces::page(shell("Traces"), &fields(""), names(), &[], NOW_US))),
         ("trace", html(&trace::page(shell("Traces"), id, &trace, NOW_US).expect("a trace with calls"))),
@@ -105,6 +115,7 @@ fn function_page(view: crate::slo::FunctionView, slo: Option<crate::slo::SloView
             .into_iter()
             .filter(|entry| done(entry).is_some_and(|call| call.blame.is_some()))
             .collect(),
+        minute_us: NOW_US - 12_345_678,
         now_us: NOW_US,
     };
     function::page(samples::shell(""), &input).render().expect("a page renders")

@@ -75,6 +75,22 @@ fn row(worker: &Worker, shell: &Shell, now_us: u64) -> WorkerRow {
     }
 }
 
+/// Something that isolates or limits workers, and whether this host gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mechanism {
+    pub(super) name: String,
+    pub(super) enforced: bool,
+    /// Why not, and what to do about it.
+    pub(super) note: String,
+}
+
+/// What the host is and enforces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Host {
+    pub(super) facts: Vec<Pair>,
+    pub(super) mechanisms: Vec<Mechanism>,
+}
+
 /// The page.
 #[derive(Debug, Template)]
 #[template(path = "workers.html")]
@@ -82,12 +98,12 @@ pub(super) struct WorkersPage {
     shell: Shell,
     stats: Vec<Stat>,
     workers: WorkersTable,
-    host: Vec<Pair>,
+    host: Option<Host>,
     empty: Hint,
 }
 
 /// Makes the page.
-pub(super) fn page(shell: Shell, workers: &[Worker], host: &serde_json::Value, now_us: u64) -> WorkersPage {
+pub(super) fn page(shell: Shell, workers: &[Worker], host: Option<Host>, now_us: u64) -> WorkersPage {
     let in_state = |state: &str| workers.iter().filter(|worker| worker.state == state).count() as u64;
     let stats = vec![
         Stat::new("Workers", text::count(workers.len() as u64), "sandboxed processes"),
@@ -104,59 +120,8 @@ pub(super) fn page(shell: Shell, workers: &[Worker], host: &serde_json::Value, n
     WorkersPage {
         stats,
         workers: WorkersTable::new(workers, true, &shell, now_us),
-        host: flatten(host),
+        host,
         empty,
         shell: shell.titled("Workers"),
-    }
-}
-
-/// A JSON document as pairs of dotted keys and values, in the document's order; lists of plain
-/// values stay on one line.
-pub(super) fn flatten(value: &serde_json::Value) -> Vec<Pair> {
-    let mut pairs = Vec::new();
-    walk(String::new(), value, &mut pairs);
-    pairs
-}
-
-fn walk(key: String, value: &serde_json::Value, pairs: &mut Vec<Pair>) {
-    use serde_json::Value;
-    let below = |name: &str| if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
-    match value {
-        Value::Null => {}
-        Value::Object(map) => map.iter().for_each(|(name, value)| walk(below(name), value, pairs)),
-        Value::Array(list) if list.iter().any(|item| item.is_object() || item.is_array()) => {
-            for (at, item) in list.iter().enumerate() {
-                walk(below(&(at + 1).to_string()), item, pairs);
-            }
-        }
-        Value::Array(list) => {
-            pairs.push(Pair::new(key, list.iter().map(plain).collect::<Vec<_>>().join(", ")))
-        }
-        _ => pairs.push(Pair::new(key, plain(value))),
-    }
-}
-
-fn plain(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Bool(true) => "yes".into(),
-        serde_json::Value::Bool(false) => "no".into(),
-        other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_document_flattens_to_dotted_keys() {
-        let host = serde_json::json!({"cgroups": {"version": 2, "swap": false}, "python": ["3.11", "3.12"], "none": null});
-        let pairs: Vec<_> = flatten(&host).into_iter().map(|pair| (pair.key, pair.value)).collect();
-        let expected = [("cgroups.swap", "no"), ("cgroups.version", "2"), ("python", "3.11, 3.12")];
-        assert_eq!(pairs.len(), expected.len());
-        for (key, value) in expected {
-            assert!(pairs.contains(&(key.into(), value.into())), "{key}");
-        }
     }
 }
