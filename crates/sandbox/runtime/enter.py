@@ -206,8 +206,9 @@ def install_filter(step, program):
 
 
 def enter(mode, order, descriptors, control, groups, worker_filter, own_proc):
-    """Makes this forked child a sandboxed worker: stream on 3, side channel on 4, the output
-    pipe on 1 and 2, `control` moved to 5 until the zygote's side has been told."""
+    """Makes this forked child a sandboxed worker: requests on 3, side channel on 4,
+    answers on 5, the output pipe on 1 and 2, `control` moved to 6 until the zygote's side has
+    been told."""
     for group in groups:
         # A single thread that moves itself avoids the lock that a foreign writer waits for.
         if os.write(group, b"0") != 1:
@@ -258,12 +259,12 @@ def _own_mounts(mode, order, own_proc):
 
 
 def _own_descriptors(descriptors, control):
-    stream, side, output = descriptors
+    requests, answers, side, output = descriptors
     nothing = os.open("/dev/null", os.O_RDWR)
-    # All received numbers are above 5 (the zygote sees to it), so none is overwritten too early.
-    for number, source in enumerate((nothing, output, output, stream, side, control)):
+    # All received numbers are above 6 (the zygote sees to it), so none is overwritten too early.
+    for number, source in enumerate((nothing, output, output, requests, side, answers, control)):
         os.dup2(source, number, inheritable=number < 3)
-    _done("close descriptors", libc.syscall(SYS_CLOSE_RANGE, 6, ctypes.c_uint(0xFFFFFFFF), 0))
+    _done("close descriptors", libc.syscall(SYS_CLOSE_RANGE, 7, ctypes.c_uint(0xFFFFFFFF), 0))
 
 
 def _own_limits(order):

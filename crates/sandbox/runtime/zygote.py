@@ -4,7 +4,8 @@ Started by the launcher as `python3 -I -S zygote.py` with a SEQPACKET socket to 
 descriptor 0. Speaks JSON messages, one object each, `t` says which:
 
     launcher -> zygote   config {...}                       once, first
-                         fork {serial, uid, network, ...}   descriptors: stream, side, output, cgroups
+                         fork {serial, uid, network, ...}   descriptors: requests, answers,
+                                                          side, output, cgroups
     zygote -> launcher   ready {python, preload_failed}     once
                          forked {serial, pid}               descriptor: pidfd
                          failed {serial, step, why}         no worker came of that order
@@ -28,7 +29,7 @@ import stat
 import sys
 
 MESSAGE_LIMIT = 1 << 18
-# One fork order carries three descriptors and at most one per cgroup hierarchy.
+# One fork order carries four descriptors and at most one per cgroup hierarchy.
 DESCRIPTOR_LIMIT = 16
 
 
@@ -55,13 +56,13 @@ def main():
 
 
 def _control_socket():
-    """Moves the socket out of the way of the numbers that children use (0 to 5)."""
+    """Moves the socket out of the way of the numbers that children use (0 to 6)."""
     import fcntl
 
     number = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 64)
     nothing = os.open("/dev/null", os.O_RDWR)
     # Taken for good, so that no descriptor we receive or open gets one of these numbers.
-    for reserved in {0, 3, 4, 5} - {nothing}:
+    for reserved in {0, 3, 4, 5, 6} - {nothing}:
         os.dup2(nothing, reserved, inheritable=False)
     return socket.socket(fileno=number)
 
@@ -184,7 +185,7 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
                 self.enter.enter(
-                    self.mode, order, descriptors[:3], self.control.fileno(), descriptors[3:],
+                    self.mode, order, descriptors[:4], self.control.fileno(), descriptors[4:],
                     self.worker_filter, self.own_proc,
                 )
             except Exception as error:
@@ -192,11 +193,11 @@ class Zygote:
                 os._exit(71)
             self._tell({"t": "entered", "serial": order["serial"]})
             self.control.detach()
-            os.close(5)
+            os.close(6)
             if order["blank"]:
                 # Nobody waits yet: copy now the pages that the first call will write to.
                 self.rehearse()
-            code = self.serve(3, 4) or 0
+            code = self.serve(3, 4, 5) or 0
         except SystemExit as exit_request:
             code = exit_request.code if isinstance(exit_request.code, int) else 1
         except BaseException:
@@ -207,9 +208,9 @@ class Zygote:
             os._exit(code)
 
     def _tell(self, message):
-        """On 5 once `enter` has moved the socket there, else where it was."""
-        moved = stat.S_ISSOCK(os.fstat(5).st_mode)
-        os.write(5 if moved else self.control.fileno(), json.dumps(message).encode())
+        """On 6 once `enter` has moved the socket there, else where it was."""
+        moved = stat.S_ISSOCK(os.fstat(6).st_mode)
+        os.write(6 if moved else self.control.fileno(), json.dumps(message).encode())
 
 
 main()

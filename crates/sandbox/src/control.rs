@@ -60,7 +60,7 @@ pub(crate) enum FromLauncher {
     Ready(HostReport),
     /// It does not, and the launcher ends.
     Failed(String),
-    /// Here is a worker. Descriptors: stream, side channel, output pipe, pidfd.
+    /// Here is a worker. Descriptors: requests, answers, side channel, output pipe, pidfd.
     Started(Started),
     /// There is none.
     NotStarted { request: u64, why: String, python: bool },
@@ -94,7 +94,7 @@ pub(crate) struct ZygoteConfig<'a> {
     pub worker_filter: String,
 }
 
-/// Launcher → zygote: fork one. Descriptors: stream, side channel, output pipe, cgroups.
+/// Launcher → zygote: fork one. Descriptors: requests, answers, side channel, output pipe, cgroups.
 #[derive(Debug, Serialize)]
 pub(crate) struct ForkOrder<'a> {
     pub serial: u64,

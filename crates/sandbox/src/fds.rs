@@ -14,7 +14,7 @@ use rustix::net::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// Most descriptors in one message: a fork order has three and one per cgroup hierarchy.
+/// Most descriptors in one message: a fork order has four and one per cgroup hierarchy.
 pub(crate) const MAX_FDS: usize = 16;
 
 /// Longest control message; below the default socket buffer of 208 KiB. The longest is the
@@ -26,11 +26,6 @@ const SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_FDS));
 /// A connected pair that keeps message borders.
 pub(crate) fn message_pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-}
-
-/// A connected pair of byte streams.
-pub(crate) fn stream_pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
 }
 
 /// Registers a non-blocking descriptor with the runtime.

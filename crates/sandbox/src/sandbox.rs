@@ -120,7 +120,7 @@ impl fmt::Debug for Link {
 /// A worker as the launcher hands it over.
 struct Handed {
     started: Started,
-    descriptors: [OwnedFd; 4],
+    descriptors: [OwnedFd; 5],
     exit: watch::Receiver<Option<Exit>>,
 }
 
@@ -224,12 +224,13 @@ fn load_head(spec: &WorkerSpec, code_dir: String) -> LoadHead {
 
 impl Handed {
     fn into_worker(self, spec: &WorkerSpec) -> std::io::Result<Worker> {
-        let [stream, side, output, pidfd] = self.descriptors;
+        let [requests, answers, side, output, pidfd] = self.descriptors;
         Worker::new(Parts {
             id: self.started.worker,
             host_pid: self.started.pid,
             blank: self.started.blank,
-            stream,
+            requests,
+            answers,
             side,
             output,
             pidfd,
@@ -379,7 +380,7 @@ impl Link {
     fn take_started(&self, started: Started, descriptors: Vec<OwnedFd>, state: &State) {
         state.next_worker.fetch_max(started.worker.0 + 1, Ordering::Relaxed);
         let waiting = lock(&self.waiting).remove(&started.request);
-        let Ok(descriptors) = <[OwnedFd; 4]>::try_from(descriptors) else {
+        let Ok(descriptors) = <[OwnedFd; 5]>::try_from(descriptors) else {
             tracing::error!(worker = %started.worker, "a worker came without its descriptors");
             return;
         };
@@ -392,7 +393,7 @@ impl Link {
         };
         if let Some(handed) = refused {
             // Nobody waits any more.
-            let [_, _, _, pidfd] = &handed.descriptors;
+            let [.., pidfd] = &handed.descriptors;
             rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).ok();
         }
     }

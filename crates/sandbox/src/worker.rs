@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::AsyncReadExt as _;
 use tokio::io::unix::AsyncFd;
-use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
@@ -40,7 +40,8 @@ pub(crate) struct Parts {
     pub id: WorkerId,
     pub host_pid: u32,
     pub blank: bool,
-    pub stream: OwnedFd,
+    pub requests: OwnedFd,
+    pub answers: OwnedFd,
     pub side: OwnedFd,
     pub output: OwnedFd,
     pub pidfd: OwnedFd,
@@ -73,7 +74,8 @@ pub struct Worker {
     memory: u64,
     response_limit: usize,
     state: State,
-    stream: UnixStream,
+    requests: pipe::Sender,
+    answers: pipe::Receiver,
     side: Arc<OwnedFd>,
     /// None after its end of file.
     output: Option<AsyncFd<OwnedFd>>,
@@ -88,8 +90,8 @@ pub struct Worker {
 enum Broken {
     /// The other side is gone.
     Gone,
-    /// It was gone before it had read what was sent: the socket was closed at the write, or
-    /// with unread bytes in it, which Linux tells the sender as ECONNRESET.
+    /// It was gone before it had read what was sent: its end was closed at the write, or bytes
+    /// of the call are still in the pipe.
     GoneUnread,
     /// It breaks the rules.
     Protocol(String),
@@ -100,7 +102,7 @@ enum Broken {
 impl Broken {
     fn host(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::GoneUnread,
+            io::ErrorKind::BrokenPipe => Self::GoneUnread,
             _ => Self::Host(error.to_string()),
         }
     }
@@ -124,7 +126,8 @@ impl Worker {
             memory: parts.memory,
             response_limit: parts.response_limit,
             state: State::Loading,
-            stream: UnixStream::from_std(parts.stream.into())?,
+            requests: pipe::Sender::from_owned_fd(parts.requests)?,
+            answers: pipe::Receiver::from_owned_fd(parts.answers)?,
             side: Arc::new(parts.side),
             output: Some(fds::watch(parts.output)?),
             reader: Reader::new(),
@@ -448,10 +451,10 @@ impl Worker {
     async fn write_out(&mut self) -> Result<(), Broken> {
         let mut written = 0;
         while written < self.out.len() {
-            match self.stream.try_write(&self.out[written..]) {
+            match self.requests.try_write(&self.out[written..]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.stream.writable().await.map_err(Broken::host)?;
+                    self.requests.writable().await.map_err(Broken::host)?;
                 }
                 Err(error) => return Err(Broken::host(error)),
             }
@@ -470,10 +473,17 @@ impl Worker {
                 return Ok(frame);
             }
             match self.read_stream().await.map_err(Broken::host)? {
+                0 if self.left_unread() => return Err(Broken::GoneUnread),
                 0 => return Err(Broken::Gone),
                 count => self.reader.filled(count),
             }
         }
+    }
+
+    /// Whether a worker that is gone left a part of the call in the pipe.
+    fn left_unread(&self) -> bool {
+        // Where the kernel does not say, the handler may have run.
+        rustix::io::ioctl_fionread(&self.requests).is_ok_and(|bytes| bytes > 0)
     }
 
     /// Reads once from the stream; empties the pipe as often as it fills. `read` and not
@@ -481,11 +491,11 @@ impl Worker {
     async fn read_stream(&mut self) -> io::Result<usize> {
         loop {
             let Some(output) = &self.output else {
-                return self.stream.read(self.reader.space()).await;
+                return self.answers.read(self.reader.space()).await;
             };
             let mut ready = tokio::select! {
                 biased;
-                count = self.stream.read(self.reader.space()) => return count,
+                count = self.answers.read(self.reader.space()) => return count,
                 ready = output.readable() => ready?,
             };
             let drained = drain(output.get_ref(), &mut self.logs);

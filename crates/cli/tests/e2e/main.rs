@@ -4,6 +4,7 @@
 #[path = "../harness/platform.rs"]
 mod platform;
 
+mod contract;
 mod mishaps;
 mod running;
 mod starting;

@@ -80,18 +80,20 @@ class ProtocolError(Exception):
 
 
 class Channel:
-    """The two sockets of a worker. Sending is safe from any thread, receiving has one reader."""
+    """The descriptors of a worker: requests, answers and the side channel. Sending is safe from any thread, receiving has one reader."""
 
-    def __init__(self, stream_fd: int, side_fd: int) -> None:
-        """Takes over both descriptors."""
-        self._fd = stream_fd
-        self._reader = BufferedReader(FileIO(stream_fd, "rb", closefd=False), _READ_BUFFER)
+    def __init__(self, request_fd: int, side_fd: int, answer_fd: int | None = None) -> None:
+        """Takes over all descriptors."""
+        self._fd = request_fd
+        self._answer_fd = request_fd if answer_fd is None else answer_fd
+        self._reader = BufferedReader(FileIO(request_fd, "rb", closefd=False), _READ_BUFFER)
         self._read = self._reader.read
         self.side = socket.socket(fileno=side_fd)
         self.lock = RLock()
         self._memfds: dict[int, int] = {}
         self.on_cancel: Callable[[int], None] | None = None
-        os.set_inheritable(stream_fd, False)
+        os.set_inheritable(request_fd, False)
+        os.set_inheritable(self._answer_fd, False)
         self.side.set_inheritable(False)
 
     # Receiving.
@@ -199,11 +201,11 @@ class Channel:
         self._write(_pack(16 + head_len + len(body), kind, 0, 0, serial, head_len) + head + body)
 
     def _write(self, data: bytes) -> None:
-        sent = os.write(self._fd, data)
+        sent = os.write(self._answer_fd, data)
         if sent != len(data):
             view = memoryview(data)
             while sent < len(data):
-                sent += os.write(self._fd, view[sent:])
+                sent += os.write(self._answer_fd, view[sent:])
 
     def _send_memfd(self, serial: int, body: bytes) -> None:
         import fcntl
@@ -219,7 +221,8 @@ class Channel:
             os.close(fd)
 
     def detach(self) -> None:
-        """Give up both sockets, in a process that the handler forked off."""
-        fd, self._fd = self._fd, -1
-        os.close(fd)
+        """Give up all of it, in a process that the handler forked off."""
+        for fd in {self._fd, self._answer_fd}:
+            os.close(fd)
+        self._fd = self._answer_fd = -1
         self.side.close()

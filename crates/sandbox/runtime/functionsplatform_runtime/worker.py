@@ -39,9 +39,12 @@ PROTOCOL_ERROR = 70
 _OPENTELEMETRY = "opentelemetry.trace"
 
 
-def serve(stream_fd: int, side_fd: int) -> int:
-    """Be a worker until the platform closes the stream; returns the exit code."""
-    channel = Channel(stream_fd, side_fd)
+def serve(request_fd: int, side_fd: int, answer_fd: int | None = None) -> int:
+    """Be a worker until the platform closes the stream; returns the exit code.
+
+    Without `answer_fd` the answers go where the requests come from, which is then a socket.
+    """
+    channel = Channel(request_fd, side_fd, answer_fd)
     try:
         return Worker(channel).run()
     except ProtocolError as error:

@@ -33,7 +33,7 @@ pub(super) struct Entry {
     pid: Option<i32>,
     host_pid: u32,
     pidfd: Option<OwnedFd>,
-    /// Stream, side channel, output: ours until the platform has them.
+    /// Requests, answers, side channel, output: ours until the platform has them.
     platform_ends: Vec<OwnedFd>,
     /// The same of the worker, then the cgroups': ours until the fork.
     worker_ends: Vec<OwnedFd>,
@@ -352,13 +352,16 @@ impl Launcher {
     }
 }
 
-/// Stream, side channel and output pipe: the platform's ends and the worker's.
+/// Requests, answers, side channel and output: the platform's ends and the worker's.
 fn make_ends() -> rustix::io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
-    let (stream, worker_stream) = fds::stream_pair()?;
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (worker_requests, requests) = pipe()?;
+    let (answers, worker_answers) = pipe()?;
     let (side, worker_side) = fds::message_pair()?;
-    let (output, worker_output) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    for end in [&stream, &side, &output] {
+    let (output, worker_output) = pipe()?;
+    for end in [&requests, &answers, &side, &output] {
         rustix::io::ioctl_fionbio(end, true)?;
     }
-    Ok((vec![stream, side, output], vec![worker_stream, worker_side, worker_output]))
+    let ours = vec![requests, answers, side, output];
+    Ok((ours, vec![worker_requests, worker_answers, worker_side, worker_output]))
 }
