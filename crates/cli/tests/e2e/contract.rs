@@ -23,12 +23,19 @@ pub(crate) fn try_deploy(
     code: &str,
     settings: &Value,
 ) -> Response<Bytes> {
-    let body = json!({"event_type": event, "function_name": name, "function_code": code, "settings": settings});
+    let body =
+        json!({"event_type": event, "function_name": name, "function_code": code, "settings": settings});
     let request = Request::post("/functions").header("content-type", "application/json");
     call(platform.api, request.body(body.to_string().into()).expect("a request"))
 }
 
-fn send(platform: &Platform, verb: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Bytes> {
+fn send(
+    platform: &Platform,
+    verb: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response<Bytes> {
     let mut request = Request::builder().method(verb).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);

@@ -91,6 +91,11 @@ async fn a_call_that_a_dying_worker_did_not_read_never_started() {
 fn stop(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("it can be stopped");
+    // Until it has stopped, a read that it waits in may still take the call.
+    let stat = || std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    while !stat().contains(") T ") {
+        std::thread::yield_now();
+    }
 }
 
 #[tokio::test]

@@ -30,43 +30,43 @@ async fn broken_by(handler: &str) -> String {
 
 #[tokio::test]
 async fn a_length_of_four_gigabytes_is_refused() {
-    let what = broken_by("os.write(3, frame(20, 1, length=0xffffffff))").await;
+    let what = broken_by("os.write(5, frame(20, 1, length=0xffffffff))").await;
     assert!(what.contains("over the limit"), "{what}");
 }
 
 #[tokio::test]
 async fn a_head_longer_than_its_frame_is_refused() {
-    let what = broken_by("os.write(3, frame(20, 1, head_length=0x7fffffff))").await;
+    let what = broken_by("os.write(5, frame(20, 1, head_length=0x7fffffff))").await;
     assert!(what.contains("does not fit"), "{what}");
 }
 
 #[tokio::test]
 async fn an_answer_for_another_call_is_refused() {
-    let what = broken_by("os.write(3, frame(20, 7))").await;
+    let what = broken_by("os.write(5, frame(20, 7))").await;
     assert!(what.contains("for call 7"), "{what}");
 }
 
 #[tokio::test]
 async fn a_frame_that_has_no_place_in_a_call_is_refused() {
-    let what = broken_by("os.write(3, frame(17, 1))").await;
+    let what = broken_by("os.write(5, frame(17, 1))").await;
     assert!(what.contains("Loaded"), "{what}");
 }
 
 #[tokio::test]
 async fn an_unknown_type_is_refused_without_waiting_for_the_rest() {
-    let what = broken_by("os.write(3, frame(99, 1, length=1000))").await;
+    let what = broken_by("os.write(5, frame(99, 1, length=1000))").await;
     assert!(what.contains("type 99"), "{what}");
 }
 
 #[tokio::test]
 async fn a_head_that_is_not_json_is_refused() {
-    let what = broken_by("os.write(3, frame(20, 1, head=b'nonsense'))").await;
+    let what = broken_by("os.write(5, frame(20, 1, head=b'nonsense'))").await;
     assert!(what.contains("the head of Answer"), "{what}");
 }
 
 #[tokio::test]
 async fn a_memfd_that_never_came_is_refused() {
-    let what = broken_by("os.write(3, frame(20, 1, flags=1))").await;
+    let what = broken_by("os.write(5, frame(20, 1, flags=1))").await;
     assert!(what.contains("is not there"), "{what}");
 }
 
@@ -75,7 +75,7 @@ async fn a_memfd_that_is_not_sealed_is_refused() {
     let what = broken_by(
         "fd = os.memfd_create('x'); os.write(fd, b'x' * 400_000); \
          socket.send_fds(socket.socket(fileno=os.dup(4)), [struct.pack('<Q', 1)], [fd]); \
-         os.write(3, frame(20, 1, flags=1))",
+         os.write(5, frame(20, 1, flags=1))",
     )
     .await;
     assert!(what.contains("not sealed"), "{what}");
@@ -89,7 +89,7 @@ async fn a_second_answer_ends_the_worker_before_the_next_call() {
 def handler(message, context):
     def later():
         time.sleep(0.05)
-        os.write(3, frame(20, 1, head=b'{{\"k\": \"none\"}}'))
+        os.write(5, frame(20, 1, head=b'{{\"k\": \"none\"}}'))
     threading.Thread(target=later).start()
     return 1
 "
@@ -108,7 +108,7 @@ def handler(message, context):
 async fn closing_the_stream_is_a_crash() {
     let stage = Stage::new().await;
     let mut worker = stage
-        .worker("import os, time\ndef handler(message, context):\n    os.close(3)\n    time.sleep(60)\n")
+        .worker("import os, time\ndef handler(message, context):\n    os.close(5)\n    time.sleep(60)\n")
         .await;
     let error = call_error(&mut worker).await;
     assert!(matches!(error, CallError::Crashed { .. }), "{error:?}");
