@@ -118,7 +118,9 @@ pub(super) fn anatomy(calls: &[Phases]) -> Option<Anatomy> {
     sorted.sort_by_key(|phases| phases.total());
     let typical = mean(range(&sorted, 0.4, 0.6)?);
     let slow = mean(range(&sorted, 0.99, 1.0)?);
-    let scale = slow.iter().sum::<u64>().max(typical.iter().sum()).max(1);
+    let has_tail = sorted.len() >= ENOUGH;
+    let longest = if has_tail { &slow } else { &typical };
+    let scale = longest.iter().sum::<u64>().max(typical.iter().sum()).max(1);
     let group = |name, values: &[u64; 5], calls: usize| Group {
         name,
         calls: text::plural(calls as u64, "call"),
@@ -126,7 +128,7 @@ pub(super) fn anatomy(calls: &[Phases]) -> Option<Anatomy> {
     };
     let in_typical = range(&sorted, 0.4, 0.6)?.len();
     let mut groups = vec![group("Typical (p50)", &typical, in_typical)];
-    if sorted.len() >= ENOUGH {
+    if has_tail {
         groups.push(group("Slow (p99)", &slow, range(&sorted, 0.99, 1.0)?.len()));
     }
     let finding = finding(&typical, &slow, sorted.len());

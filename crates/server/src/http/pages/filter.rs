@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::history::{Cursor, Filter};
 
 /// Calls of a page.
-const PAGE: usize = 50;
+pub(super) const PAGE: usize = 50;
 
 /// The choice that stands for every outcome a function or the platform is to blame for.
 pub(super) const FAILED: &str = "failed";

@@ -228,12 +228,24 @@ fn attention(function: &Summary, shell: &Shell) -> Option<Attention> {
             ),
             if alert.severity == "page" { "bad" } else { "warn" },
         ),
-        (None, Some(left)) if left <= 0.0 => {
-            (format!("has spent its error budget of {} days", slo.window_days), "bad")
-        }
+        (None, Some(left)) if left <= 0.0 => (spent(slo), "bad"),
         _ => return None,
     };
     Some(Attention { link: shell.function_link(&function.name), name: function.name.clone(), text, tone })
+}
+
+/// Which budget is spent, with the evidence: one bad call of twelve weighs less than of a million.
+fn spent(slo: &SloView) -> String {
+    let (name, good, bad) = match &slo.latency {
+        Some(latency) if Some(latency.budget_left) == least_budget(slo) => ("latency", latency.good, latency.bad),
+        _ => ("availability", slo.good, slo.bad),
+    };
+    format!(
+        "has spent its {name} budget of {} days: {} of {} missed it",
+        slo.window_days,
+        text::count(bad),
+        text::plural(good + bad, "call")
+    )
 }
 
 /// The last sixty minutes with their times; `current_us` is the start of the last one.

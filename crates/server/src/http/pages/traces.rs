@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::chart::unit;
-use super::filter::{Fields, FilterForm};
+use super::filter::{Fields, FilterForm, PAGE};
 use super::invocations::nothing;
 use super::parts::{Badge, Hint};
 use super::shell::Shell;
@@ -34,6 +34,8 @@ pub(super) struct TracesPage {
     shell: Shell,
     form: FilterForm,
     traces: Vec<TraceRow>,
+    /// There may be more than a page of them.
+    cut: bool,
     empty: Hint,
 }
 
@@ -49,6 +51,7 @@ pub(super) fn page(
     TracesPage {
         form: fields.form(PATH, "Find traces", functions),
         traces: found.iter().map(|trace| row(trace, longest, &shell, now_us)).collect(),
+        cut: found.len() >= PAGE,
         empty: nothing(fields.is_narrowed(), &shell),
         shell: shell.titled("Traces"),
     }
