@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fp_core::record::Invocation;
-use fp_core::sampling::{Kind, Sampler};
+use fp_core::sampling::{self, Kind, Sampler};
 use fp_core::{FunctionName, InvocationId, Tenant};
 use parking_lot::Mutex;
 
@@ -75,14 +75,15 @@ impl Sampling {
     }
 
     fn take_from_total(&self, second: u64) -> bool {
-        let second = second as u32;
         let mut taken = self.taken.load(Ordering::Relaxed);
         loop {
-            let count = if (taken >> 32) as u32 == second { taken as u32 } else { 0 };
+            let (present, count) = (taken >> 32, taken as u32);
+            let (present, count) =
+                if sampling::is_within(second, present) { (present, count) } else { (second, 0) };
             if count >= self.total {
                 return false;
             }
-            let next = u64::from(second) << 32 | u64::from(count + 1);
+            let next = present << 32 | u64::from(count + 1);
             match self.taken.compare_exchange_weak(taken, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => taken = now,
