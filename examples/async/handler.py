@@ -1,7 +1,7 @@
 """Asks three (pretended) back ends at once and answers with what came in time. Try:
 
 curl http://127.0.0.1:5000/async
-curl -H 'X-Request-Timeout: 60ms' http://127.0.0.1:5000/async
+curl -H 'X-Request-Timeout: 150ms' http://127.0.0.1:5000/async
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import asyncio
 from functionsplatform.sdk import tracing
 
 # Name and answering time in seconds. In real life these are awaitable clients.
-BACK_ENDS = {"prices": 0.02, "stock": 0.03, "reviews": 0.08}
+BACK_ENDS = {"prices": 0.02, "stock": 0.03, "reviews": 0.3}
 
 # Kept back for putting the answer together and sending it.
 RESERVE_MS = 10
