@@ -186,7 +186,14 @@ impl Invoker {
 
     async fn fly(mut flight: Flight) -> Completed {
         match attempt::run(&mut flight).await {
-            attempt::Ended::Whole { head, body, logs } => flight.complete(head, body, logs),
+            attempt::Ended::Whole { head, body, logs } => {
+                flight.end_run();
+                if flight.release() {
+                    // The next call of the queue goes to its worker before this answer goes out.
+                    tokio::task::yield_now().await;
+                }
+                flight.complete(head, body, logs)
+            }
             attempt::Ended::Stream { head } => stream::begin(flight, head),
             attempt::Ended::Fault { fault, logs, failure } => flight.fail(*fault, logs, failure),
         }

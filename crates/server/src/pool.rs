@@ -201,6 +201,11 @@ impl VersionPool {
         self.state.lock().policy.view(self.clock.now())
     }
 
+    /// Whether calls wait for a worker now.
+    pub fn has_queue(&self) -> bool {
+        !self.state.lock().waiting.is_empty()
+    }
+
     /// The workers, by id.
     pub fn workers(&self) -> Vec<WorkerInfo> {
         let mut workers: Vec<_> = self.state.lock().infos.values().cloned().collect();

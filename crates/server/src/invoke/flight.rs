@@ -218,9 +218,15 @@ impl Flight {
         }
     }
 
+    /// The handler is done with its worker; whether calls waited for it.
+    pub(crate) fn release(&mut self) -> bool {
+        let waiting = self.function.pool.has_queue();
+        drop(self.lease.take());
+        waiting
+    }
+
     /// Closes the record of a complete answer.
     pub(crate) fn complete(mut self, mut head: AnswerHead, body: Bytes, logs: Vec<LogLine>) -> Completed {
-        self.end_run();
         let status = head.status.unwrap_or(if head.kind == BodyKind::None { 204 } else { 200 });
         let outcome = if status < 500 { Outcome::Ok } else { Outcome::FunctionError };
         let record = self.record();
@@ -230,8 +236,6 @@ impl Flight {
         let spans = std::mem::take(&mut head.spans);
         let result = (self.request.trigger == fp_core::record::Trigger::Async).then(|| text_of(&body));
         let (finished, phases) = self.close(Leftovers { logs, spans, usage: head.usage }, result);
-        // The worker is free for the next call as soon as its answer is recorded.
-        drop(self.lease.take());
         self.completed(Reply::Whole { head, body }, phases, Some(finished))
     }
 
