@@ -19,9 +19,9 @@ use super::Fault;
 use super::flight::Flight;
 use crate::pool::{Lease, Refusal, Wanted};
 
-/// How much longer than the deadline the platform waits for the worker's own word about it: a
-/// scheduler quantum for the worker to be run, one for the platform, doubled for a busy host.
-const EXPIRY_SLACK: Duration = Duration::from_millis(16);
+/// How much longer than the deadline the platform waits for the worker's own word about it, which
+/// comes at once unless the handler resists: some scheduler quanta of a busy host.
+const EXPIRY_SLACK: Duration = Duration::from_millis(60);
 
 /// How an attempt ended.
 pub(crate) enum Ended {

@@ -237,7 +237,9 @@ fn attention(function: &Summary, shell: &Shell) -> Option<Attention> {
 /// Which budget is spent, with the evidence: one bad call of twelve weighs less than of a million.
 fn spent(slo: &SloView) -> String {
     let (name, good, bad) = match &slo.latency {
-        Some(latency) if Some(latency.budget_left) == least_budget(slo) => ("latency", latency.good, latency.bad),
+        Some(latency) if Some(latency.budget_left) == least_budget(slo) => {
+            ("latency", latency.good, latency.bad)
+        }
         _ => ("availability", slo.good, slo.bad),
     };
     format!(
