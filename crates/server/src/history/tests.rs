@@ -350,13 +350,22 @@ async fn a_search_that_takes_too_long_goes_on_with_the_next_page() {
 
 #[tokio::test]
 async fn what_was_sampled_out_is_in_memory_and_then_said_to_be_sampled_out() {
-    let dir = tempfile::tempdir().unwrap();
     let config = HistoryConfig { per_function_per_second: 3, ..HistoryConfig::default() };
-    let history = History::open(&config, dir.path(), Clock::start()).unwrap();
-    for serial in 0..10 {
-        history.finish(call(serial));
-    }
-    assert_eq!(history.status().sampled_out, 7);
+    // A second that ends in between lets more through: then it is tried in the next one.
+    let mut tries = 0;
+    let (dir, history) = loop {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::open(&config, dir.path(), Clock::start()).unwrap();
+        for serial in 0..10 {
+            history.finish(call(serial));
+        }
+        if history.status().sampled_out == 7 {
+            break (dir, history);
+        }
+        tries += 1;
+        assert!(tries < 5, "{} of 10 were left out, not 7", history.status().sampled_out);
+        history.close().await;
+    };
     assert!(matches!(history.get(&tenant(), id_of(9)).await, Lookup::Done(_)));
     history.close().await;
     let history = History::open(&config, dir.path(), Clock::start()).unwrap();
