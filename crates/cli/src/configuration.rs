@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use fp_server::config::{Config, ErrorDetail, HistoryConfig};
+use fp_server::config::{Config, ErrorDetail, HistoryConfig, PreloadConfig, PreloadPolicy};
 use serde::{Deserialize, Deserializer};
 
 use crate::exit::Failure;
@@ -43,10 +43,16 @@ pub(crate) struct PlatformFlags {
     /// The Python to prefer [default: the newest found from 3.10 on]
     #[arg(long, value_name = "FILE", env = "FUNCTIONSPLATFORM_PYTHON", hide_env_values = true)]
     python: Option<PathBuf>,
-    /// Modules that every worker may have imported before its first call, separated by commas
-    #[arg(long, value_name = "MODULES", value_delimiter = ',')]
-    #[arg(env = "FUNCTIONSPLATFORM_PRELOAD", hide_env_values = true)]
-    preload: Option<Vec<String>>,
+    /// What functions may preload: any, none, or modules separated by commas [default: any]
+    #[arg(long, value_name = "MODULES", env = "FUNCTIONSPLATFORM_PRELOAD", hide_env_values = true)]
+    preload: Option<PreloadPolicy>,
+    /// Directories that preloaded modules are looked up in, before the Python's site-packages
+    #[arg(long, value_name = "DIRS", value_delimiter = ',')]
+    #[arg(env = "FUNCTIONSPLATFORM_LAYERS", hide_env_values = true)]
+    layers: Option<Vec<PathBuf>>,
+    /// Memory that one set of preloaded modules may take [default: 1GiB]
+    #[arg(long, value_name = "SIZE", env = "FUNCTIONSPLATFORM_PRELOAD_MEMORY", hide_env_values = true)]
+    preload_memory: Option<bytesize::ByteSize>,
     /// Blank workers kept ready [default: 4]
     #[arg(long, value_name = "N", env = "FUNCTIONSPLATFORM_BLANKS", hide_env_values = true)]
     blanks: Option<usize>,
@@ -81,7 +87,10 @@ struct File {
     traces_addr: Option<SocketAddr>,
     data_dir: Option<PathBuf>,
     python: Option<PathBuf>,
-    preload: Option<Vec<String>>,
+    preload: Option<Preload>,
+    layers: Option<Vec<PathBuf>>,
+    #[serde(default, deserialize_with = "read_size")]
+    preload_memory: Option<u64>,
     blanks: Option<usize>,
     errors: Option<Errors>,
     #[serde(default, deserialize_with = "read_duration")]
@@ -90,6 +99,24 @@ struct File {
     services: Services,
     #[serde(default)]
     history: History,
+}
+
+/// `"any"`, `"none"`, or a list of modules.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "write \"any\", \"none\" or a list of modules such as [\"numpy\"]")]
+enum Preload {
+    Text(String),
+    Modules(Vec<String>),
+}
+
+impl Preload {
+    fn policy(self) -> PreloadPolicy {
+        match self {
+            // As on the command line.
+            Self::Text(text) => text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {}),
+            Self::Modules(modules) => PreloadPolicy::Only(modules),
+        }
+    }
 }
 
 /// Where the data services are. A URL with a password in it is better kept in a file that only
@@ -142,13 +169,22 @@ impl PlatformFlags {
             Errors::Full => ErrorDetail::Full,
             Errors::Safe => ErrorDetail::Safe,
         });
+        let preload = PreloadConfig {
+            allowed: flags.preload.or(file.preload.map(Preload::policy)).unwrap_or(default.preload.allowed),
+            layers: flags.layers.or(file.layers).unwrap_or(default.preload.layers),
+            memory: flags
+                .preload_memory
+                .map(|size| size.as_u64())
+                .or(file.preload_memory)
+                .unwrap_or(default.preload.memory),
+        };
         Ok(Config {
             gateway_addr: flags.gateway_addr.or(file.gateway_addr).unwrap_or(default.gateway_addr),
             api_addr: flags.api_addr.or(file.api_addr).unwrap_or(default.api_addr),
             traces_addr: flags.traces_addr.or(file.traces_addr).unwrap_or(default.traces_addr),
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or(default.data_dir),
             python: flags.python.or(file.python),
-            preload: flags.preload.or(file.preload).unwrap_or(default.preload),
+            preload,
             blanks: flags.blanks.or(file.blanks).unwrap_or(default.blanks),
             errors,
             drain_limit: flags.drain_limit.or(file.drain_limit).unwrap_or(default.drain_limit),
@@ -247,6 +283,8 @@ mod tests {
                 data_dir = "/var/lib/fp"
                 python = "/usr/bin/python3.11"
                 preload = ["numpy"]
+                layers = ["/opt/science"]
+                preload_memory = "2GiB"
                 blanks = 2
                 errors = "safe"
                 drain_limit = "1m 30s"
@@ -266,7 +304,9 @@ mod tests {
         assert_eq!(config.traces_addr.to_string(), "[::1]:0");
         assert_eq!(config.data_dir, Path::new("/var/lib/fp"));
         assert_eq!(config.python.as_deref(), Some(Path::new("/usr/bin/python3.11")));
-        assert_eq!(config.preload, ["numpy"]);
+        assert_eq!(config.preload.allowed, PreloadPolicy::Only(vec!["numpy".into()]));
+        assert_eq!(config.preload.layers, [Path::new("/opt/science")]);
+        assert_eq!(config.preload.memory, 2 << 30);
         assert_eq!(config.blanks, 2);
         assert_eq!(config.errors, Some(ErrorDetail::Safe));
         assert_eq!(config.drain_limit, Duration::from_secs(90));
@@ -283,6 +323,9 @@ mod tests {
         assert_eq!(config.blanks, 7);
         assert_eq!(config.drain_limit, Duration::from_secs(1));
         assert_eq!(config.gateway_addr, Config::default().gateway_addr);
+        assert_eq!(config.preload.allowed, PreloadPolicy::Any);
+        let config = PlatformFlags::default().merge(file("preload = \"none\"")).expect("merges");
+        assert_eq!(config.preload.allowed, PreloadPolicy::None);
     }
 
     #[test]
@@ -291,6 +334,8 @@ mod tests {
             toml::from_str::<File>("blanks = 2\ngateway_adr = \"x\"").expect_err("unknown").to_string();
         assert!(error.contains("line 2") && error.contains("gateway_adr"), "{error}");
         assert!(toml::from_str::<File>("[services]\nmysql = \"x\"").is_err());
+        let error = toml::from_str::<File>("preload = 3").expect_err("no list").to_string();
+        assert!(error.contains("write \"any\""), "{error}");
     }
 
     #[test]

@@ -132,7 +132,7 @@ async fn look_at_host(config: &Config) -> Result<HostReport, Failure> {
         executable: config.executable.clone(),
         python: config.python.clone(),
         blanks: 0,
-        preload: Vec::new(),
+        preload: config.preload.clone(),
     })
     .await
     .map_err(|error| Failure::new(Exit::Other, error.to_string()))?;

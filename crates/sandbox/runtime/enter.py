@@ -108,7 +108,7 @@ def _write(step, path, text):
 # --- once per zygote -------------------------------------------------------------------------
 
 
-def build_root(root, runtime_dir, prefixes, gid):
+def build_root(root, runtime_dir, prefixes, gid, layers):
     """Builds the read-only root at `root` and moves this process into it."""
     _done("own mount namespace", libc.unshare(CLONE_NEWNS))
     # Nothing that is mounted from here on may show on the host, nor the other way round.
@@ -123,6 +123,8 @@ def build_root(root, runtime_dir, prefixes, gid):
         if not (prefix == "/" or prefix == "/usr" or prefix.startswith("/usr/")):
             _bind(root, prefix)
     _bind(root, runtime_dir, "/runtime")
+    for source, target in layers:
+        _bind(root, source, target)
     _etc(root, gid)
     _dev(root)
     for name in ("/proc", "/tmp", "/code", "/var/tmp"):

@@ -6,14 +6,17 @@ descriptor 0. Speaks JSON messages, one object each, `t` says which:
     launcher -> zygote   config {...}                       once, first
                          fork {serial, uid, network, ...}   descriptors: requests, answers,
                                                           side, output, cgroups
-    zygote -> launcher   ready {python, preload_failed}     once
+    zygote -> launcher   importing {module}                 before each module of the template
+                         preload_failed {module, why, traceback}   and the zygote ends
+                         ready {python}                     once
                          forked {serial, pid}               descriptor: pidfd
                          failed {serial, step, why}         no worker came of that order
                          exited {pid, status}               a child was reaped
     child -> launcher    entered {serial}                   the sandbox is complete
                          failed {serial, step, why}
 
-It holds the privilege to build sandboxes, so no function's code ever runs here. It stays
+It holds the privilege to build sandboxes, so no function's code ever runs here: what it
+preloads comes from the operator's layers and the Python's site-packages. It stays
 single-threaded, because a fork copies only the forking thread. End of file on the socket ends
 it; its death ends its workers (parent-death signal).
 """
@@ -27,6 +30,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 
 MESSAGE_LIMIT = 1 << 18
 # One fork order carries four descriptors and at most one per cgroup hierarchy.
@@ -42,16 +46,17 @@ def main():
     config = json.loads(control.recv(MESSAGE_LIMIT))
     namespaces = _enter_root(enter, config)
     warm, rehearse, serve = _import_runtime()
-    preload_failed = _preload(config["preload"])
-    warm()
     base_filter, worker_filter = (bytes.fromhex(config[key]) for key in ("base_filter", "worker_filter"))
+    # Before the preloads: what they may do is then what building sandboxes needs, and no more.
     enter.guard_zygote(config["mode"], base_filter)
-    _check_single_threaded()
+    if not _preload(control, config):
+        return
+    warm()
     # Collected before, never after: a collection in a child would un-share every page.
     gc.collect()
     gc.freeze()
     zygote = Zygote(control, config, enter, rehearse, serve, namespaces, worker_filter)
-    zygote.send({"t": "ready", "python": sys.version.split()[0], "preload_failed": preload_failed})
+    zygote.send({"t": "ready", "python": sys.version.split()[0]})
     zygote.run()
 
 
@@ -72,7 +77,9 @@ def _enter_root(enter, config):
     if config["mode"] == "reduced":
         return None
     pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    enter.build_root(config["root_dir"], config["runtime_dir"], config["prefixes"], config["gid"])
+    enter.build_root(
+        config["root_dir"], config["runtime_dir"], config["prefixes"], config["gid"], config["layers"]
+    )
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = ["/runtime" if entry == here else entry for entry in sys.path]
     # Directory listings that the import system remembers are of the old root.
@@ -86,23 +93,67 @@ def _import_runtime():
     return worker.warm, rehearsal.rehearse_calls, worker.serve
 
 
-def _preload(modules):
-    failed = {}
+def _preload(control, config):
+    """Imports the template's modules; whether that worked. A failure has been told then."""
+    modules = config["preload"]
+    # The root is read-only; without one, layers are the operator's to compile.
+    sys.dont_write_bytecode = True
+    # After the standard library, as for any Python, so that nothing there is replaced.
+    sys.path.extend(config["path"])
+    importlib.invalidate_caches()
     for name in modules:
+        _send(control, {"t": "importing", "module": name})
         try:
             importlib.import_module(name)
-        except Exception as error:  # a module of the operator's choice may raise anything
-            failed[name] = f"{type(error).__name__}: {error}"[:500]
+        except BaseException as error:  # a module of the operator's choice may raise anything
+            _send(control, _preload_failed(name, error, config["path"]))
+            return False
+        threads = _threads()
+        if threads > 1:
+            more = "1 more thread runs" if threads == 2 else f"{threads - 1} more threads run"
+            why = (
+                f"{more} after its import, and a process with threads cannot be "
+                "forked; remove it from preload, and each worker imports it by itself"
+            )
+            _send(control, {"t": "preload_failed", "module": name, "why": why, "traceback": ""})
+            return False
     # They were for the imports here; what a function does with its threads is its own affair.
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-        os.environ.pop(name, None)
-    return failed
+    for name in list(os.environ):
+        if name.endswith("_NUM_THREADS"):
+            del os.environ[name]
+    return True
 
 
-def _check_single_threaded():
-    threads = len(os.listdir("/proc/self/task"))
-    if threads != 1:
-        raise SystemExit(f"{threads} threads run in the zygote; a preloaded module starts threads when imported")
+def _preload_failed(name, error, path):
+    import traceback
+
+    why = f"{type(error).__name__}: {error}"[:500]
+    if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
+        places = ", ".join(path) or "no directory"
+        why += f"; it is looked up in {places}: install it there, or add a layer to the configuration"
+    frame = error.__traceback__
+    # Ours and those of the import system say nothing about the module.
+    while frame is not None and (
+        frame.tb_frame.f_code.co_filename in (__file__, importlib.__file__)
+        or frame.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+    ):
+        frame = frame.tb_next
+    lines = "".join(traceback.format_exception(type(error), error, frame)).splitlines()
+    return {"t": "preload_failed", "module": name, "why": why, "traceback": "\n".join(lines[-12:])[-4000:]}
+
+
+def _threads():
+    """How many run here. One that has just been joined needs a moment to leave the list."""
+    for _ in range(20):
+        count = len(os.listdir("/proc/self/task"))
+        if count == 1:
+            break
+        time.sleep(0.005)
+    return count
+
+
+def _send(control, message, descriptors=()):
+    socket.send_fds(control, [json.dumps(message).encode()], descriptors)
 
 
 class Zygote:
@@ -118,7 +169,7 @@ class Zygote:
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def send(self, message, descriptors=()):
-        socket.send_fds(self.control, [json.dumps(message).encode()], descriptors)
+        _send(self.control, message, descriptors)
 
     def run(self):
         # The handler does nothing; the byte that it leaves in the pipe wakes the poll.

@@ -10,6 +10,7 @@ use fp_core::settings::Network;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{HostReport, Mode};
+use crate::preload::{PreloadConfig, PreloadFault, TemplateKey, ZygoteReport};
 use crate::python::Python;
 use crate::start::Exit;
 
@@ -23,6 +24,10 @@ pub(crate) enum ToLauncher {
     Start(StartOrder),
     /// Nobody waits for the worker of that request any more.
     Abandon(u64),
+    /// All templates that live versions need; others end when they have no workers.
+    Templates(Vec<TemplateKey>),
+    /// Say when that template stands, or why it cannot.
+    Prepare { request: u64, template: TemplateKey },
     /// End everything.
     Shutdown,
 }
@@ -34,7 +39,7 @@ pub(crate) struct Init {
     /// The first is the default.
     pub pythons: Vec<Python>,
     pub blanks: usize,
-    pub preload: Vec<String>,
+    pub preload: PreloadConfig,
     pub first_worker: u64,
 }
 
@@ -42,8 +47,8 @@ pub(crate) struct Init {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StartOrder {
     pub request: u64,
-    /// Index into [`Init::pythons`].
-    pub python: usize,
+    /// Its Python is an index into [`Init::pythons`].
+    pub template: TemplateKey,
     pub network: Network,
     pub code_dir: PathBuf,
     pub memory: u64,
@@ -63,9 +68,35 @@ pub(crate) enum FromLauncher {
     /// Here is a worker. Descriptors: requests, answers, side channel, output pipe, pidfd.
     Started(Started),
     /// There is none.
-    NotStarted { request: u64, why: String, python: bool },
+    NotStarted { request: u64, refusal: Refusal },
+    /// The template of that request stands.
+    Prepared { request: u64 },
+    /// All zygotes there are, after a change; their memory is the reader's to look up.
+    Zygotes(Vec<ZygoteReport>),
     /// A worker's first process is gone, and with it all others.
     Exited { worker: WorkerId, exit: Exit },
+}
+
+/// Why there is no worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Refusal {
+    /// The host refused something.
+    Host(String),
+    /// The Python is at fault.
+    Python(String),
+    /// A module that was to be preloaded is.
+    Preload(PreloadFault),
+}
+
+impl Refusal {
+    /// In words, for the launcher's own complaints.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Host(why) | Self::Python(why) => why.clone(),
+            Self::Preload(fault) => fault.to_string(),
+        }
+    }
 }
 
 /// A worker that waits for its `Load` frame.
@@ -89,7 +120,12 @@ pub(crate) struct ZygoteConfig<'a> {
     pub prefixes: &'a [PathBuf],
     pub gid: u32,
     pub own_proc: bool,
+    /// Modules to import, in this order.
     pub preload: &'a [String],
+    /// What is added to `sys.path` for them.
+    pub path: Vec<PathBuf>,
+    /// Directories of the host and where the root shows them.
+    pub layers: Vec<(PathBuf, PathBuf)>,
     pub base_filter: String,
     pub worker_filter: String,
 }
@@ -111,9 +147,13 @@ pub(crate) struct ForkOrder<'a> {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "t", rename_all = "snake_case")]
 pub(crate) enum FromZygote {
-    Ready {
-        preload_failed: BTreeMap<String, String>,
+    /// It begins to import a module.
+    Importing {
+        module: String,
     },
+    /// That did not work, and the zygote ends.
+    PreloadFailed(PreloadFault),
+    Ready,
     /// Descriptor: pidfd. The number is the zygote's, not the host's.
     Forked {
         serial: u64,

@@ -56,3 +56,11 @@ impl HostReport {
         self.mechanisms.iter().any(|entry| entry.mechanism == mechanism && entry.enforced)
     }
 }
+
+/// One of the sizes in `/proc/PID/status`, in bytes; 0 when the process is gone.
+pub(crate) fn memory_of(pid: i32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kib = line.and_then(|size| size.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or(0) << 10
+}

@@ -11,6 +11,7 @@
 mod cgroups;
 mod mounts;
 mod probe;
+mod templates;
 mod workers;
 mod zygotes;
 
@@ -29,10 +30,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use self::cgroups::{Cgroups, Group};
 use self::mounts::{Home, last_error};
 use self::probe::Host;
+use self::templates::Template;
 use self::workers::Entry;
 use self::zygotes::Zygote;
 use crate::control::{FromLauncher, Init, StartOrder, ToLauncher};
 use crate::fds;
+use crate::preload::TemplateKey;
 use crate::seccomp::{self, Filters};
 use crate::start::Ended;
 
@@ -56,12 +59,11 @@ struct Launcher {
     cgroups: Cgroups,
     home: Option<Home>,
     zygotes: BTreeMap<u64, Zygote>,
-    /// By Python: the zygote that takes orders.
-    current: Vec<Option<u64>>,
-    /// By Python: the zygote that starts to replace a worn one.
-    successors: Vec<Option<u64>>,
-    /// By Python: when its zygote last failed to start, and how.
-    failed: Vec<Option<(Instant, String)>>,
+    /// The first ones are those without preloads, numbered like the Pythons.
+    templates: BTreeMap<u64, Template>,
+    next_template: u64,
+    /// The platform has not been told of all zygotes as they are.
+    zygotes_changed: bool,
     workers: BTreeMap<u64, Entry>,
     next_worker: u64,
     next_zygote: u64,
@@ -104,6 +106,10 @@ fn start() -> Result<Launcher, String> {
         tell(&control, &FromLauncher::Failed(why.clone()), &[]);
         return Err(why);
     }
+    if let Err(why) = host.check_layers(&init.preload.layers) {
+        tell(&control, &FromLauncher::Failed(why.clone()), &[]);
+        return Err(why);
+    }
     let cgroups = Cgroups::prepare(run_dir, &tag(run_dir));
     let mut filters = seccomp::compile(crate::runtime::SECCOMP_RULES)?;
     if !host.seccomp {
@@ -111,8 +117,8 @@ fn start() -> Result<Launcher, String> {
     }
     let home = (host.mode != crate::Mode::Reduced).then(Home::open).transpose().map_err(|e| e.to_string())?;
     let children = child_signals().map_err(|e| format!("signalfd: {e}"))?;
-    let pythons = init.pythons.len();
-    Ok(Launcher {
+    let pythons = 0..init.pythons.len();
+    let mut launcher = Launcher {
         control,
         children,
         next_worker: init.first_worker,
@@ -122,9 +128,9 @@ fn start() -> Result<Launcher, String> {
         cgroups,
         home,
         zygotes: BTreeMap::new(),
-        current: vec![None; pythons],
-        successors: vec![None; pythons],
-        failed: vec![None; pythons],
+        templates: BTreeMap::new(),
+        next_template: 0,
+        zygotes_changed: false,
         workers: BTreeMap::new(),
         next_zygote: 1,
         free_uids: VecDeque::new(),
@@ -133,7 +139,12 @@ fn start() -> Result<Launcher, String> {
         refill_at: None,
         ready_said: false,
         buffer: vec![0; fds::MAX_MESSAGE],
-    })
+    };
+    for python in pythons {
+        let plain = TemplateKey { python, preload: Vec::new() };
+        launcher.template_for(&plain).map_err(|refusal| refusal.text())?;
+    }
+    Ok(launcher)
 }
 
 /// Away from the terminal and its signals; adopts orphans; gives the control socket, which was
@@ -195,8 +206,8 @@ fn tag(run_dir: &Path) -> String {
 impl Launcher {
     /// The loop, until the platform is gone or wants the end.
     fn run(&mut self) -> ExitCode {
-        if let Err(why) = self.zygote_for(0) {
-            self.say(&FromLauncher::Failed(why), &[]);
+        if let Err(refusal) = self.zygote_for(0) {
+            self.say(&FromLauncher::Failed(refusal.text()), &[]);
             return ExitCode::FAILURE;
         }
         loop {
@@ -207,8 +218,10 @@ impl Launcher {
                 Heard::Everything => {}
                 Heard::End => return ExitCode::SUCCESS,
             }
-            if !self.ready_said && self.current[0].is_none() {
-                let why = self.failed[0].take().map_or_else(|| "the zygote ended".into(), |(_, why)| why);
+            let default = &self.templates[&0];
+            if !self.ready_said && default.current.is_none() {
+                let fault = default.fault.as_ref();
+                let why = fault.map_or_else(|| "the zygote ended".into(), |refusal| refusal.text());
                 self.say(&FromLauncher::Failed(why), &[]);
                 return ExitCode::FAILURE;
             }
@@ -233,16 +246,22 @@ impl Launcher {
 
     fn next_due(&self) -> Option<Instant> {
         let removal = (!self.lingering.is_empty()).then(|| Instant::now() + Duration::from_millis(20));
-        let rotation = self.rotation_due();
-        [self.refill_at, removal, rotation].into_iter().flatten().min()
+        let zygotes = [self.rotation_due(), self.imports_due(), self.templates_due()];
+        let zygotes = zygotes.into_iter().flatten().min();
+        [self.refill_at, removal, zygotes].into_iter().flatten().min()
     }
 
     fn do_what_is_due(&mut self) {
         self.lingering.retain(|group| !group.remove());
+        self.keep_templates();
+        self.end_long_imports();
         self.rotate();
         if self.refill_at.is_some_and(|at| Instant::now() >= at) {
             self.refill_at = None;
             self.refill();
+        }
+        if self.ready_said && std::mem::take(&mut self.zygotes_changed) {
+            self.say(&FromLauncher::Zygotes(self.report_zygotes()), &[]);
         }
     }
 
@@ -256,6 +275,8 @@ impl Launcher {
             match message {
                 Ok(ToLauncher::Start(order)) => self.take_start(order),
                 Ok(ToLauncher::Abandon(request)) => self.abandon(request),
+                Ok(ToLauncher::Templates(keys)) => self.want_templates(&keys),
+                Ok(ToLauncher::Prepare { request, template }) => self.prepare(request, &template),
                 Ok(ToLauncher::Shutdown) => return Heard::End,
                 Ok(ToLauncher::Init(_)) | Err(_) => {
                     eprintln!("launcher: a message of the platform makes no sense");
@@ -268,8 +289,8 @@ impl Launcher {
     fn take_start(&mut self, order: StartOrder) {
         self.refill_at = Some(Instant::now() + REFILL_DELAY);
         let request = order.request;
-        if let Err((why, python)) = self.start_worker(order) {
-            self.say(&FromLauncher::NotStarted { request, why, python }, &[]);
+        if let Err(refusal) = self.start_worker(order) {
+            self.say(&FromLauncher::NotStarted { request, refusal }, &[]);
         }
     }
 
@@ -284,7 +305,7 @@ impl Launcher {
         while let Some((pid, status)) = wait_for_any_child() {
             if let Some(id) = self.zygotes.iter().find_map(|(id, zygote)| (zygote.pid == pid).then_some(*id))
             {
-                self.zygote_gone(id);
+                self.zygote_gone(id, ended(status));
             } else if let Some(serial) = self.workers.values().find_map(|entry| entry.has_host_pid(pid)) {
                 self.worker_gone(serial, ended(status));
             }
@@ -319,6 +340,7 @@ impl Launcher {
         self.wait_for_children(deadline);
         let groups = std::mem::take(&mut self.workers).into_values().filter_map(Entry::into_group);
         self.lingering.extend(groups);
+        self.lingering.extend(std::mem::take(&mut self.zygotes).into_values().filter_map(Zygote::into_group));
         while Instant::now() < deadline {
             self.lingering.retain(|group| !group.remove());
             if self.lingering.is_empty() && self.cgroups.remove() {

@@ -18,7 +18,14 @@ const OLDEST: (u32, u32) = (3, 10);
 const QUESTION: &str = "import sys, _ctypes, _socket, resource, select, fcntl
 print(sys.implementation.name, *sys.version_info[:3])
 print(getattr(sys, '_base_executable', None) or sys.executable)
-print(*sorted({sys.base_prefix, sys.base_exec_prefix}), sep='\\n')";
+print(*sorted({sys.base_prefix, sys.base_exec_prefix}), sep='\\n')
+import os, site
+home = os.path.dirname(os.path.dirname(sys.executable))
+if os.path.isfile(os.path.join(home, 'pyvenv.cfg')):
+    sys.prefix = sys.exec_prefix = home
+    site.PREFIXES = [home]
+print('site')
+print(*filter(os.path.isdir, site.getsitepackages()), sep='\\n')";
 
 /// A CPython that workers can run on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +36,10 @@ pub struct Python {
     pub version: (u32, u32, u32),
     /// `sys.base_prefix` and, where it differs, `sys.base_exec_prefix`.
     pub prefixes: Vec<PathBuf>,
+    /// Where it finds installed packages; of the virtual environment, if it was named as one.
+    /// Workers see them only where a function preloads.
+    #[serde(default)]
+    pub site_packages: Vec<PathBuf>,
 }
 
 impl Python {
@@ -173,8 +184,9 @@ fn parse_answer(text: &str) -> Result<Python, String> {
     let (&[major, minor, micro], Some(executable)) = (&numbers[..], lines.next()) else {
         return Err(format!("it answered {text:?}"));
     };
-    let prefixes = lines.map(PathBuf::from).collect();
-    Ok(Python { executable: executable.into(), version: (major, minor, micro), prefixes })
+    let prefixes = lines.by_ref().take_while(|line| *line != "site").map(PathBuf::from).collect();
+    let site_packages = lines.filter(|line| !line.is_empty()).map(PathBuf::from).collect();
+    Ok(Python { executable: executable.into(), version: (major, minor, micro), prefixes, site_packages })
 }
 
 #[cfg(test)]
@@ -182,7 +194,12 @@ mod tests {
     use super::*;
 
     fn python(version: (u32, u32, u32)) -> Python {
-        Python { executable: "/usr/bin/python3".into(), version, prefixes: vec!["/usr".into()] }
+        Python {
+            executable: "/usr/bin/python3".into(),
+            version,
+            prefixes: vec!["/usr".into()],
+            site_packages: Vec::new(),
+        }
     }
 
     #[test]
@@ -194,9 +211,10 @@ mod tests {
 
     #[test]
     fn an_answer_is_taken_apart_and_nonsense_is_refused() {
-        let text = "cpython 3 11 7\n/opt/py/bin/python3.11\n/opt/py\n/opt/py-exec\n";
+        let text = "cpython 3 11 7\n/opt/py/bin/python3.11\n/opt/py\n/opt/py-exec\nsite\n/opt/py/sp\n";
         let found = parse_answer(text).expect("an answer");
         assert_eq!((found.version, found.prefixes.len()), ((3, 11, 7), 2));
+        assert_eq!(found.site_packages, [Path::new("/opt/py/sp")]);
         assert!(parse_answer("pypy 3 10 0\n/usr/bin/pypy\n/usr\n").expect_err("pypy").contains("CPython"));
         assert!(parse_answer("cpython 3\n").is_err() && parse_answer("").is_err());
         assert!(is_old_by_name(Path::new("/x/python3.6")) && !is_old_by_name(Path::new("/x/python3.10")));

@@ -21,19 +21,22 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
-use crate::control::{FromLauncher, Init, StartOrder, Started, ToLauncher};
+use crate::control::{FromLauncher, Init, Refusal, StartOrder, Started, ToLauncher};
 use crate::fds;
-use crate::host::HostReport;
+use crate::host::{HostReport, memory_of};
+use crate::preload::{PreloadConfig, Template, TemplateKey, Wanted, ZygoteReport};
 use crate::protocol::LoadHead;
 use crate::python::{self, Python, PythonError};
 use crate::spec::WorkerSpec;
 use crate::start::{Exit, StartError};
 use crate::worker::{Parts, Worker};
 
-/// A zygote with large preloads imports for seconds on a slow machine.
+/// The launcher gives up the imports of a zygote after half of that.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// The launcher promises to be gone within a second; twice that before it is killed.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+/// Until a launcher is told again what it had no room to hear: it waits for us in turn.
+const RETELL_PAUSE: Duration = Duration::from_millis(20);
 /// Between the death of a launcher and the next try, doubled by each failure.
 const RESTART_PAUSE: Duration = Duration::from_millis(50);
 /// The longest of these pauses.
@@ -52,8 +55,8 @@ pub struct SandboxConfig {
     pub python: Option<PathBuf>,
     /// Blank workers kept ready for the default Python.
     pub blanks: usize,
-    /// Modules imported in the template zygotes.
-    pub preload: Vec<String>,
+    /// What zygotes may import for their workers, and from where.
+    pub preload: PreloadConfig,
 }
 
 /// Why the sandbox cannot start.
@@ -96,6 +99,10 @@ struct State {
     pythons: Vec<Python>,
     /// With those of them that workers can use, in the launcher's numbering.
     host: Mutex<HostReport>,
+    /// As the launcher last told.
+    zygotes: Mutex<Vec<ZygoteReport>>,
+    /// Templates that live versions need; each launcher is told of all of them.
+    wanted: Arc<watch::Sender<Wanted>>,
     /// The launcher that takes orders; none while there is none.
     link: watch::Sender<Option<Arc<Link>>>,
     next_request: AtomicU64,
@@ -107,6 +114,7 @@ struct State {
 /// One launcher's life, as callers see it.
 struct Link {
     control: AsyncFd<OwnedFd>,
+    preparing: Mutex<HashMap<u64, oneshot::Sender<Result<(), StartError>>>>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Handed, StartError>>>>,
     workers: Mutex<HashMap<WorkerId, watch::Sender<Option<Exit>>>>,
 }
@@ -139,10 +147,17 @@ impl Sandbox {
         std::fs::create_dir_all(&config.run_dir)
             .map_err(|e| host(&config.run_dir.display().to_string(), &e))?;
         let run_dir = config.run_dir.canonicalize().map_err(|e| host("the run directory", &e))?;
+        let mut config = config;
+        for layer in &mut config.preload.layers {
+            let real = layer.canonicalize();
+            *layer = real.map_err(|e| host(&format!("the layer {}", layer.display()), &e))?;
+        }
         let state = Arc::new(State {
             config: SandboxConfig { run_dir, ..config },
             pythons,
             host: Mutex::new(HostReport::unknown()),
+            zygotes: Mutex::default(),
+            wanted: Arc::new(watch::Sender::new(Wanted::new())),
             link: watch::Sender::new(None),
             next_request: AtomicU64::new(1),
             next_worker: AtomicU64::new(first_worker()),
@@ -156,6 +171,32 @@ impl Sandbox {
     /// What this host lets us enforce.
     pub fn host(&self) -> HostReport {
         lock(&self.shared.state.host).clone()
+    }
+
+    /// The zygotes there are, with the memory that they take now.
+    pub fn zygotes(&self) -> Vec<ZygoteReport> {
+        let mut zygotes = lock(&self.shared.state.zygotes).clone();
+        for zygote in &mut zygotes {
+            zygote.memory = memory_of(zygote.pid, "VmRSS");
+        }
+        zygotes
+    }
+
+    /// Keeps the template that a version's workers are forked from, when it preloads anything. Its
+    /// zygote starts in the background; [`prepare`](Self::prepare) waits for it.
+    pub fn template(&self, spec: &WorkerSpec) -> Result<Option<Template>, StartError> {
+        if spec.preload.is_empty() {
+            return Ok(None);
+        }
+        let state = &self.shared.state;
+        let key = state.template_key(spec)?;
+        Template::new(key, &state.wanted).map(Some).map_err(StartError::Preload)
+    }
+
+    /// Waits until a template's zygote has imported everything; the error says what it could not.
+    pub async fn prepare(&self, template: &Template) -> Result<(), StartError> {
+        let late = || StartError::Host(format!("the zygote was not ready within {READY_LIMIT:?}"));
+        timeout(READY_LIMIT, self.shared.state.prepare(&template.key)).await.map_err(|_| late())?
     }
 
     /// A worker with the spec's handler loaded: a claimed blank one, or one forked now.
@@ -259,15 +300,12 @@ impl Drop for Waiting<'_> {
 
 impl State {
     async fn obtain(&self, spec: &WorkerSpec) -> Result<Handed, StartError> {
-        let mut link = self.link.subscribe();
-        let link = link.wait_for(Option::is_some).await.ok().and_then(|link| link.clone());
-        let closed = || StartError::Host("the platform is ending".into());
-        let link = link.filter(|_| !*self.closing.borrow()).ok_or_else(closed)?;
-        let python = self.python_for(spec.python.as_deref())?;
+        let link = self.live_link().await?;
+        let template = self.template_key(spec)?;
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
         let order = StartOrder {
             request,
-            python,
+            template,
             network: spec.network,
             code_dir: spec.code_dir.clone(),
             memory: spec.memory,
@@ -281,6 +319,30 @@ impl State {
         let lost = || StartError::Host("the launcher died; another takes its place".into());
         link.send(&ToLauncher::Start(order)).await.map_err(|_| lost())?;
         receiver.await.map_err(|_| lost())?
+    }
+
+    async fn prepare(&self, template: &TemplateKey) -> Result<(), StartError> {
+        let link = self.live_link().await?;
+        let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        lock(&link.preparing).insert(request, sender);
+        let lost = || StartError::Host("the launcher died; another takes its place".into());
+        let message = ToLauncher::Prepare { request, template: template.clone() };
+        link.send(&message).await.map_err(|_| lost())?;
+        receiver.await.map_err(|_| lost())?
+    }
+
+    /// The launcher that takes orders, waited for while another takes its place.
+    async fn live_link(&self) -> Result<Arc<Link>, StartError> {
+        let mut link = self.link.subscribe();
+        let link = link.wait_for(Option::is_some).await.ok().and_then(|link| link.clone());
+        let closed = || StartError::Host("the platform is ending".into());
+        link.filter(|_| !*self.closing.borrow()).ok_or_else(closed)
+    }
+
+    fn template_key(&self, spec: &WorkerSpec) -> Result<TemplateKey, StartError> {
+        let python = self.python_for(spec.python.as_deref())?;
+        TemplateKey::new(python, &spec.preload).map_err(StartError::Preload)
     }
 
     fn python_for(&self, wanted: Option<&str>) -> Result<usize, StartError> {
@@ -305,7 +367,12 @@ impl State {
         // It holds a copy of the launcher's end, which must close with the launcher.
         drop(command);
         let control = fds::watch(ours).map_err(|e| text("a socket", &e))?;
-        let link = Arc::new(Link { control, waiting: Mutex::default(), workers: Mutex::default() });
+        let link = Arc::new(Link {
+            control,
+            preparing: Mutex::default(),
+            waiting: Mutex::default(),
+            workers: Mutex::default(),
+        });
         let init = Init {
             run_dir: self.config.run_dir.clone(),
             pythons: self.pythons.clone(),
@@ -344,6 +411,13 @@ impl Link {
         }
     }
 
+    /// Never waits: whoever reads from the launcher must not wait for it to read.
+    fn tell_wanted(&self, wanted: &Wanted) -> bool {
+        let message = ToLauncher::Templates(wanted.keys().cloned().collect());
+        let data = serde_json::to_vec(&message).expect("plain data is serialisable");
+        fds::send(self.control.get_ref(), &data, &[]).is_ok()
+    }
+
     async fn receive(&self, buffer: &mut [u8]) -> std::io::Result<Option<(FromLauncher, Vec<OwnedFd>)>> {
         loop {
             match fds::receive(self.control.get_ref().as_fd(), buffer) {
@@ -360,12 +434,13 @@ impl Link {
     fn take(&self, message: FromLauncher, descriptors: Vec<OwnedFd>, state: &State) {
         match message {
             FromLauncher::Started(started) => self.take_started(started, descriptors, state),
-            FromLauncher::NotStarted { request, why, python } => {
-                if let Some(waiting) = lock(&self.waiting).remove(&request) {
-                    let error = if python { StartError::Python(why) } else { StartError::Host(why) };
-                    waiting.send(Err(error)).ok();
+            FromLauncher::NotStarted { request, refusal } => self.take_refusal(request, refusal),
+            FromLauncher::Prepared { request } => {
+                if let Some(preparing) = lock(&self.preparing).remove(&request) {
+                    preparing.send(Ok(())).ok();
                 }
             }
+            FromLauncher::Zygotes(zygotes) => *lock(&state.zygotes) = zygotes,
             FromLauncher::Exited { worker, exit } => {
                 if let Some(watcher) = lock(&self.workers).remove(&worker) {
                     watcher.send_replace(Some(exit));
@@ -374,6 +449,15 @@ impl Link {
             FromLauncher::Ready(_) | FromLauncher::Failed(_) => {
                 tracing::warn!("the launcher speaks out of turn");
             }
+        }
+    }
+
+    fn take_refusal(&self, request: u64, refusal: Refusal) {
+        // Whoever waited may have given up.
+        if let Some(waiting) = lock(&self.waiting).remove(&request) {
+            waiting.send(Err(refusal.into())).ok();
+        } else if let Some(preparing) = lock(&self.preparing).remove(&request) {
+            preparing.send(Err(refusal.into())).ok();
         }
     }
 
@@ -401,6 +485,7 @@ impl Link {
     /// The launcher is gone, and all of its workers with it.
     fn end(&self) {
         lock(&self.waiting).clear();
+        lock(&self.preparing).clear();
         for (_, watcher) in lock(&self.workers).drain() {
             watcher.send_replace(Some(Exit::LOST));
         }
@@ -412,6 +497,7 @@ async fn supervise(state: Arc<State>, mut link: Arc<Link>, mut child: Child) {
     loop {
         follow(&state, &link).await;
         state.link.send_replace(None);
+        lock(&state.zygotes).clear();
         link.end();
         drop(link);
         wait_or_kill(&mut child).await;
@@ -424,11 +510,26 @@ async fn supervise(state: Arc<State>, mut link: Arc<Link>, mut child: Child) {
     }
 }
 
-/// Until the launcher is gone.
+/// Until the launcher is gone. It is told which templates are wanted, at first and after each
+/// change: all of them each time, so that nothing can be lost.
 async fn follow(state: &State, link: &Link) {
     let mut buffer = vec![0; fds::MAX_MESSAGE];
+    let mut wanted = state.wanted.subscribe();
+    let mut is_told = false;
     loop {
-        match link.receive(&mut buffer).await {
+        if !is_told {
+            is_told = link.tell_wanted(&wanted.borrow_and_update());
+        }
+        let message = tokio::select! {
+            message = link.receive(&mut buffer) => message,
+            // The sender lives in the state.
+            _ = wanted.changed() => {
+                is_told = false;
+                continue;
+            }
+            () = sleep(RETELL_PAUSE), if !is_told => continue,
+        };
+        match message {
             Ok(Some((message, descriptors))) => link.take(message, descriptors, state),
             Ok(None) => return,
             Err(error) => {

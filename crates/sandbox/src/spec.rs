@@ -23,6 +23,8 @@ pub struct WorkerSpec {
     pub handler: Handler,
     /// Wanted Python, `3.11`; none means the default.
     pub python: Option<String>,
+    /// Modules that its zygote has imported.
+    pub preload: Vec<String>,
     /// Memory of the worker, in bytes.
     pub memory: u64,
     /// Processes and threads of the worker.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::Refusal;
+use crate::preload::PreloadFault;
 use crate::protocol::FailureHead;
 
 /// A limit that ended or hindered a worker.
@@ -131,4 +133,17 @@ pub enum StartError {
     /// The wanted Python is not here, or its zygote does not start.
     #[error("{0}")]
     Python(String),
+    /// A module cannot be preloaded.
+    #[error("{0}")]
+    Preload(PreloadFault),
+}
+
+impl From<Refusal> for StartError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Host(why) => Self::Host(why),
+            Refusal::Python(why) => Self::Python(why),
+            Refusal::Preload(fault) => Self::Preload(fault),
+        }
+    }
 }

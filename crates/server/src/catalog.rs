@@ -5,6 +5,7 @@
 //! is written before the swap, so that what callers see survives a crash.
 
 pub(crate) mod code_store;
+mod preloads;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,9 @@ use fp_core::pool::PoolConfig;
 use fp_core::route::{self, Conflict, RouteTable, Routed};
 use fp_core::settings::{Handler, IdleTime};
 use fp_core::{EventType, FunctionName, Manifest, Settings, Tenant, VersionNumber};
-use fp_sandbox::{Sandbox, StartError as SandboxStartError, Worker, WorkerSpec};
+use fp_sandbox::{
+    PreloadPolicy, Sandbox, StartError as SandboxStartError, Template, Worker, WorkerSpec, ZygoteReport,
+};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
@@ -58,6 +61,8 @@ pub struct Deployed {
     pub pool: Arc<VersionPool>,
     /// Its rates, percentiles and objective; the same for all versions.
     pub book: Arc<FunctionBook>,
+    /// Keeps what it preloads imported while it is live.
+    _template: Option<Template>,
 }
 
 /// Code as it arrives.
@@ -186,8 +191,9 @@ pub(crate) struct WorkerSetup {
     pub(crate) clock: Clock,
     /// `[services]`.
     pub(crate) services: BTreeMap<String, String>,
-    /// Modules that the operator lets zygotes import.
-    pub(crate) preload: Vec<String>,
+    /// Modules that the operator lets zygotes import. There is one tenant; with more of them, what
+    /// it allows is to be asked for each.
+    pub(crate) preload: PreloadPolicy,
     /// `http://host:port` of the gateway, as `FUNCTIONSPLATFORM_GATEWAY` in every environment.
     pub(crate) gateway_url: String,
 }
@@ -207,7 +213,12 @@ impl Catalog {
         for version in stored {
             let key = (version.tenant.clone(), version.function.clone());
             let pool = workers.pool(&version, &code);
-            functions.insert(key, Arc::new(Deployed::of(version, pool, &slo)));
+            // It imports in the background; what keeps it from that, calls will say.
+            let template = workers.sandbox.template(pool.spec()).unwrap_or_else(|error| {
+                tracing::warn!(function = %version.function, %error, "nothing is preloaded");
+                None
+            });
+            functions.insert(key, Arc::new(Deployed::of(version, pool, template, &slo)));
         }
         let snapshot = Snapshot::of(functions).map_err(CatalogError::from_conflict)?;
         for function in snapshot.functions.values() {
@@ -266,16 +277,18 @@ impl Catalog {
         let _one_at_a_time = gate.lock().await;
         self.workers.check(&request.settings)?;
         let hash = self.store_code(&request).await?;
+        self.check_own_modules(&hash, &request.settings).await?;
         let version = self.next_version(&request, hash).await?;
         self.snapshot.load().check(&version).map_err(CatalogError::from_conflict)?;
         let pool = self.workers.pool(&version, &self.code);
+        let template = self.workers.template(&pool).await?;
         let began = self.workers.clock.now();
         let worker = self.workers.load(&pool, &version.settings).await?;
         self.registry.put_version(version.clone()).await.map_err(CatalogError::from_store)?;
         if version.settings.scaling.idle != IdleTime::After(Duration::ZERO) {
             pool.adopt(worker, self.workers.clock.now().saturating_sub(began));
         }
-        let fresh = Arc::new(Deployed::of(version, pool, &self.slo));
+        let fresh = Arc::new(Deployed::of(version, pool, template, &self.slo));
         fresh.pool.tend();
         let old = self.swap_in(key, &fresh).await?;
         if let Some(old) = old {
@@ -314,6 +327,19 @@ impl Catalog {
         };
         let stored = tokio::task::spawn_blocking(put).await;
         stored.expect("the code store does not panic").map_err(CatalogError::from_code)
+    }
+
+    /// Preloading what the function itself brings would run its code where sandboxes are built.
+    async fn check_own_modules(&self, hash: &str, settings: &Settings) -> Result<(), CatalogError> {
+        if settings.preload.is_empty() {
+            return Ok(());
+        }
+        let (code, hash) = (self.code.clone(), hash.to_owned());
+        let files = tokio::task::spawn_blocking(move || code.files(&hash)).await.unwrap_or_default();
+        match preloads::own_module(&files, settings) {
+            None => Ok(()),
+            Some(detail) => Err(CatalogError::field(Code::InvalidSettings, "preload", detail)),
+        }
     }
 
     async fn next_version(
@@ -400,6 +426,11 @@ impl Catalog {
         Ok(DeployRequest::from_manifest(tenant, manifest, Source::Directory(directory.to_path_buf())))
     }
 
+    /// The zygotes that workers are forked from, with the memory that they take now.
+    pub fn zygotes(&self) -> Vec<ZygoteReport> {
+        self.workers.sandbox.zygotes()
+    }
+
     /// Relative paths and sizes of a function's files.
     pub async fn source(&self, deployed: &Deployed) -> Vec<(String, u64)> {
         let code = self.code.clone();
@@ -409,7 +440,7 @@ impl Catalog {
 }
 
 impl Deployed {
-    fn of(version: StoredVersion, pool: Arc<VersionPool>, slo: &SloBook) -> Self {
+    fn of(version: StoredVersion, pool: Arc<VersionPool>, template: Option<Template>, slo: &SloBook) -> Self {
         let book = slo.function(&version.tenant, &version.function, version.settings.slo.as_ref());
         Self {
             tenant: version.tenant,
@@ -424,6 +455,7 @@ impl Deployed {
             settings: Arc::new(version.settings),
             pool,
             book,
+            _template: template,
         }
     }
 }
@@ -456,6 +488,7 @@ impl WorkerSetup {
             code_dir: code.directory(&version.code_hash),
             handler: version.handler.clone(),
             python: settings.python.clone(),
+            preload: settings.preload.clone(),
             memory: settings.memory.as_u64(),
             tasks: settings.tasks,
             cpu: settings.cpu,
@@ -479,13 +512,23 @@ impl WorkerSetup {
                 format!("secret {secret:?} is not known: this release has no secrets yet; pass it in env");
             return Err(CatalogError::field(Code::InvalidSettings, "secrets", detail));
         }
-        if let Some(module) = settings.preload.iter().find(|module| !self.preload.contains(module)) {
+        if let Some(module) = settings.preload.iter().find(|module| !self.preload.allows(module)) {
             let detail = format!(
-                "module {module:?} is not preloaded on this platform; list it under preload in its configuration"
+                "module {module:?} may not be preloaded on this platform; \
+                 allow it under preload in the platform's configuration"
             );
             return Err(CatalogError::field(Code::InvalidSettings, "preload", detail));
         }
         Ok(())
+    }
+
+    /// What the version preloads, imported; the first of its like waits for the zygote's start.
+    async fn template(&self, pool: &VersionPool) -> Result<Option<Template>, CatalogError> {
+        let template = self.sandbox.template(pool.spec()).map_err(CatalogError::from_start)?;
+        if let Some(template) = &template {
+            self.sandbox.prepare(template).await.map_err(CatalogError::from_start)?;
+        }
+        Ok(template)
     }
 
     async fn load(&self, pool: &VersionPool, settings: &Settings) -> Result<Worker, CatalogError> {
@@ -561,6 +604,10 @@ impl CatalogError {
                 ..Self::new(Code::HandlerNotLoadable, detail)
             },
             SandboxStartError::Host(_) => Self::new(Code::StartFailed, detail),
+            SandboxStartError::Preload(fault) => Self {
+                traceback: Some(fault.traceback).filter(|text| !text.is_empty()),
+                ..Self::field(Code::InvalidSettings, "preload", detail)
+            },
             SandboxStartError::Python(_) => Self::field(Code::InvalidSettings, "python", detail),
             _ => Self::field(Code::HandlerNotLoadable, "function_code", detail),
         }

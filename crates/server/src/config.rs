@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use fp_sandbox::{PreloadConfig, PreloadPolicy};
+
 /// How much an error answer tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorDetail {
@@ -32,8 +34,8 @@ pub struct Config {
     pub executable: PathBuf,
     /// A Python to prefer over those found.
     pub python: Option<PathBuf>,
-    /// Modules the operator lets every template zygote import.
-    pub preload: Vec<String>,
+    /// What functions may have imported before their workers are forked, and from where.
+    pub preload: PreloadConfig,
     /// Blank workers kept ready.
     pub blanks: usize,
     /// How much error answers tell; none means full on loopback.
@@ -84,7 +86,7 @@ impl Default for Config {
             data_dir: PathBuf::from("./.functionsplatform"),
             executable: PathBuf::from("/proc/self/exe"),
             python: None,
-            preload: Vec::new(),
+            preload: PreloadConfig::default(),
             blanks: 4,
             errors: None,
             drain_limit: Duration::from_secs(10),

@@ -122,7 +122,7 @@ impl Server {
             sandbox: sandbox.clone(),
             clock: clock.clone(),
             services: config.services.clone(),
-            preload: config.preload.clone(),
+            preload: config.preload.allowed.clone(),
             gateway_url: format!("http://{}", reachable(bound.addresses.gateway)),
         };
         let catalog = Arc::new(Catalog::open(registry.clone(), &data_dir, setup, slo.clone()).await?);

@@ -6,6 +6,7 @@ mod platform;
 
 mod contract;
 mod mishaps;
+mod preloading;
 mod running;
 mod starting;
 mod stopping;

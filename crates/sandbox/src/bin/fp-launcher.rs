@@ -57,7 +57,7 @@ async fn platform(run_dir: PathBuf, code_dir: PathBuf) -> ExitCode {
 
 async fn run(run_dir: PathBuf, code_dir: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
     let executable = std::env::current_exe()?;
-    let config = SandboxConfig { run_dir, executable, python: None, blanks: 1, preload: Vec::new() };
+    let config = SandboxConfig { run_dir, executable, python: None, blanks: 1, preload: Default::default() };
     let sandbox = Sandbox::start(config).await?;
     let mut worker = sandbox.start_worker(&spec(code_dir)?).await?;
     let answer = one_call(&mut worker).await?;
@@ -78,6 +78,8 @@ fn spec(code_dir: PathBuf) -> Result<WorkerSpec, Box<dyn std::error::Error>> {
         code_dir,
         handler: Handler { file: "handler.py".into(), callable: "handler".into() },
         python: None,
+        // The path with a zygote of its own, whatever the user and the host.
+        preload: vec!["decimal".into()],
         memory: 256 << 20,
         tasks: 64,
         cpu: 1.0,

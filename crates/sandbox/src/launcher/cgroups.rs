@@ -118,9 +118,23 @@ impl Cgroups {
 
     /// A leaf for one worker, with the descriptors that it joins by.
     pub(super) fn create(&self, name: &str) -> io::Result<(Group, Vec<OwnedFd>)> {
+        Self::create_in(self.hierarchies.iter(), name)
+    }
+
+    /// A leaf for a zygote, for its memory and tasks. Its CPU stays the launcher's where that is
+    /// a hierarchy apart: forks must not wait behind the workers that they are for.
+    pub(super) fn create_for_zygote(&self, name: &str) -> io::Result<(Group, Vec<OwnedFd>)> {
+        let limits = |h: &&Hierarchy| h.controllers.iter().any(|controller| *controller != Controller::Cpu);
+        Self::create_in(self.hierarchies.iter().filter(limits), name)
+    }
+
+    fn create_in<'a>(
+        hierarchies: impl Iterator<Item = &'a Hierarchy>,
+        name: &str,
+    ) -> io::Result<(Group, Vec<OwnedFd>)> {
         let mut group = Group { leaves: Vec::new() };
         let mut joins = Vec::new();
-        for hierarchy in &self.hierarchies {
+        for hierarchy in hierarchies {
             let leaf = hierarchy.dir.join(name);
             fs::create_dir(&leaf)?;
             let join = leaf.join(if hierarchy.unified { "cgroup.procs" } else { "tasks" });

@@ -2,7 +2,8 @@
 //! of its own, so that the launcher is none the worse for it.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
@@ -188,6 +189,26 @@ impl Host {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Layers are imported from by zygotes, which may read everything, and later by workers,
+    /// which may not.
+    pub(super) fn check_layers(&self, layers: &[PathBuf]) -> Result<(), String> {
+        for layer in layers {
+            let found = fs::metadata(layer).map_err(|e| format!("the layer {}: {e}", layer.display()))?;
+            if !found.is_dir() {
+                return Err(format!("the layer {} is not a directory", layer.display()));
+            }
+            let closed = match self.mode {
+                Mode::Reduced => self.uids && !worker_reads(layer),
+                _ => self.uids && found.permissions().mode() & 0o005 != 0o005,
+            };
+            if closed {
+                let layer = layer.display();
+                return Err(format!("the layer {layer} is closed to the workers' uids; chmod o+rx {layer}"));
+            }
+        }
+        Ok(())
     }
 
     /// The report of `doctor` and `/host`.

@@ -14,7 +14,7 @@ use super::cgroups::{Controller, Group, Limits};
 use super::mounts::CODE_DIR;
 use super::probe::{FIRST_UID, UIDS};
 use super::{Launcher, RETRY_DELAY, host_pid};
-use crate::control::{FromLauncher, StartOrder, Started};
+use crate::control::{FromLauncher, Refusal, StartOrder, Started};
 use crate::fds;
 use crate::start::{Ended, Exit, LimitHit};
 
@@ -61,6 +61,11 @@ impl Entry {
         self.order.is_none() && !self.given
     }
 
+    /// Ordered and not handed over yet.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.order.is_some() && !self.given
+    }
+
     pub(super) fn kill(&self) {
         if let Some(pidfd) = &self.pidfd {
             // It may be dead already.
@@ -78,18 +83,20 @@ impl Entry {
 }
 
 impl Launcher {
-    /// Claims a blank worker or orders a fork. The error says whether the Python is at fault.
-    pub(super) fn start_worker(&mut self, order: StartOrder) -> Result<(), (String, bool)> {
+    /// Claims a blank worker or orders a fork.
+    pub(super) fn start_worker(&mut self, order: StartOrder) -> Result<(), Refusal> {
         if order.network == Network::Internal {
-            return Err(("network = \"internal\" is not built yet; use \"full\" or \"none\"".into(), false));
+            let why = "network = \"internal\" is not built yet; use \"full\" or \"none\"";
+            return Err(Refusal::Host(why.into()));
         }
         if order.network == Network::None && !self.host.network {
-            return Err(("network = \"none\" cannot be had on this host; see doctor".into(), false));
+            return Err(Refusal::Host("network = \"none\" cannot be had on this host; see doctor".into()));
         }
-        let zygote = self.zygote_for(order.python).map_err(|why| (why, true))?;
+        let template = self.template_for(&order.template)?;
+        let zygote = self.zygote_for(template)?;
         let serial = match self.blank_for(zygote, order.network) {
             Some(serial) => serial,
-            None => self.order_fork(zygote, order.network, Some(&order)).map_err(|why| (why, false))?,
+            None => self.order_fork(zygote, order.network, Some(&order)).map_err(Refusal::Host)?,
         };
         let entry = self.workers.get_mut(&serial).expect("found or made a moment ago");
         entry.order = Some(order);
@@ -114,22 +121,22 @@ impl Launcher {
             self.refill_at = Some(Instant::now() + super::REFILL_DELAY);
             return;
         }
-        let blank = self.workers.values().filter(|entry| entry.is_blank()).count();
-        if blank >= self.init.blanks || !self.can_fit_blank() {
+        if !self.can_fit_blank() {
             return;
         }
-        let made = self.zygote_for(0).and_then(|zygote| self.order_fork(zygote, Network::Full, None));
-        let pause = if let Err(why) = made {
-            eprintln!("launcher: no blank worker: {why}");
-            RETRY_DELAY
-        } else {
-            super::REFILL_DELAY
+        let pause = match self.order_missing_blank() {
+            Ok(false) => return,
+            Ok(true) => super::REFILL_DELAY,
+            Err(refusal) => {
+                eprintln!("launcher: no blank worker: {}", refusal.text());
+                RETRY_DELAY
+            }
         };
         self.refill_at = Some(Instant::now() + pause);
     }
 
     /// Everything that a worker needs before its fork, and the order for it.
-    fn order_fork(
+    pub(super) fn order_fork(
         &mut self,
         zygote: u64,
         network: Network,
@@ -145,7 +152,9 @@ impl Launcher {
             self.cgroups.create(&format!("w{serial}")).map_err(named("making its cgroups"))?;
         worker_ends.extend(joins);
         let mut rlimits = BTreeMap::from(RLIMITS);
-        rlimits.extend(order.filter(|_| !self.can_fit_blank()).into_iter().flat_map(|o| self.soft_limits(o)));
+        rlimits.extend(
+            order.filter(|_| !self.can_fit_blank()).into_iter().flat_map(|o| self.soft_limits(zygote, o)),
+        );
         let entry = Entry {
             serial,
             zygote,
@@ -210,7 +219,7 @@ impl Launcher {
     /// The fork, or a step of the sandbox, was refused.
     pub(super) fn entry_failed(&mut self, zygote: u64, serial: u64, step: &str, why: &str) {
         let why = format!("the sandbox cannot be built: {step}: {why}");
-        if !self.not_started(serial, &why, false) {
+        if !self.not_started(serial, Refusal::Host(why.clone())) {
             eprintln!("launcher: blank worker w{serial}: {why}");
             self.refill_at = Some(Instant::now() + RETRY_DELAY);
         }
@@ -232,7 +241,7 @@ impl Launcher {
             return;
         };
         if let Err(why) = self.fit(entry, order) {
-            self.not_started(serial, &why, false);
+            self.not_started(serial, Refusal::Host(why));
             return;
         }
         let code_dir = if self.home.is_some() { Path::new(CODE_DIR) } else { &order.code_dir };
@@ -267,10 +276,12 @@ impl Launcher {
     }
 
     /// What stands in for cgroups that the host refuses. `None` where nothing has to.
-    fn soft_limits(&self, order: &StartOrder) -> BTreeMap<&'static str, u64> {
+    fn soft_limits(&self, zygote: u64, order: &StartOrder) -> BTreeMap<&'static str, u64> {
         let mut limits = BTreeMap::new();
         if !self.cgroups.has(Controller::Memory) {
-            limits.insert("DATA", order.memory);
+            // What was preloaded is counted in every child, though it is there once.
+            let inherited = self.zygotes.get(&zygote).map_or(0, |zygote| zygote.inherited);
+            limits.insert("DATA", order.memory + inherited);
         }
         // Counted per uid, and in user mode per user namespace: right only where it is the
         // worker's own.
@@ -293,7 +304,7 @@ impl Launcher {
             return Ok(());
         }
         let pid = i32::try_from(entry.host_pid).ok().and_then(Pid::from_raw);
-        self.soft_limits(order).into_iter().try_for_each(|(name, value)| {
+        self.soft_limits(entry.zygote, order).into_iter().try_for_each(|(name, value)| {
             let resource = if name == "DATA" { Resource::Data } else { Resource::Nproc };
             prlimit(pid, resource, Rlimit { current: Some(value), maximum: Some(value) }).map(drop)
         })
@@ -309,7 +320,7 @@ impl Launcher {
     }
 
     /// Tells the platform, if it waits for this one, and ends what there is of it.
-    pub(super) fn not_started(&mut self, serial: u64, why: &str, python: bool) -> bool {
+    pub(super) fn not_started(&mut self, serial: u64, refusal: Refusal) -> bool {
         let Some(entry) = self.workers.get_mut(&serial) else { return false };
         entry.kill();
         if entry.given {
@@ -318,7 +329,7 @@ impl Launcher {
         let Some(order) = entry.order.take() else { return false };
         // No longer blank either: nobody may claim what is being ended.
         entry.given = true;
-        self.say(&FromLauncher::NotStarted { request: order.request, why: why.into(), python }, &[]);
+        self.say(&FromLauncher::NotStarted { request: order.request, refusal }, &[]);
         true
     }
 
@@ -347,7 +358,7 @@ impl Launcher {
     fn not_started_quietly(&mut self, serial: u64, ended: Ended) {
         let waits = self.workers.get(&serial).is_some_and(|entry| entry.order.is_some() && !entry.given);
         if waits {
-            self.not_started(serial, &format!("the blank worker ended ({ended:?})"), false);
+            self.not_started(serial, Refusal::Host(format!("the blank worker ended ({ended:?})")));
         }
     }
 }

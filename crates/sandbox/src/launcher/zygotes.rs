@@ -3,23 +3,29 @@
 //! Each is the first process of a pid namespace of its own, in which its workers' namespaces
 //! are nested: whatever ends the zygote, the kernel ends all below it. A zygote serves an hour
 //! or 1,000 forks, because its children share one hash seed and one address layout; it then
-//! retires and leaves when its last worker has.
+//! retires and leaves when its last worker has. One that preloads has a cgroup, so that a bomb
+//! among its imports ends it and nothing else.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::cgroups::{Controller, Group, Limits};
 use super::mounts::last_error;
 use super::{Launcher, RETRY_DELAY, ended};
 use crate::Mode;
-use crate::control::{ForkOrder, FromLauncher, FromZygote, ZygoteConfig};
+use crate::control::{ForkOrder, FromLauncher, FromZygote, Refusal, ZygoteConfig};
 use crate::fds;
+use crate::host::memory_of;
+use crate::preload::{PreloadFault, TemplateKey, ZygoteReport};
+use crate::python::Python;
+use crate::start::{Ended, Exit};
 
 /// How long a zygote takes orders.
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -28,6 +34,10 @@ const MAX_FORKS: u32 = 1000;
 /// Orders sent and not answered: far below what the socket holds, so that neither side ever
 /// waits for the other's reading.
 const MAX_OUTSTANDING: usize = 32;
+/// How long the imports of a zygote may take: three times the slowest packages from a cold disk.
+const IMPORT_LIMIT: Duration = Duration::from_secs(30);
+/// Tasks of a zygote that preloads: itself and the forks that have not joined their own groups.
+const MAX_TASKS: u32 = 2 * MAX_OUTSTANDING as u32;
 /// What is kept of a zygote's complaints.
 const TAIL: usize = 8 * 1024;
 
@@ -37,7 +47,7 @@ const TMP_SIZE: u64 = 64 << 20;
 const TMP_FILES: u32 = 4096;
 
 /// The environment of zygotes, and what is left to workers beside the function's own.
-const ENVIRONMENT: [&str; 8] = [
+const ENVIRONMENT: [&str; 10] = [
     "PATH=/usr/local/bin:/usr/bin:/bin",
     "HOME=/tmp",
     "TMPDIR=/tmp",
@@ -47,24 +57,31 @@ const ENVIRONMENT: [&str; 8] = [
     // A linear-algebra library that starts threads at import would forbid the fork.
     "OPENBLAS_NUM_THREADS=1",
     "OMP_NUM_THREADS=1",
+    "MKL_NUM_THREADS=1",
+    "BLIS_NUM_THREADS=1",
 ];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Starting,
-    Ready,
-    Retired,
-}
+pub(super) use crate::preload::ZygoteState as State;
 
 /// One zygote.
 pub(super) struct Zygote {
     pub pid: i32,
-    pub python: usize,
+    pub template: u64,
+    /// What it is a zygote of, also when the template is gone.
+    key: TemplateKey,
+    pub state: State,
+    /// Data of its preloads, which each of its children begins with, in bytes.
+    pub inherited: u64,
     control: OwnedFd,
     errors: Option<OwnedFd>,
     tail: Vec<u8>,
-    state: State,
+    /// When it was spawned; from when it was ready, then.
     started: Instant,
+    /// From the one to the other.
+    took: Option<Duration>,
+    group: Option<Group>,
+    importing: Option<String>,
+    fault: Option<PreloadFault>,
     forks: u32,
     outstanding: usize,
     /// Workers whose fork has not been ordered yet.
@@ -76,8 +93,13 @@ impl Zygote {
         std::iter::once(self.control.as_fd()).chain(self.errors.as_ref().map(AsFd::as_fd))
     }
 
+    /// It forks for somebody. While it starts, others are not kept waiting.
     pub(super) fn is_busy(&self) -> bool {
-        self.state == State::Starting || self.outstanding > 0 || !self.queue.is_empty()
+        self.state != State::Starting && (self.outstanding > 0 || !self.queue.is_empty())
+    }
+
+    pub(super) fn into_group(self) -> Option<Group> {
+        self.group
     }
 
     pub(super) fn enqueue(&mut self, serial: u64) {
@@ -118,40 +140,29 @@ impl Zygote {
 }
 
 impl Launcher {
-    /// The zygote that takes orders for a Python, started if there is none.
-    pub(super) fn zygote_for(&mut self, python: usize) -> Result<u64, String> {
-        if let Some(id) = self.current[python] {
-            return Ok(id);
-        }
-        let id = self.start_zygote(python)?;
-        self.current[python] = Some(id);
-        Ok(id)
-    }
-
-    /// Starts one, unless another has just failed to.
-    fn start_zygote(&mut self, python: usize) -> Result<u64, String> {
-        if let Some((at, why)) = &self.failed[python]
-            && at.elapsed() < RETRY_DELAY
-        {
-            return Err(why.clone());
-        }
-        let zygote = self.spawn_zygote(python)?;
-        let id = self.next_zygote;
-        self.next_zygote += 1;
-        self.zygotes.insert(id, zygote);
-        Ok(id)
-    }
-
-    fn spawn_zygote(&self, python: usize) -> Result<Zygote, String> {
-        let what = &self.init.pythons[python];
+    pub(super) fn spawn_zygote(&self, template: u64) -> Result<Zygote, String> {
+        let key = &self.templates[&template].key;
+        let what = &self.init.pythons[key.python];
         let failed = |e: Errno| format!("{} cannot be started: {e}", what.executable.display());
         let (control, theirs) = fds::message_pair().map_err(failed)?;
         let (errors, errors_in) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
         rustix::io::ioctl_fionbio(&errors, true).map_err(failed)?;
         let script = self.init.run_dir.join("python/zygote.py");
-        let own_pids = self.host.mode != Mode::Reduced;
-        let pid = spawn(&what.executable, &script, &theirs, &errors_in, own_pids).map_err(failed)?;
+        let preloads = !key.preload.is_empty();
+        let (group, joins) = preloads.then(|| self.group_for_zygote()).transpose()?.unzip();
+        let spawn = Spawn {
+            python: &what.executable,
+            script: &script,
+            control: &theirs,
+            errors: &errors_in,
+            own_pids: self.host.mode != Mode::Reduced,
+            joins: joins.unwrap_or_default(),
+            data_limit: (preloads && !self.cgroups.has(Controller::Memory))
+                .then_some(self.init.preload.memory),
+        };
+        let pid = spawn.run().map_err(failed)?;
+        let (layers, path) = if preloads { self.places(what) } else { (Vec::new(), Vec::new()) };
         let config = ZygoteConfig {
             mode: self.host.mode,
             root_dir: self.init.run_dir.join("root"),
@@ -159,19 +170,27 @@ impl Launcher {
             prefixes: &what.prefixes,
             gid: super::probe::FIRST_UID,
             own_proc: self.host.own_proc,
-            preload: &self.init.preload,
+            preload: &key.preload,
+            path,
+            layers,
             base_filter: hex(&self.filters.base),
             worker_filter: hex(&self.filters.worker),
         };
         let config = serde_json::to_vec(&config).expect("plain data is serialisable");
         let zygote = Zygote {
             pid,
-            python,
+            template,
+            key: key.clone(),
+            state: State::Starting,
+            inherited: 0,
             control,
             errors: Some(errors),
             tail: Vec::new(),
-            state: State::Starting,
             started: Instant::now(),
+            took: None,
+            group,
+            importing: None,
+            fault: None,
             forks: 0,
             outstanding: 0,
             queue: VecDeque::new(),
@@ -179,6 +198,38 @@ impl Launcher {
         // If it is gone already, its end of file will say so with its own words.
         fds::send(&zygote.control, &config, &[]).ok();
         Ok(zygote)
+    }
+
+    /// A group that holds what imports may take, so that they end and not the host.
+    fn group_for_zygote(&self) -> Result<(Group, Vec<OwnedFd>), String> {
+        let named = |e: std::io::Error| format!("making the zygote's cgroups: {e}");
+        let made = self.cgroups.create_for_zygote(&format!("z{}", self.next_zygote)).map_err(named)?;
+        // Where the CPU is not a hierarchy apart: before all workers, for its forks.
+        let limits =
+            Limits { memory: self.init.preload.memory, tasks: MAX_TASKS, cpu: 100.0, cpu_limit: None };
+        made.0.limit(&limits).map_err(named)?;
+        Ok(made)
+    }
+
+    /// Directories to show in the root, and what `sys.path` gets: the layers, then the Python's
+    /// site-packages. Layers have places of their own in the root, because a worker's /tmp would
+    /// cover those below it.
+    fn places(&self, python: &Python) -> (Vec<(PathBuf, PathBuf)>, Vec<PathBuf>) {
+        let is_shown = |dir: &Path| {
+            dir.starts_with("/usr") || python.prefixes.iter().any(|prefix| dir.starts_with(prefix))
+        };
+        let mut layers = Vec::new();
+        let mut path = Vec::new();
+        for dir in self.init.preload.layers.iter().chain(&python.site_packages) {
+            if self.host.mode == Mode::Reduced || is_shown(dir) {
+                path.push(dir.clone());
+            } else {
+                let shown = PathBuf::from(format!("/layers/{}", layers.len()));
+                layers.push((dir.clone(), shown.clone()));
+                path.push(shown);
+            }
+        }
+        (layers, path)
     }
 
     pub(super) fn hear_zygotes(&mut self) {
@@ -210,7 +261,17 @@ impl Launcher {
 
     fn zygote_said(&mut self, id: u64, message: FromZygote, descriptors: Vec<OwnedFd>) {
         match message {
-            FromZygote::Ready { preload_failed } => self.zygote_ready(id, preload_failed),
+            FromZygote::Importing { module } => {
+                if let Some(zygote) = self.zygotes.get_mut(&id) {
+                    zygote.importing = Some(module);
+                }
+            }
+            FromZygote::PreloadFailed(fault) => {
+                if let Some(zygote) = self.zygotes.get_mut(&id) {
+                    zygote.fault = Some(fault);
+                }
+            }
+            FromZygote::Ready => self.zygote_ready(id),
             FromZygote::Forked { serial, pid } => self.forked(id, serial, pid, descriptors),
             FromZygote::Entered { serial } => self.entered(serial),
             FromZygote::Failed { serial, step, why } => self.entry_failed(id, serial, &step, &why),
@@ -223,22 +284,31 @@ impl Launcher {
         }
     }
 
-    fn zygote_ready(&mut self, id: u64, preload_failed: BTreeMap<String, String>) {
+    fn zygote_ready(&mut self, id: u64) {
         let Some(zygote) = self.zygotes.get_mut(&id) else { return };
+        if zygote.state != State::Starting {
+            return;
+        }
         zygote.state = State::Ready;
+        zygote.took = Some(zygote.started.elapsed());
         zygote.started = Instant::now();
-        for (module, why) in preload_failed {
-            eprintln!("launcher: {module} cannot be preloaded: {why}");
+        self.zygotes_changed = true;
+        let template = zygote.template;
+        if !zygote.key.preload.is_empty() {
+            zygote.inherited = memory_of(zygote.pid, "VmData");
         }
-        let python = zygote.python;
-        if self.successors[python] == Some(id) {
-            self.succeed(id, python);
+        if let Some(it) = self.templates.get_mut(&template) {
+            (it.fault, it.rests_until) = (None, None);
+            if it.successor == Some(id) {
+                self.succeed(id, template);
+            }
         }
-        if python == 0 && !self.ready_said {
+        if template == 0 && !self.ready_said {
             self.ready_said = true;
             let report = self.host.report(&self.cgroups, &self.init.pythons);
             self.say(&FromLauncher::Ready(report), &[]);
         }
+        self.answer_waiting(template, None);
         self.refill_at = Some(Instant::now());
     }
 
@@ -273,11 +343,11 @@ impl Launcher {
 
     /// When the next zygote is too old, not counting those whose successor starts already.
     pub(super) fn rotation_due(&self) -> Option<Instant> {
-        let pythons = 0..self.current.len();
-        let due = pythons.filter(|python| self.successors[*python].is_none()).filter_map(|python| {
-            let zygote = self.zygotes.get(&self.current[python]?)?;
+        let alone = self.templates.values().filter(|template| template.successor.is_none());
+        let due = alone.filter_map(|template| {
+            let zygote = self.zygotes.get(&template.current?)?;
             let worn = (zygote.state == State::Ready).then(|| zygote.started + MAX_AGE)?;
-            Some(self.failed[python].as_ref().map_or(worn, |(at, _)| worn.max(*at + RETRY_DELAY)))
+            Some(template.rests_until.map_or(worn, |rest| worn.max(rest)))
         });
         due.min()
     }
@@ -285,13 +355,14 @@ impl Launcher {
     /// A successor for each worn zygote, which takes orders until the other is ready. A retired
     /// one leaves when it has no workers.
     pub(super) fn rotate(&mut self) {
-        for python in 0..self.current.len() {
-            let worn =
-                self.current[python].is_some_and(|id| self.zygotes.get(&id).is_some_and(Zygote::is_worn));
-            if worn && self.successors[python].is_none() {
-                // A failure was recorded and said, and is tried again later.
-                self.successors[python] = self.start_zygote(python).ok();
-            }
+        let is_worn = |id: u64| self.zygotes.get(&id).is_some_and(Zygote::is_worn);
+        let worn = self.templates.iter().filter(|(_, template)| {
+            template.successor.is_none() && !template.rests() && template.current.is_some_and(is_worn)
+        });
+        for template in worn.map(|(id, _)| *id).collect::<Vec<_>>() {
+            // A failure was recorded and said, and is tried again later.
+            let successor = self.start_zygote(template).ok();
+            self.templates.get_mut(&template).expect("found above").successor = successor;
         }
         let in_use = |id: &u64| self.workers.values().any(|entry| entry.zygote == *id);
         for (_, zygote) in
@@ -302,54 +373,124 @@ impl Launcher {
     }
 
     /// A successor is ready: it takes the orders from here on.
-    fn succeed(&mut self, id: u64, python: usize) {
-        self.successors[python] = None;
-        let Some(old) = self.current[python].replace(id) else { return };
-        if let Some(zygote) = self.zygotes.get_mut(&old) {
-            zygote.state = State::Retired;
+    fn succeed(&mut self, id: u64, template: u64) {
+        let Some(template) = self.templates.get_mut(&template) else { return };
+        template.successor = None;
+        if let Some(old) = template.current.replace(id) {
+            self.retire(old);
         }
+    }
+
+    /// It takes no orders any more and leaves with its last worker.
+    pub(super) fn retire(&mut self, id: u64) {
+        let Some(zygote) = self.zygotes.get_mut(&id) else { return };
+        zygote.state = State::Retired;
+        self.zygotes_changed = true;
         // Blank ones would carry the old seed into the new hour.
-        for entry in self.workers.values().filter(|entry| entry.zygote == old && entry.is_blank()) {
+        for entry in self.workers.values().filter(|entry| entry.zygote == id && entry.is_blank()) {
             entry.kill();
         }
     }
 
+    /// When the next import has taken too long.
+    pub(super) fn imports_due(&self) -> Option<Instant> {
+        let importing = self.zygotes.values().filter(|z| z.state == State::Starting && z.importing.is_some());
+        importing.map(|zygote| zygote.started + IMPORT_LIMIT).min()
+    }
+
+    pub(super) fn end_long_imports(&mut self) {
+        for zygote in self.zygotes.values_mut().filter(|zygote| zygote.state == State::Starting) {
+            let Some(module) = zygote.importing.take_if(|_| zygote.started.elapsed() >= IMPORT_LIMIT) else {
+                continue;
+            };
+            let why = format!("its import did not end within {IMPORT_LIMIT:?}");
+            zygote.fault = Some(PreloadFault { module, why, traceback: String::new() });
+            zygote.kill();
+        }
+    }
+
     /// Its process was reaped: everything below it is dead or dying.
-    pub(super) fn zygote_gone(&mut self, id: u64) {
+    pub(super) fn zygote_gone(&mut self, id: u64, ended: Ended) {
         if let Some(zygote) = self.zygotes.get_mut(&id) {
             zygote.read_errors();
         }
         // What it still reported is worth more than our guess.
         self.hear_zygote(id);
         let Some(zygote) = self.zygotes.remove(&id) else { return };
-        let python = zygote.python;
-        let complaint = String::from_utf8_lossy(&zygote.tail);
-        let reason = complaint.trim().lines().next_back().unwrap_or("it printed nothing");
-        let why = format!(
-            "the zygote of Python {} does not start: {reason}",
-            self.init.pythons[python].version_text()
-        );
-        if zygote.state == State::Starting {
-            eprintln!("{complaint}");
-            self.failed[python] = Some((Instant::now(), why.clone()));
+        self.zygotes_changed = true;
+        let refusal = self.why_gone(&zygote, ended);
+        let started = zygote.state != State::Starting;
+        if !started {
+            eprintln!("launcher: {}", refusal.text());
         }
-        if self.successors[python] == Some(id) {
-            self.successors[python] = None;
+        if let Some(template) = self.templates.get_mut(&zygote.template) {
+            if !started || template.current == Some(id) {
+                template.rest((!started).then(|| refusal.clone()));
+            }
+            if template.successor == Some(id) {
+                template.successor = None;
+            }
+            if template.current == Some(id) {
+                template.current = None;
+                self.refill_at = Some(Instant::now() + RETRY_DELAY);
+            }
         }
-        if self.current[python] == Some(id) {
-            self.current[python] = None;
-            self.refill_at = Some(Instant::now() + RETRY_DELAY);
+        if !started {
+            self.answer_waiting(zygote.template, Some(&refusal));
         }
         let orphans: Vec<_> = self.workers.values().filter(|e| e.zygote == id).map(|e| e.serial).collect();
         for serial in orphans {
-            if zygote.state == State::Starting {
-                self.not_started(serial, &why, true);
+            if !started {
+                self.not_started(serial, refusal.clone());
             }
             if let Some(entry) = self.workers.get(&serial) {
                 entry.kill();
             }
-            self.worker_gone(serial, crate::start::Ended::Signal(libc::SIGKILL));
+            self.worker_gone(serial, Ended::Signal(libc::SIGKILL));
         }
+        self.lingering.extend(zygote.into_group().filter(|group| !group.remove()));
+    }
+
+    /// Why a zygote does not start, in the words of the module where one is at fault.
+    fn why_gone(&self, zygote: &Zygote, ended: Ended) -> Refusal {
+        if let Some(fault) = &zygote.fault {
+            return Refusal::Preload(fault.clone());
+        }
+        let complaint = String::from_utf8_lossy(&zygote.tail);
+        let reason = complaint.trim().lines().next_back().unwrap_or("it printed nothing");
+        let Some(module) = zygote.importing.clone() else {
+            let python = self.init.pythons[zygote.key.python].version_text();
+            if zygote.state == State::Starting {
+                eprintln!("{complaint}");
+            }
+            return Refusal::Python(format!("the zygote of Python {python} does not start: {reason}"));
+        };
+        let out_of_memory = zygote.group.as_ref().is_some_and(|group| group.events().out_of_memory);
+        let exit = Exit { ended, limit_hit: None };
+        let why = if out_of_memory {
+            let limit = self.init.preload.memory >> 20;
+            format!(
+                "with what is imported before it, it needs more than {limit} MiB; \
+                 raise preload_memory in the platform's configuration"
+            )
+        } else {
+            format!("the process {exit} while importing it: {reason}")
+        };
+        Refusal::Preload(PreloadFault { module, why, traceback: String::new() })
+    }
+
+    /// All zygotes, for people.
+    pub(super) fn report_zygotes(&self) -> Vec<ZygoteReport> {
+        let report = |zygote: &Zygote| ZygoteReport {
+            pid: zygote.pid,
+            python: self.init.pythons[zygote.key.python].version_text(),
+            preload: zygote.key.preload.clone(),
+            state: zygote.state,
+            start_ms: zygote.took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+            memory: 0,
+            memory_limit: (!zygote.key.preload.is_empty()).then_some(self.init.preload.memory),
+        };
+        self.zygotes.values().map(report).collect()
     }
 }
 
@@ -361,45 +502,74 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Starts `python3 -I -S script` with `control` as descriptor 0 and `errors` as descriptor 2,
-/// if asked as the first process of a new pid namespace (which `Command` cannot do).
-fn spawn(
-    python: &Path,
-    script: &Path,
-    control: &OwnedFd,
-    errors: &OwnedFd,
+/// How a zygote's process is started.
+struct Spawn<'a> {
+    python: &'a Path,
+    script: &'a Path,
+    control: &'a OwnedFd,
+    errors: &'a OwnedFd,
     own_pids: bool,
-) -> rustix::io::Result<i32> {
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::INVAL);
-    let program = text(python.as_os_str().as_bytes())?;
-    let arguments = [program.clone(), text(b"-I")?, text(b"-S")?, text(script.as_os_str().as_bytes())?];
-    let environment = ENVIRONMENT.iter().map(|e| text(e.as_bytes())).collect::<Result<Vec<_>, _>>()?;
-    let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
-        list.iter().map(|item| item.as_ptr()).chain([std::ptr::null()]).collect()
-    };
-    let (argv, envp) = (pointers(&arguments), pointers(&environment));
-    let flags = libc::SIGCHLD | if own_pids { libc::CLONE_NEWPID } else { 0 };
-    let nothing: *const u8 = std::ptr::null();
-    // SAFETY: like a fork: no shared memory, no new stack, and this process is single-threaded.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, nothing, nothing, nothing, nothing) };
-    match i32::try_from(pid).unwrap_or(-1) {
-        -1 => Err(last_error()),
-        0 => {
+    /// Its cgroups, to be joined before anything else.
+    joins: Vec<OwnedFd>,
+    /// What stands in for a memory cgroup. Soft, so that its children get limits of their own.
+    data_limit: Option<u64>,
+}
+
+impl Spawn<'_> {
+    /// Starts `python3 -I -S script` with `control` as descriptor 0 and `errors` as descriptor 2,
+    /// if asked as the first process of a new pid namespace (which `Command` cannot do).
+    fn run(&self) -> rustix::io::Result<i32> {
+        let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::INVAL);
+        let program = text(self.python.as_os_str().as_bytes())?;
+        let script = text(self.script.as_os_str().as_bytes())?;
+        let arguments = [program.clone(), text(b"-I")?, text(b"-S")?, script];
+        let environment = ENVIRONMENT.iter().map(|e| text(e.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let pointers = |list: &[CString]| -> Vec<*const libc::c_char> {
+            list.iter().map(|item| item.as_ptr()).chain([std::ptr::null()]).collect()
+        };
+        let (argv, envp) = (pointers(&arguments), pointers(&environment));
+        let flags = libc::SIGCHLD | if self.own_pids { libc::CLONE_NEWPID } else { 0 };
+        let nothing: *const u8 = std::ptr::null();
+        // SAFETY: like a fork: no shared memory, no new stack, and this process is single-threaded.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, flags, nothing, nothing, nothing, nothing) };
+        match i32::try_from(pid).unwrap_or(-1) {
+            -1 => Err(last_error()),
             // SAFETY: only async-signal-safe calls on data made before the clone; never returns.
-            unsafe {
-                for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
-                    libc::signal(signal, libc::SIG_DFL);
-                }
-                let mut none = std::mem::zeroed();
-                libc::sigemptyset(&raw mut none);
-                libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-                libc::dup2(control.as_raw_fd(), 0);
-                libc::dup2(errors.as_raw_fd(), 1);
-                libc::dup2(errors.as_raw_fd(), 2);
-                libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr());
-                libc::_exit(127)
-            }
+            0 => unsafe { self.become_python(&program, &argv, &envp) },
+            pid => Ok(pid),
         }
-        pid => Ok(pid),
+    }
+
+    /// SAFETY: in a fresh child only; the pointers end in null and live.
+    unsafe fn become_python(
+        &self,
+        program: &CString,
+        argv: &[*const libc::c_char],
+        envp: &[*const libc::c_char],
+    ) -> ! {
+        // SAFETY: async-signal-safe calls on live data; see above.
+        unsafe {
+            for join in &self.joins {
+                // Alone outside its group it would be a zygote without a limit.
+                if libc::write(join.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1 {
+                    libc::_exit(126);
+                }
+            }
+            if let Some(limit) = self.data_limit {
+                let limit = libc::rlimit { rlim_cur: limit, rlim_max: libc::RLIM_INFINITY };
+                libc::setrlimit(libc::RLIMIT_DATA, &raw const limit);
+            }
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+            libc::dup2(self.control.as_raw_fd(), 0);
+            libc::dup2(self.errors.as_raw_fd(), 1);
+            libc::dup2(self.errors.as_raw_fd(), 2);
+            libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr());
+            libc::_exit(127)
+        }
     }
 }

@@ -287,7 +287,7 @@ async fn platform_and_launcher_killed_together_are_swept_by_the_next() {
         executable: EXECUTABLE.into(),
         python: None,
         blanks: 0,
-        preload: Vec::new(),
+        preload: Default::default(),
     };
     let next = fp_sandbox::Sandbox::start(config).await.expect("it starts over the leftovers");
     for group in &groups {

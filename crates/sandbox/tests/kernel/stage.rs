@@ -39,7 +39,7 @@ impl Stage {
             executable: EXECUTABLE.into(),
             python: None,
             blanks: 0,
-            preload: Vec::new(),
+            preload: Default::default(),
         };
         change(&mut config);
         let sandbox = Sandbox::start(config).await.expect("the sandbox starts");
@@ -89,6 +89,7 @@ fn spec(name: &str, code_dir: PathBuf) -> WorkerSpec {
         code_dir,
         handler: Handler { file: "handler.py".into(), callable: "handler".into() },
         python: None,
+        preload: Vec::new(),
         memory: 256 << 20,
         tasks: 64,
         cpu: 1.0,

@@ -91,7 +91,8 @@ async fn list_workers(State(app): State<Arc<App>>) -> Answer<WorkerPage> {
 /// Look at the host.
 ///
 /// What the platform found here and which parts of the isolation are enforced: what `doctor`
-/// prints.
+/// prints. Beside it the zygotes that workers are forked from: what each has preloaded, how long
+/// that took, and its memory.
 #[utoipa::path(
     get,
     path = "/host",
@@ -99,7 +100,15 @@ async fn list_workers(State(app): State<Arc<App>>) -> Answer<WorkerPage> {
     responses((status = 200, description = "The host", body = Object))
 )]
 async fn get_host(State(app): State<Arc<App>>) -> Answer<impl Serialize> {
-    Answer(app.invoker.host())
+    Answer(Host { host: app.invoker.host(), zygotes: app.catalog.zygotes() })
+}
+
+/// The host and what stands ready on it.
+#[derive(Debug, Serialize)]
+struct Host {
+    #[serde(flatten)]
+    host: fp_sandbox::HostReport,
+    zygotes: Vec<fp_sandbox::ZygoteReport>,
 }
 
 /// One word.

@@ -1,0 +1,272 @@
+//! Templates: what zygotes there are to be, which of them takes orders, when one may go.
+//!
+//! A template is a Python and a set of modules that its zygotes import. Those without modules
+//! exist from the beginning and for ever, one per Python, and get their zygote with the first
+//! order. One with modules exists while a live version needs it (the platform names all that
+//! do) and a moment longer; its zygote is started at once, restarted when it dies, and never
+//! left to the first call.
+
+use std::time::{Duration, Instant};
+
+use fp_core::settings::Network;
+
+use super::zygotes::State;
+use super::{Launcher, RETRY_DELAY};
+use crate::control::{FromLauncher, Refusal};
+use crate::preload::{PreloadFault, PreloadPolicy, TemplateKey};
+
+/// Rest between two tries to start a zygote whose preloads fail: imports may burn seconds of CPU
+/// each time. A deploy that brings a template anew never waits for it.
+const IMPORT_RETRY_DELAY: Duration = Duration::from_secs(10);
+
+/// How long a template stays that nobody needs any more: a deploy that follows a delete, or a
+/// start that was under way, finds it warm.
+const UNUSED_LIMIT: Duration = Duration::from_secs(1);
+
+/// Blank workers of a template with preloads: one for the call that comes and one for the next
+/// while the first is replaced. Fewer than the plain ones, because templates may be many and each
+/// serves few functions; a burst beyond them is forked from the warm zygote at 3-5 ms each.
+const PRELOADED_BLANKS: usize = 2;
+
+/// One template.
+#[derive(Debug)]
+pub(super) struct Template {
+    pub key: TemplateKey,
+    /// The zygote that takes orders.
+    pub current: Option<u64>,
+    /// The zygote that starts to replace a worn one.
+    pub successor: Option<u64>,
+    /// How its zygote last failed to start.
+    pub fault: Option<Refusal>,
+    /// No zygote is started in the background before.
+    pub rests_until: Option<Instant>,
+    /// Requests that wait for it to stand.
+    waiting: Vec<u64>,
+    /// A live version needs it.
+    wanted: bool,
+    /// When it was last needed or asked for anything.
+    used: Instant,
+}
+
+impl Template {
+    fn new(key: TemplateKey) -> Self {
+        Self {
+            key,
+            current: None,
+            successor: None,
+            fault: None,
+            rests_until: None,
+            waiting: Vec::new(),
+            wanted: false,
+            used: Instant::now(),
+        }
+    }
+
+    pub(super) fn preloads(&self) -> bool {
+        !self.key.preload.is_empty()
+    }
+
+    pub(super) fn rests(&self) -> bool {
+        self.rests_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// When it may be ended; none while it is needed.
+    fn unused_at(&self) -> Option<Instant> {
+        let is_needed = self.wanted || !self.waiting.is_empty() || !self.preloads();
+        (!is_needed).then(|| self.used + UNUSED_LIMIT)
+    }
+
+    /// Its zygote is gone, or did not come.
+    pub(super) fn rest(&mut self, fault: Option<Refusal>) {
+        let pause = match &fault {
+            Some(Refusal::Preload(_)) => IMPORT_RETRY_DELAY,
+            _ => RETRY_DELAY,
+        };
+        self.fault = fault;
+        self.rests_until = Some(Instant::now() + pause);
+    }
+}
+
+impl Launcher {
+    /// The template of a key, made if there is none; refused where the operator does not allow it.
+    pub(super) fn template_for(&mut self, key: &TemplateKey) -> Result<u64, Refusal> {
+        let known = self.templates.iter().find(|(_, template)| template.key == *key);
+        if let Some((id, _)) = known {
+            return Ok(*id);
+        }
+        self.allowed(key)?;
+        let id = self.next_template;
+        self.next_template += 1;
+        self.templates.insert(id, Template::new(key.clone()));
+        Ok(id)
+    }
+
+    /// Asked again here, in the part that holds the privilege.
+    fn allowed(&self, key: &TemplateKey) -> Result<(), Refusal> {
+        if key.python >= self.init.pythons.len() {
+            return Err(Refusal::Python("there is no such Python".into()));
+        }
+        let allowed = &self.init.preload.allowed;
+        let Some(module) = key.preload.iter().find(|module| !allowed.allows(module)) else { return Ok(()) };
+        let why = match allowed {
+            PreloadPolicy::Only(_) => "it is not listed under preload in the platform's configuration",
+            _ => "the platform's configuration says preload = \"none\"",
+        };
+        Err(Refusal::Preload(PreloadFault {
+            module: module.clone(),
+            why: why.into(),
+            traceback: String::new(),
+        }))
+    }
+
+    /// The zygote that takes orders for a template, started if there is none.
+    pub(super) fn zygote_for(&mut self, template: u64) -> Result<u64, Refusal> {
+        let it = self.templates.get_mut(&template).expect("templates in use are known");
+        it.used = Instant::now();
+        if let Some(id) = it.current {
+            return Ok(id);
+        }
+        let id = self.start_zygote(template)?;
+        if let Some(it) = self.templates.get_mut(&template) {
+            it.current = Some(id);
+        }
+        Ok(id)
+    }
+
+    /// Starts one, unless another has just failed to.
+    pub(super) fn start_zygote(&mut self, template: u64) -> Result<u64, Refusal> {
+        let it = self.templates.get(&template).expect("templates in use are known");
+        if let Some(fault) = it.fault.as_ref().filter(|_| it.rests()) {
+            return Err(fault.clone());
+        }
+        let zygote = self.spawn_zygote(template).map_err(Refusal::Host)?;
+        let id = self.next_zygote;
+        self.next_zygote += 1;
+        self.zygotes.insert(id, zygote);
+        self.zygotes_changed = true;
+        Ok(id)
+    }
+
+    /// These are needed by live versions, others are not.
+    pub(super) fn want_templates(&mut self, keys: &[TemplateKey]) {
+        for template in self.templates.values_mut().filter(|template| template.wanted) {
+            template.wanted = false;
+            template.used = Instant::now();
+        }
+        for key in keys {
+            match self.template_for(key) {
+                Ok(id) => {
+                    if let Some(template) = self.templates.get_mut(&id) {
+                        template.wanted = true;
+                    }
+                }
+                Err(refusal) => eprintln!("launcher: {}", refusal.text()),
+            }
+        }
+    }
+
+    /// Answers when the template's zygote stands.
+    pub(super) fn prepare(&mut self, request: u64, key: &TemplateKey) {
+        let zygote = self.template_for(key).and_then(|id| Ok((id, self.zygote_for(id)?)));
+        match zygote {
+            Ok((_, zygote)) if self.zygotes.get(&zygote).is_some_and(|z| z.state != State::Starting) => {
+                self.say(&FromLauncher::Prepared { request }, &[]);
+            }
+            Ok((template, _)) => {
+                self.templates.get_mut(&template).expect("found above").waiting.push(request);
+            }
+            Err(refusal) => self.say(&FromLauncher::NotStarted { request, refusal }, &[]),
+        }
+    }
+
+    /// A zygote of the template became ready, or failed.
+    pub(super) fn answer_waiting(&mut self, template: u64, refusal: Option<&Refusal>) {
+        let Some(it) = self.templates.get_mut(&template) else { return };
+        it.used = Instant::now();
+        for request in std::mem::take(&mut it.waiting) {
+            let answer = match refusal {
+                None => FromLauncher::Prepared { request },
+                Some(refusal) => FromLauncher::NotStarted { request, refusal: refusal.clone() },
+            };
+            self.say(&answer, &[]);
+        }
+    }
+
+    /// Starts the zygotes that are missing and ends the templates that nobody needs.
+    pub(super) fn keep_templates(&mut self) {
+        let missing = |(id, template): (&u64, &Template)| {
+            (template.wanted && template.current.is_none() && !template.rests()).then_some(*id)
+        };
+        let missing: Vec<_> = self.templates.iter().filter_map(missing).collect();
+        for id in missing {
+            if let Err(refusal) = self.zygote_for(id) {
+                eprintln!("launcher: {}", refusal.text());
+                self.templates.get_mut(&id).expect("found above").rest(Some(refusal));
+            }
+        }
+        let now = Instant::now();
+        let unused = |template: &Template| template.unused_at().is_some_and(|at| at <= now);
+        let unused = self.templates.iter().filter(|(_, template)| unused(template)).map(|(id, _)| *id);
+        for id in unused.collect::<Vec<_>>() {
+            if self.is_awaited(id) {
+                self.templates.get_mut(&id).expect("found above").used = now;
+            } else {
+                self.end_template(id);
+            }
+        }
+    }
+
+    /// A start that was ordered of this template is not done.
+    fn is_awaited(&self, id: u64) -> bool {
+        let of_it = |zygote: &u64| self.zygotes.get(zygote).is_some_and(|zygote| zygote.template == id);
+        self.workers.values().any(|entry| entry.is_awaited() && of_it(&entry.zygote))
+    }
+
+    /// When [`keep_templates`](Self::keep_templates) has something to do.
+    pub(super) fn templates_due(&self) -> Option<Instant> {
+        let due = self.templates.values().filter_map(|template| {
+            let missing = (template.wanted && template.current.is_none()).then_some(template.rests_until);
+            missing.map(|rest| rest.unwrap_or_else(Instant::now)).or_else(|| template.unused_at())
+        });
+        due.min()
+    }
+
+    /// Its zygotes take no orders any more and leave with their last worker.
+    fn end_template(&mut self, id: u64) {
+        let Some(template) = self.templates.remove(&id) else { return };
+        for zygote in template.current.into_iter().chain(template.successor) {
+            self.retire(zygote);
+        }
+    }
+
+    /// Orders one blank worker where one is missing; whether there was anything to do.
+    pub(super) fn order_missing_blank(&mut self) -> Result<bool, Refusal> {
+        for id in self.templates.keys().copied().collect::<Vec<_>>() {
+            let (template, wanted) = (&self.templates[&id], self.blanks_of(id));
+            let blanks = self.workers.values().filter(|entry| {
+                entry.is_blank() && self.zygotes.get(&entry.zygote).is_some_and(|z| z.template == id)
+            });
+            let starts =
+                template.current.is_some_and(|zygote| self.zygotes[&zygote].state == State::Starting);
+            if starts || blanks.count() >= wanted {
+                continue;
+            }
+            let zygote = self.zygote_for(id)?;
+            self.order_fork(zygote, Network::Full, None).map_err(Refusal::Host)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Only the default Python has blanks besides the templates with preloads: it is the one that
+    /// functions use that ask for nothing.
+    fn blanks_of(&self, id: u64) -> usize {
+        let template = &self.templates[&id];
+        match template.preloads() {
+            // A missing zygote of theirs is started by `keep_templates`, which respects its rest.
+            true if template.wanted && template.current.is_some() => PRELOADED_BLANKS.min(self.init.blanks),
+            false if id == 0 => self.init.blanks,
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What zygotes import before they fork: what an operator allows, which template a version needs,
+//! and why one cannot be had.
+//!
+//! A preloaded module runs in a process that holds the privilege to build sandboxes. It is
+//! therefore taken from the operator's places alone: the layers of the platform's configuration
+//! and the site-packages of the chosen Python, never from a function's own code.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// Memory of a zygote that preloads, where the operator says nothing: an order of magnitude above
+/// what the usual suspects take together (requests, boto3, numpy, pandas: about 100 MiB).
+const DEFAULT_MEMORY: u64 = 1 << 30;
+
+/// Modules in one list, far above any real one: keeps what the launcher is told short.
+const MAX_MODULES: usize = 64;
+/// Bytes of one list, for the same reason: all lists fit into one message.
+const MAX_BYTES: usize = 4096;
+
+/// Different templates with preloads at once. Each keeps its imports in memory and a few blank
+/// workers; with the typical 60 MiB of imports this many are 1 GiB.
+const MAX_PRELOADING: usize = 16;
+
+/// Which modules functions may name in `preload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PreloadPolicy {
+    /// Whatever the operator has installed: for platforms with one tenant.
+    Any,
+    /// Nothing.
+    None,
+    /// These modules and what is inside them.
+    Only(Vec<String>),
+}
+
+impl PreloadPolicy {
+    /// Whether a function may name this module.
+    pub fn allows(&self, module: &str) -> bool {
+        let is_in = |listed: &String| {
+            module.strip_prefix(listed.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        match self {
+            Self::Any => true,
+            Self::None => false,
+            Self::Only(modules) => modules.iter().any(is_in),
+        }
+    }
+}
+
+impl FromStr for PreloadPolicy {
+    type Err = Infallible;
+
+    /// `any`, `none`, or modules separated by commas.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let modules = || text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
+        Ok(match text.trim() {
+            "any" => Self::Any,
+            "none" | "" => Self::None,
+            _ => Self::Only(modules().collect()),
+        })
+    }
+}
+
+/// What the operator says about preloading.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreloadConfig {
+    /// Which modules functions may name.
+    pub allowed: PreloadPolicy,
+    /// Directories in which modules are looked up, before the Python's site-packages.
+    pub layers: Vec<PathBuf>,
+    /// Memory of one zygote that preloads, in bytes.
+    pub memory: u64,
+}
+
+impl Default for PreloadConfig {
+    fn default() -> Self {
+        Self { allowed: PreloadPolicy::Any, layers: Vec::new(), memory: DEFAULT_MEMORY }
+    }
+}
+
+/// Why a module was not preloaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreloadFault {
+    /// Which one.
+    pub module: String,
+    /// What happened, and what to do.
+    pub why: String,
+    /// The traceback's last lines, where there is one.
+    pub traceback: String,
+}
+
+impl fmt::Display for PreloadFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "module {:?} cannot be preloaded: {}", self.module, self.why)
+    }
+}
+
+/// What a zygote is a template of: a Python and what it imports. Equal ones share a zygote.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct TemplateKey {
+    /// Index into the Pythons that workers can use.
+    pub python: usize,
+    /// Sorted, each once.
+    pub preload: Vec<String>,
+}
+
+impl TemplateKey {
+    /// The error is a sentence about a list that is too long.
+    pub(crate) fn new(python: usize, preload: &[String]) -> Result<Self, PreloadFault> {
+        let mut preload = preload.to_vec();
+        preload.sort_unstable();
+        preload.dedup();
+        let bytes: usize = preload.iter().map(String::len).sum();
+        let too_long = preload.len() > MAX_MODULES || bytes > MAX_BYTES;
+        match preload.last() {
+            Some(last) if too_long => Err(PreloadFault {
+                module: last.clone(),
+                why: format!(
+                    "the list has {} modules in {bytes} bytes, the limits are {MAX_MODULES} and {MAX_BYTES}; \
+                     name packages and leave out what they import themselves",
+                    preload.len()
+                ),
+                traceback: String::new(),
+            }),
+            _ => Ok(Self { python, preload }),
+        }
+    }
+}
+
+/// How many live versions need each template.
+pub(crate) type Wanted = BTreeMap<TemplateKey, usize>;
+
+/// Keeps a Python's zygote with its preloaded modules alive, restarted when it dies: one for each
+/// live version that preloads. The zygote ends when the last of its like is dropped.
+#[derive(Debug)]
+pub struct Template {
+    pub(crate) key: TemplateKey,
+    wanted: Arc<watch::Sender<Wanted>>,
+}
+
+impl Template {
+    /// One more for this key, unless there are too many different ones.
+    pub(crate) fn new(key: TemplateKey, wanted: &Arc<watch::Sender<Wanted>>) -> Result<Self, PreloadFault> {
+        let mut is_full = false;
+        wanted.send_if_modified(|wanted| {
+            is_full = wanted.len() >= MAX_PRELOADING && !wanted.contains_key(&key);
+            if is_full {
+                return false;
+            }
+            let count = wanted.entry(key.clone()).or_default();
+            *count += 1;
+            *count == 1
+        });
+        if is_full {
+            return Err(PreloadFault {
+                module: key.preload.first().cloned().unwrap_or_default(),
+                why: format!(
+                    "functions name {MAX_PRELOADING} different lists already, which is the most; use one of them"
+                ),
+                traceback: String::new(),
+            });
+        }
+        Ok(Self { key, wanted: wanted.clone() })
+    }
+}
+
+impl Drop for Template {
+    fn drop(&mut self) {
+        self.wanted.send_if_modified(|wanted| {
+            let count = wanted.entry(self.key.clone()).or_default();
+            *count = count.saturating_sub(1);
+            let is_last = *count == 0;
+            if is_last {
+                wanted.remove(&self.key);
+            }
+            is_last
+        });
+    }
+}
+
+/// One zygote, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZygoteReport {
+    /// Process id on the host.
+    pub pid: i32,
+    /// Its Python, `3.11.7`.
+    pub python: String,
+    /// What it has imported for its workers.
+    pub preload: Vec<String>,
+    /// Where it is in its life.
+    pub state: ZygoteState,
+    /// From its spawn until it could fork, in milliseconds; none while it starts.
+    pub start_ms: Option<u64>,
+    /// Resident memory, in bytes; 0 when it cannot be known.
+    pub memory: u64,
+    /// The limit on that; none for a zygote without preloads.
+    pub memory_limit: Option<u64>,
+}
+
+/// Where a zygote is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ZygoteState {
+    /// It imports.
+    Starting,
+    /// It forks workers.
+    Ready,
+    /// It ends with its last worker.
+    Retired,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listed_module_allows_what_is_inside_it() {
+        let policy: PreloadPolicy = "numpy, pandas".parse().expect("a list");
+        assert_eq!(policy, PreloadPolicy::Only(vec!["numpy".into(), "pandas".into()]));
+        assert!(policy.allows("numpy") && policy.allows("numpy.linalg") && policy.allows("pandas"));
+        assert!(!policy.allows("numpyx") && !policy.allows("num") && !policy.allows("os"));
+        assert!("any".parse::<PreloadPolicy>().expect("any").allows("os"));
+        assert!(!"none".parse::<PreloadPolicy>().expect("none").allows("os"));
+    }
+
+    #[test]
+    fn equal_sets_are_one_template_whatever_their_order() {
+        let of = |list: &[&str]| {
+            let list: Vec<_> = list.iter().map(|name| (*name).to_owned()).collect();
+            TemplateKey::new(0, &list)
+        };
+        assert_eq!(of(&["b", "a", "b"]), of(&["a", "b"]));
+        let long: Vec<_> = (0..=MAX_MODULES).map(|number| format!("m{number}")).collect();
+        assert!(TemplateKey::new(0, &long).expect_err("too many").why.contains("65 modules"));
+    }
+
+    #[test]
+    fn a_template_is_wanted_until_the_last_is_dropped_and_there_are_only_so_many() {
+        let wanted = Arc::new(watch::Sender::new(Wanted::new()));
+        let of = |module: &str| TemplateKey { python: 0, preload: vec![module.to_owned()] };
+        let mut changes = wanted.subscribe();
+        let first = Template::new(of("m"), &wanted).expect("room");
+        assert!(changes.has_changed().expect("a sender"));
+        changes.mark_unchanged();
+        drop(Template::new(of("m"), &wanted).expect("room"));
+        assert!(!changes.has_changed().expect("a sender"), "it is wanted as before");
+        let more: Vec<_> = (1..MAX_PRELOADING)
+            .map(|n| Template::new(of(&format!("m{n}")), &wanted).expect("room"))
+            .collect();
+        let error = Template::new(of("x"), &wanted).expect_err("no room");
+        assert!(error.to_string().contains("16 different lists"), "{error}");
+        drop((first, more));
+        assert!(wanted.borrow().is_empty());
+    }
+}
