@@ -16,7 +16,7 @@ from pathlib import Path
 
 from platform_under_test import Platform
 
-from . import load, memory
+from . import ballast, load, memory
 from .servers import BENCHES, BODY, Bare, FunctionsFramework, Gunicorn, Uvicorn
 
 ROOT = BENCHES.parent
@@ -46,8 +46,11 @@ class Plan:
             self.idle_platform()
         with contextlib.ExitStack() as stack:
             # The base of a platform that is put under load here and of one with many functions.
-            functions = [*self.worker_variants(), BENCHES / "functions"]
-            self.platform = stack.enter_context(self.new_platform("platform", functions))
+            functions, config = [*self.worker_variants(), BENCHES / "functions"], ""
+            if self.wants("cold"):
+                layer, preloading = ballast.write(self.directory)
+                functions, config = [*functions, preloading], f"layers = [{json.dumps(str(layer))}]\n"
+            self.platform = stack.enter_context(self.new_platform("platform", functions, config=config))
             one = {
                 PLATFORM: self.platform.gateway + "/noop",
                 Bare.name: stack.enter_context(Bare(1, self.log("bare"))).url,
@@ -64,12 +67,15 @@ class Plan:
                 if self.wants("throughput"):
                     self.round(number, "throughput", best, CONNECTIONS)
                 if self.wants("cold"):
-                    self.cold()
+                    self.cold("cold")
+                    self.cold(ballast.NAME)
                 if self.wants("burst"):
                     self.burst("burst-second")
                     self.burst("burst-noop")
             if self.wants("memory"):
                 self.idle_workers()
+            if self.wants("cold"):
+                self.preloading_zygote()
             if self.wants("warm"):
                 self.open_loop(one)
             if self.wants("overload"):
@@ -134,8 +140,8 @@ class Plan:
 
     # Cold starts.
 
-    def cold(self):
-        connection = load.Connection(self.platform.gateway + "/cold", BODY)
+    def cold(self, name):
+        connection = load.Connection(f"{self.platform.gateway}/{name}", BODY)
         latencies, ids = [], []
         for _ in range(self.settings.cold_calls):
             time.sleep(COLD_PAUSE_SECONDS)
@@ -146,8 +152,16 @@ class Plan:
             ids.append(headers["x-serverless-instance-id"])
         connection.close()
         self.assert_cold(ids)
-        self.keep("cold", PLATFORM, {"p50": statistics.median(latencies), "p99": load.percentile(latencies, 99)})
-        self.results.setdefault("cold_calls", []).extend(latencies)
+        self.keep(name, PLATFORM, {"p50": statistics.median(latencies), "p99": load.percentile(latencies, 99)})
+        self.results.setdefault(f"{name}_calls", []).extend(latencies)
+
+    def preloading_zygote(self):
+        """How long the imports took that no cold start pays for, and the memory that they are in."""
+        zygotes = self.platform.get("/host")["zygotes"]
+        (zygote,) = (zygote for zygote in zygotes if zygote["preload"] and zygote["state"] == "ready")
+        if zygote["memory"] < ballast.MEBIBYTES * 2**20:
+            raise load.LoadError(f"the zygote has preloaded {zygote['memory']} bytes only")
+        self.results["preloading_zygote"] = {key: zygote[key] for key in ("start_ms", "memory")}
 
     def assert_cold(self, ids):
         warm = [number for number in ids if self.platform.get(f"/invocations/{number}")["cold"] is not True]

@@ -10,6 +10,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
+from . import ballast
 from .load import percentile
 from .plan import PLATFORM
 from .servers import Bare, FunctionsFramework, Gunicorn, Uvicorn
@@ -30,7 +31,7 @@ def ratio(results, name, key, other, *, mine=PLATFORM):
 def lines(results):
     """Each aim with what was measured: what, value, aim, whether it was reached."""
     found = []
-    for part in (warm, throughput, cold, bursts, idle, many, overload):
+    for part in (warm, throughput, cold, cold_preloaded, bursts, idle, many, overload):
         with contextlib.suppress(KeyError):  # a part that was not asked for
             found.extend(part(results))
     return [
@@ -61,6 +62,12 @@ def cold(results):
     calls = results["cold_calls"]
     yield "Cold start, p50", percentile(calls, 50), "≤", 5.0, "ms"
     yield "Cold start, p99", percentile(calls, 99), "≤", 20.0, "ms"
+
+
+def cold_preloaded(results):
+    calls = results[f"{ballast.NAME}_calls"]
+    yield f"Cold start with {ballast.MEBIBYTES} MB preloaded, p50", percentile(calls, 50), "≤", 5.0, "ms"
+    yield f"Cold start with {ballast.MEBIBYTES} MB preloaded, p99", percentile(calls, 99), "≤", 20.0, "ms"
 
 
 def bursts(results):
@@ -140,6 +147,9 @@ def comparison(run):
     for line in run["lines"]:
         mark = "" if line["reached"] else " (missed)"
         rows.append(f"| {line['line']} | {shown(line)} | {line['aim']}{mark} |")
+    if zygote := results.get("preloading_zygote"):
+        seconds, size = zygote["start_ms"] / 1e3, zygote["memory"] / 2**20
+        rows.append(f"| Start of the zygote that preloads ({size:.0f} MiB), once per deploy | {seconds:.2f} s | – |")
     rows += [
         "",
         f"Medians of {run['rounds']} interleaved rounds of {run['seconds']} s; the load generator on the same "
