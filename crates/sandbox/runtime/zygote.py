@@ -52,6 +52,8 @@ def main():
     if not _preload(control, config):
         return
     warm()
+    if _threads() != 1:
+        raise SystemExit("a thread runs in the zygote after its rehearsal; it cannot be forked")
     # Collected before, never after: a collection in a child would un-share every page.
     gc.collect()
     gc.freeze()
@@ -127,7 +129,9 @@ def _preload(control, config):
 def _preload_failed(name, error, path):
     import traceback
 
-    why = f"{type(error).__name__}: {error}"[:500]
+    why = f"{type(error).__name__}: {error}"[:500].removesuffix(": ")
+    if isinstance(error, MemoryError):
+        why += "; if its imports need that much, raise preload_memory in the platform's configuration"
     if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
         places = ", ".join(path) or "no directory"
         why += f"; it is looked up in {places}: install it there, or add a layer to the configuration"

@@ -178,8 +178,16 @@ async fn a_killed_zygote_is_replaced() {
 #[tokio::test]
 #[ignore = "forks a thousand workers"]
 async fn a_worn_zygote_is_replaced_without_a_pause_and_leaves_with_its_last_worker() {
+    for preload in [vec![], vec!["decimal".to_owned()]] {
+        is_replaced_when_worn(preload).await;
+    }
+}
+
+async fn is_replaced_when_worn(preload: Vec<String>) {
     let stage = Stage::new().await;
-    let spec = stage.function("f", SLEEPER);
+    let mut spec = stage.function("f", SLEEPER);
+    spec.preload = preload;
+    let kept = stage.sandbox.template(&spec).expect("it is allowed");
     let mut old = stage.sandbox.start_worker(&spec).await.expect("a worker");
     let zygote = parent_of(old.host_pid());
     let mut slowest = Duration::ZERO;
@@ -197,6 +205,7 @@ async fn a_worn_zygote_is_replaced_without_a_pause_and_leaves_with_its_last_work
     assert!(is_alive(zygote));
     drop(old);
     eventually("the end of the old zygote", || !is_alive(zygote)).await;
+    drop(kept);
     stage.close().await;
 }
 
