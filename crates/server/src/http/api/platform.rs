@@ -103,12 +103,12 @@ async fn get_host(State(app): State<Arc<App>>) -> Answer<impl Serialize> {
     Answer(Host { host: app.invoker.host(), zygotes: app.catalog.zygotes() })
 }
 
-/// The host and what stands ready on it.
+/// The host and what stands ready on it, as the rooms below describe both.
 #[derive(Debug, Serialize)]
-struct Host {
+struct Host<H, Z> {
     #[serde(flatten)]
-    host: fp_sandbox::HostReport,
-    zygotes: Vec<fp_sandbox::ZygoteReport>,
+    host: H,
+    zygotes: Z,
 }
 
 /// One word.
