@@ -172,7 +172,7 @@ def _guessed(raw: bytes, *, form: bool) -> Any:
 def _text(raw: bytes, charset: str) -> str | bytes:
     try:
         return raw.decode(charset)
-    except (UnicodeDecodeError, LookupError):
+    except (ValueError, LookupError):  # some codecs raise a bare UnicodeError
         return raw
 
 

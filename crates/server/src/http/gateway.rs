@@ -8,7 +8,7 @@
 
 pub(crate) mod answer;
 mod body;
-mod intake;
+pub(in crate::http) mod intake;
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;

@@ -5,6 +5,7 @@
 //! drop of this future.) The worker keeps the same deadline by its own timer and answers with
 //! the handler's traceback; the platform waits for that a moment longer than the deadline.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -308,9 +309,10 @@ impl Joined {
     }
 }
 
-fn latin1(bytes: &[u8]) -> String {
+/// The text of a header's value as a handler gets it: UTF-8 where it is, else Latin-1.
+pub(crate) fn latin1(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
+        Ok(text) => Cow::Borrowed(text),
         Err(_) => bytes.iter().map(|byte| char::from(*byte)).collect(),
     }
 }

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use super::BODY_SILENCE;
 use crate::http::problem::Problem;
+use crate::invoke::attempt::latin1;
 
 /// The time that the caller gives, from the smallest of the deadline headers.
-pub(super) fn time_given(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+pub(in crate::http) fn time_given(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let present = deadline::HEADERS
         .iter()
         .flat_map(|name| headers.get_all(*name).iter().map(move |value| (*name, value.as_bytes())));
@@ -117,8 +118,12 @@ pub(super) async fn discard(mut body: Incoming) {
 /// Deepest JSON that is let through: Python's parser gives up a little below 1,000.
 const MAX_JSON_DEPTH: usize = 500;
 
-/// Refuses a body that claims to be JSON and is not.
-pub(super) fn check_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
+/// Most digits of a JSON integer: Python's own limit (`sys.int_info.default_max_str_digits`).
+const MAX_JSON_DIGITS: usize = 4300;
+
+/// Refuses a body that claims to be JSON and is not, or that Python's parser would not take:
+/// handlers get such bodies parsed, and what cannot be parsed is the caller's mistake.
+pub(in crate::http) fn check_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
     if body.is_empty() || !claims_json(headers) {
         return Ok(());
     }
@@ -128,40 +133,76 @@ pub(super) fn check_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem
     if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
         return Err(refuse(error.to_string()).line(error.line() as u32));
     }
-    if depth(text) > MAX_JSON_DEPTH {
-        return Err(refuse(format!("it is nested deeper than {MAX_JSON_DEPTH}")));
+    let Extent { depth, digits } = extent(text);
+    let refuse = |what: String| Err(Problem::new(Code::InvalidBody, format!("the body is JSON that {what}")));
+    if depth > MAX_JSON_DEPTH {
+        return refuse(format!("is nested deeper than {MAX_JSON_DEPTH}; send it flatter"));
+    }
+    if digits > MAX_JSON_DIGITS {
+        return refuse(format!(
+            "has an integer of {digits} digits, and the limit is {MAX_JSON_DIGITS}; send it as a string"
+        ));
     }
     Ok(())
 }
 
+/// Whether a handler gets the body parsed as JSON: the rule of the SDK's `_message.py`, on the
+/// same text, so that there is no body that only one of the two takes for JSON.
 fn claims_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    let media_type = value.split(';').next().unwrap_or_default().trim();
-    let subtype = media_type.split_once('/').map_or("", |(_, subtype)| subtype);
-    subtype.eq_ignore_ascii_case("json")
-        || subtype.len() > 5 && subtype[subtype.len() - 5..].eq_ignore_ascii_case("+json")
+    let mut values = headers.get_all(CONTENT_TYPE).iter().map(|value| latin1(value.as_bytes()));
+    let Some(first) = values.next() else { return false };
+    let whole = values.fold(first, |joined, next| format!("{joined}, {next}").into());
+    let kind = whole.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || kind.ends_with("+json")
 }
 
-/// How deep the arrays and objects of valid JSON are nested.
-fn depth(text: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
+/// How far valid JSON goes.
+struct Extent {
+    /// How deep its arrays and objects are nested.
+    depth: usize,
+    /// Digits of its longest integer.
+    digits: usize,
+}
+
+fn extent(text: &str) -> Extent {
+    let mut extent = Extent { depth: 0, digits: 0 };
     if text.len() <= MAX_JSON_DEPTH {
-        return 0;
+        return extent;
     }
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    let (mut digits, mut fraction) = (0usize, false);
     for byte in text.bytes() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
             b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                deepest = deepest.max(depth);
+            _ if in_string => {}
+            b'0'..=b'9' => {
+                digits += 1;
+                continue;
             }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            // A float has no limit; the letter of `true` does no harm.
+            b'.' | b'e' | b'E' => {
+                fraction = true;
+                continue;
+            }
+            b'+' | b'-' if fraction => continue,
+            b'[' | b'{' => {
+                depth += 1;
+                extent.depth = extent.depth.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
+        if !fraction {
+            extent.digits = extent.digits.max(digits);
+        }
+        (digits, fraction) = (0, false);
     }
-    deepest
+    if !fraction {
+        extent.digits = extent.digits.max(digits);
+    }
+    extent
 }
 
 #[cfg(test)]
@@ -195,5 +236,32 @@ mod tests {
         assert!(check_json(&json_headers("application/json"), nested(100_000).as_bytes()).is_err());
         let brackets_in_text = format!("{:?}", "[".repeat(1000));
         assert!(check_json(&json_headers("application/json"), brackets_in_text.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn an_integer_that_python_would_not_parse_is_refused_here() {
+        let json = json_headers("application/json");
+        let check = |body: String| check_json(&json, body.as_bytes());
+        assert!(check("7".repeat(4300)).is_ok());
+        assert!(check(format!("-{}", "7".repeat(4300))).is_ok());
+        let refused = check(format!("{{\"n\": [true, {}]}}", "7".repeat(4301))).expect_err("too long");
+        assert_eq!(refused.code(), Code::InvalidBody);
+        assert!(check("7".repeat(5001)).is_err());
+        for float in ["{}.5", "{}e3", "0.{}", "1E+{}"] {
+            assert!(check(float.replace("{}", &"7".repeat(5000))).is_ok(), "{float}");
+        }
+        assert!(check(format!("\"{}\"", "7".repeat(5000))).is_ok());
+        assert!(check(format!("[{}]", "7777777777,".repeat(600) + "7")).is_ok());
+    }
+
+    #[test]
+    fn a_content_type_is_read_as_the_worker_reads_it() {
+        let mut two = json_headers("text/plain");
+        two.append(CONTENT_TYPE, HeaderValue::from_static("application/x+json"));
+        assert!(check_json(&two, b"{").is_err());
+        let odd = HeaderValue::from_bytes(b"application/json; note=\xe9").expect("obs-text is allowed");
+        assert!(check_json(&HeaderMap::from_iter([(CONTENT_TYPE, odd)]), b"{").is_err());
+        assert!(check_json(&json_headers("thing+json"), b"{").is_err());
+        assert!(check_json(&json_headers("text/json"), b"{").is_ok());
     }
 }
