@@ -64,11 +64,6 @@ impl Client {
         Ok(Self { base, key, http })
     }
 
-    /// The host that the management API was addressed by.
-    pub(crate) fn host(&self) -> &str {
-        self.base.host().unwrap_or("127.0.0.1")
-    }
-
     /// GET of a path of the management API.
     pub(crate) async fn get(&self, path: &str) -> Result<Answer, Failure> {
         self.call(Method::GET, path, None).await
@@ -80,6 +75,16 @@ impl Client {
         self.call(Method::POST, path, Some(("application/json", body))).await
     }
 
+    /// A call with a JSON body whose answer is read as it comes, whatever its status.
+    pub(crate) async fn post_and_stream(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> Result<Response<Incoming>, Failure> {
+        let body = Bytes::from(body.to_string());
+        self.exchange(self.request(Method::POST, path, Some(("application/json", body)))?).await
+    }
+
     /// A call of the management API; any status that is not 2xx is a failure.
     pub(crate) async fn call(
         &self,
@@ -87,18 +92,7 @@ impl Client {
         path: &str,
         body: Option<(&'static str, Bytes)>,
     ) -> Result<Answer, Failure> {
-        let prefix = self.base.path().trim_end_matches('/');
-        let uri = join(&self.base, &format!("{prefix}{path}"))?;
-        let mut request = Request::builder().method(method).uri(uri);
-        if let Some(key) = &self.key {
-            request = request.header(header::AUTHORIZATION, key);
-        }
-        if let Some((content_type, _)) = body {
-            request = request.header(header::CONTENT_TYPE, content_type);
-        }
-        let request = request
-            .body(Full::new(body.map(|(_, body)| body).unwrap_or_default()))
-            .map_err(|error| Failure::usage(format!("cannot make a request of this: {error}")))?;
+        let request = self.request(method, path, body)?;
         let exchange = async {
             let response = self.exchange(request).await?;
             let status = response.status();
@@ -110,6 +104,26 @@ impl Client {
             Failure::new(Exit::Unreachable, format!("no answer from {} within {limit} s", self.base))
         })??;
         if status.is_success() { Ok(Answer { body }) } else { Err(problem(status, &body)) }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, Bytes)>,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
+        let prefix = self.base.path().trim_end_matches('/');
+        let uri = join(&self.base, &format!("{prefix}{path}"))?;
+        let mut request = Request::builder().method(method).uri(uri);
+        if let Some(key) = &self.key {
+            request = request.header(header::AUTHORIZATION, key);
+        }
+        if let Some((content_type, _)) = body {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        request
+            .body(Full::new(body.map(|(_, body)| body).unwrap_or_default()))
+            .map_err(|error| Failure::usage(format!("cannot make a request of this: {error}")))
     }
 
     /// One exchange with any HTTP server, whatever the status; the body is not read yet.

@@ -1,25 +1,28 @@
-//! `invoke`: a call through the gateway, by the function's name.
+//! `invoke`: a call of one function, by its name.
 //!
-//! The management API tells which route leads to the function and where the gateway is; the
-//! call itself is an ordinary request, so that it is routed, limited and recorded as any other.
+//! The management API tells which verb and path the function answers, and runs exactly this
+//! function: at the gateway the same route may lead to another one first. The call is limited
+//! and recorded as any other.
 
 use std::io::Write;
 
-use bytes::Bytes;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use fp_core::code::Code;
 use fp_core::event::{EventType, Segment, Verb};
-use http::{HeaderMap, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full};
-use serde_json::Value;
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
 
 use crate::client::{self, Client, segment};
 use crate::exit::{Exit, Failure};
 use crate::{payload, screen};
 
-/// Call a function through the gateway and print its answer
+/// Call a function by its name and print its answer
 ///
-/// The body goes to stdout as it is produced. When the function fails, the exit code is 7 and
+/// Exactly this function runs, also where others share its event type. The body goes to stdout
+/// as it is produced. When the function fails, the exit code is 7 and
 /// stderr says why.
 #[derive(Debug, Args)]
 pub(crate) struct Invoke {
@@ -49,14 +52,15 @@ impl Invoke {
         let function = client.get(&format!("/functions/{}", segment(&self.name))).await?.read()?;
         let event = first_event(&self.name, &function)?;
         let (verb, path) = self.target(&event)?;
-        let gateway = gateway_of(&client.get("/version").await?.read()?, client.host())?;
-        let mut request = Request::builder()
-            .method(verb.as_str())
-            .uri(client::join(&gateway, &path)?)
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
-            .map_err(|error| Failure::usage(format!("cannot make a request of this: {error}")))?;
-        *request.headers_mut() = client::headers(&self.header);
-        self.show(client.exchange(request).await?).await
+        let lines: Vec<_> = self.header.iter().map(payload::Header::as_line).collect();
+        let mut request = json!({"http_verb": verb, "http_path": path, "http_header": lines.join("\n")});
+        match body.map(String::from_utf8) {
+            None => {}
+            Some(Ok(text)) => request["http_body"] = text.into(),
+            Some(Err(bytes)) => request["http_body_base64"] = STANDARD.encode(bytes.as_bytes()).into(),
+        }
+        let route = format!("/functions/{}/invoke", segment(&self.name));
+        self.show(client.post_and_stream(&route, &request).await?).await
     }
 
     /// The verb and the path that lead to the function.
@@ -157,19 +161,6 @@ fn first_event(name: &str, function: &Value) -> Result<EventType, Failure> {
     text.parse().map_err(|error| Failure::new(Exit::Other, format!("{name}: {error}")))
 }
 
-/// Where the gateway is, as seen from here: a wildcard address is reached by the host that the
-/// management API was reached by.
-fn gateway_of(version: &Value, api_host: &str) -> Result<Uri, Failure> {
-    let unknown = || Failure::new(Exit::Other, "the platform does not say where its gateway is");
-    let address = version.get("gateway_addr").and_then(Value::as_str).ok_or_else(unknown)?;
-    let address: std::net::SocketAddr = address.parse().map_err(|_| unknown())?;
-    let authority = match address.ip().is_unspecified() {
-        true => format!("{api_host}:{}", address.port()),
-        false => address.to_string(),
-    };
-    format!("http://{authority}").parse().map_err(|_| unknown())
-}
-
 fn print_head(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {
     screen::text(&format!("HTTP/1.1 {status}\r\n"))?;
     for (name, value) in headers {
@@ -185,15 +176,6 @@ fn broken_off(error: &hyper::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_wildcard_gateway_is_reached_by_the_hosts_name() {
-        let uri = |addr| gateway_of(&json!({"gateway_addr": addr}), "box").expect("an address").to_string();
-        assert_eq!(uri("127.0.0.1:5000"), "http://127.0.0.1:5000/");
-        assert_eq!(uri("0.0.0.0:5000"), "http://box:5000/");
-        assert_eq!(uri("[::1]:5000"), "http://[::1]:5000/");
-    }
 
     #[test]
     fn the_exit_code_follows_the_problems_code() {

@@ -8,6 +8,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::history::History;
+use crate::http::gateway::Gateway;
 use crate::invoke::Invoker;
 use crate::slo::SloBook;
 
@@ -37,6 +38,8 @@ pub struct App {
     pub catalog: Arc<Catalog>,
     /// Calls.
     pub invoker: Arc<Invoker>,
+    /// Calls as they come from outside.
+    pub(crate) gateway: Arc<Gateway>,
     /// What happened.
     pub history: Arc<History>,
     /// Rates, percentiles and objectives per function.

@@ -257,6 +257,18 @@ impl Catalog {
         Ok(table.map_or(Route::Nothing { near: Vec::new() }, |table| table.find(verb, &normal)))
     }
 
+    /// What they lead to where there is no other function than this one.
+    pub(crate) fn route_within(
+        function: &Arc<Deployed>,
+        verb: &str,
+        raw_path: &str,
+    ) -> Result<Route, BadPath> {
+        let normal = route::normal_path(raw_path)?;
+        let only = Routed { name: &function.name, events: &function.events, function: function.clone() };
+        let table = RouteTable::build([only].into_iter());
+        Ok(table.map_or(Route::Nothing { near: Vec::new() }, |table| table.find(verb, &normal)))
+    }
+
     /// The path as handlers and records see it: percent-decoded.
     pub fn decoded_path(raw_path: &str) -> Result<String, BadPath> {
         let normal = route::normal_path(raw_path)?;

@@ -131,6 +131,14 @@ pub struct Completed {
     pub finished: Option<Finished>,
 }
 
+/// The sentence for a body that is over the function's limit.
+fn body_too_large(function: &Deployed) -> String {
+    let (name, limit) = (&function.name, function.settings.limits.body);
+    format!(
+        "the body is larger than {limit}, the most that {name} takes; send less, or raise limits.body in function.toml"
+    )
+}
+
 /// What a page shows of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerView {
@@ -202,8 +210,7 @@ impl Invoker {
     /// Records that a request's body was over the function's limit.
     pub fn refuse_body(self: &Arc<Self>, function: Arc<Deployed>, request: Arc<Request>) -> Completed {
         let limit = function.settings.limits.body;
-        let detail =
-            format!("the body is larger than {limit}; send less, or raise limits.body in function.toml");
+        let detail = body_too_large(&function);
         let flight = Flight::open(self, function, request);
         let fault = Fault {
             limit_bytes: Some(limit.as_u64()),

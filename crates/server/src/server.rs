@@ -136,7 +136,12 @@ impl Server {
             background: Default::default(),
         });
         invoker.resume().await;
+        let full_errors = match config.errors {
+            Some(detail) => detail == ErrorDetail::Full,
+            None => bound.addresses.gateway.ip().is_loopback(),
+        };
         let app = Arc::new(App {
+            gateway: Arc::new(Gateway::new(catalog.clone(), invoker.clone(), clock.clone(), full_errors)),
             addresses: bound.addresses,
             started_us: clock.wall_now_us(),
             clock: clock.clone(),
@@ -152,12 +157,7 @@ impl Server {
 
     fn serve(app: Arc<App>, registry: Arc<Registry>, sandbox: Sandbox, bound: Bound, lock: File) -> Self {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
-        let full_errors = match app.config.errors {
-            Some(detail) => detail == ErrorDetail::Full,
-            None => bound.addresses.gateway.ip().is_loopback(),
-        };
-        let gateway =
-            Arc::new(Gateway::new(app.catalog.clone(), app.invoker.clone(), app.clock.clone(), full_errors));
+        let gateway = app.gateway.clone();
         let answering = gateway.clone();
         let answer = move |request, peer| answering.clone().answer(request, peer);
         let api = http::served(http::api_router(&app));

@@ -273,22 +273,28 @@ fn a_directory_of_functions_is_deployed_one_by_one() {
     assert_eq!(stub.run(&["deploy", "/does/not/exist"]).exit, 1);
 }
 
-fn invocable(gateway: stub::Canned) -> Stub {
+fn invocable(invoked: stub::Canned) -> Stub {
     Stub::start([
         ok("GET /functions/cats", r#"{"function_name":"cats","event_types":["http|POST|/cats/{id}"]}"#),
         ok("GET /functions/dogs", r#"{"function_name":"dogs","event_types":["http|GET|/dogs"]}"#),
-        ok("GET /version", r#"{"version":"0","gateway_addr":"GATEWAY"}"#),
-        gateway,
+        invoked,
     ])
 }
 
 #[test]
-fn a_function_is_invoked_through_the_gateway() {
-    let stub = invocable(ok("POST /cats/7?full=1", r#"{"cat":7}"#));
+fn a_function_is_invoked_by_its_name() {
+    let stub = invocable(ok("POST /functions/cats/invoke", r#"{"cat":7}"#));
     let ran = stub.run(&["invoke", "cats", "--path", "/cats/7?full=1", "-d", "{}", "-H", "X-A: b"]);
     assert_eq!((ran.exit, ran.stdout.as_str(), ran.stderr.as_str()), (0, r#"{"cat":7}"#, ""));
-    let seen = stub.last();
-    assert_eq!((seen.body.as_ref(), &seen.headers["x-a"]), (&b"{}"[..], &"b".parse().unwrap()));
+    let sent = serde_json::json!({
+        "http_verb": "POST", "http_path": "/cats/7?full=1", "http_header": "X-A: b", "http_body": "{}"
+    });
+    assert_eq!(stub.last().json(), sent);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("body");
+    std::fs::write(&file, [0, 159]).expect("written");
+    stub.run(&["invoke", "cats", "--path", "/cats/7", "-d", &format!("@{}", file.display())]);
+    assert_eq!(stub.last().json()["http_body_base64"], "AJ8=");
     let without_path = stub.run(&["invoke", "cats"]);
     assert_eq!(without_path.exit, 2);
     assert!(without_path.stderr.contains("/cats/{id}"), "{without_path}");
@@ -305,12 +311,12 @@ fn a_failed_invocation_has_an_exit_code_of_its_own() {
         (500, "platform_error", 1),
     ] {
         let body = format!(r#"{{"code":"{code}","title":"Title","detail":"detail","hint":"Hint."}}"#);
-        let stub = invocable(problem("GET /dogs", status, &body));
+        let stub = invocable(problem("POST /functions/dogs/invoke", status, &body));
         let ran = stub.run(&["invoke", "dogs"]);
         assert_eq!((ran.exit, ran.stdout.as_str()), (exit, ""), "{code}");
         assert_eq!(ran.stderr, "error: Title: detail\nhint: Hint.\n");
     }
-    let own = invocable(answer("GET /dogs", 503, "text/plain", "closed on Sundays"));
+    let own = invocable(answer("POST /functions/dogs/invoke", 503, "text/plain", "closed on Sundays"));
     let ran = own.run(&["invoke", "dogs"]);
     assert_eq!((ran.exit, ran.stdout.as_str()), (7, "closed on Sundays"));
 }

@@ -5,6 +5,7 @@
 mod platform;
 
 mod contract;
+mod findings;
 mod mishaps;
 mod preloading;
 mod running;

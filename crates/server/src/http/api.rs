@@ -9,8 +9,10 @@ mod extract;
 mod functions;
 mod instances;
 mod invocations;
+mod invoke;
 mod platform;
 mod settings;
+mod text_request;
 mod time;
 mod trigger;
 
@@ -40,7 +42,7 @@ pub fn document() -> OpenApi {
 fn routes() -> OpenApiRouter<Arc<App>> {
     let mut router = OpenApiRouter::with_openapi(openapi::preamble());
     let resources = (functions::routes().into_iter())
-        .chain([trigger::routes()])
+        .chain([trigger::routes(), invoke::routes()])
         .chain(instances::routes())
         .chain(invocations::routes())
         .chain(platform::routes())

@@ -108,9 +108,78 @@ impl Gateway {
             Err(Unread::Broken(problem)) => return Err(problem.into()),
         };
         intake::check_json(&parts.headers, &body)?;
-        let path = Catalog::decoded_path(raw_path)
+        let first = matched.functions[0].clone();
+        let functions = matched.functions.clone();
+        let request = self.request_of(matched, parts, body, time_given, self.caller(peer), edge)?;
+        if too_large {
+            let completed = self.invoker.refuse_body(first, request);
+            return Err(Refusal::Recorded(Box::new(completed)));
+        }
+        Ok((functions, request))
+    }
+
+    /// Runs one function, whatever else its event type calls, on a request that is whole already.
+    /// The answer is as if it had come through the listener, and so are its checks.
+    pub(in crate::http) async fn invoke(
+        &self,
+        function: Arc<Deployed>,
+        parts: Parts,
+        body: Bytes,
+    ) -> Response<GatewayBody> {
+        let edge = Edge::of(&parts, self.clock.now());
+        match self.admit_whole(&function, parts, body, &edge) {
+            Ok(request) => {
+                let completed = self.invoker.call(function, request).await;
+                edge.respond(completed, &self.clock, self.full_errors)
+            }
+            Err(Refusal::Unrouted(problem)) => edge.refuse(*problem, self.clock.now()),
+            Err(Refusal::Recorded(completed)) => edge.respond(*completed, &self.clock, self.full_errors),
+        }
+    }
+
+    fn admit_whole(
+        &self,
+        function: &Arc<Deployed>,
+        parts: Parts,
+        body: Bytes,
+        edge: &Edge,
+    ) -> Result<Arc<Request>, Refusal> {
+        let (verb, path) = (parts.method.as_str(), parts.uri.path());
+        let own = Catalog::route_within(function, verb, path);
+        let Route::Found(matched) =
+            own.map_err(|error| Problem::new(Code::InvalidPath, error.to_string()).field("http_path"))?
+        else {
+            let events: Vec<_> = function.events.iter().map(ToString::to_string).collect();
+            let detail =
+                format!("{} answers {}, not http|{verb}|{path}", function.name, events.join(" and "));
+            return Err(Problem::new(Code::NoRoute, detail).field("http_path").into());
+        };
+        let time_given = intake::time_given(&parts.headers)?;
+        let too_large = body.len() as u64 > function.settings.limits.body.as_u64();
+        if !too_large {
+            intake::check_json(&parts.headers, &body)?;
+        }
+        let request = self.request_of(matched, parts, body, time_given, NO_PEER, edge)?;
+        if too_large {
+            let completed = self.invoker.refuse_body(function.clone(), request);
+            return Err(Refusal::Recorded(Box::new(completed)));
+        }
+        Ok(request)
+    }
+
+    /// The request as functions and records get it.
+    fn request_of(
+        &self,
+        matched: Matched,
+        parts: Parts,
+        body: Bytes,
+        time_given: Option<Duration>,
+        caller: u64,
+        edge: &Edge,
+    ) -> Result<Arc<Request>, Problem> {
+        let path = Catalog::decoded_path(parts.uri.path())
             .map_err(|error| Problem::new(Code::InvalidPath, error.to_string()))?;
-        let request = Request {
+        Ok(Arc::new(Request {
             tenant: self.tenant.clone(),
             event_type: matched.event_type,
             trigger: Trigger::Http,
@@ -123,16 +192,10 @@ impl Gateway {
             trace: intake::trace(&parts.headers),
             time_given,
             criticality: intake::criticality(&parts.headers),
-            caller: self.caller(peer),
+            caller,
             arrived: edge.arrived,
             headers: parts.headers,
-        };
-        let request = Arc::new(request);
-        if too_large {
-            let completed = self.invoker.refuse_body(matched.functions[0].clone(), request);
-            return Err(Refusal::Recorded(Box::new(completed)));
-        }
-        Ok((matched.functions, request))
+        }))
     }
 
     fn find(&self, verb: &str, raw_path: &str) -> Result<Matched, Problem> {
@@ -203,6 +266,9 @@ fn refuse_reading(problem: Problem, body: Incoming) -> Problem {
     }
     problem
 }
+
+/// What stands for the address of a caller that came through the management API.
+const NO_PEER: u64 = 0;
 
 /// Longest silence of a caller that sends its body.
 const BODY_SILENCE: Duration = Duration::from_secs(15);

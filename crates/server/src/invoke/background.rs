@@ -53,6 +53,8 @@ pub struct TriggerError {
     pub code: Code,
     /// What, and what to do.
     pub detail: String,
+    /// The limit that was passed, in bytes.
+    pub limit_bytes: Option<u64>,
 }
 
 /// What is stored of a request besides its body.
@@ -94,7 +96,7 @@ impl Invoker {
         tenant: &Tenant,
         call: TriggerCall,
     ) -> Result<Vec<InvocationId>, TriggerError> {
-        let refuse = |code, detail: String| TriggerError { code, detail };
+        let refuse = |code, detail: String| TriggerError { code, detail, limit_bytes: None };
         let (path, query) = call.path.split_once('?').unwrap_or((&call.path, ""));
         let route = self.catalog.route(tenant, &call.verb, path);
         let route = route.map_err(|error| refuse(Code::InvalidPath, error.to_string()))?;
@@ -103,6 +105,13 @@ impl Invoker {
                 format!("no function answers http|{}|{path}; `functionsplatform list` shows all", call.verb);
             return Err(refuse(Code::NoRoute, detail));
         };
+        for function in matched.functions.iter() {
+            let limit = function.settings.limits.body.as_u64();
+            if call.body.len() as u64 > limit {
+                let error = refuse(Code::TooLarge, super::body_too_large(function));
+                return Err(TriggerError { limit_bytes: Some(limit), ..error });
+            }
+        }
         let places = self.reserve(&matched.functions)?;
         let accepted_us = self.clock.wall_now_us();
         let head = Head {
@@ -158,6 +167,7 @@ impl Invoker {
             self.queue_of(&function.tenant, &function.name).try_reserve_owned().map_err(|_| TriggerError {
                 code: Code::Shed,
                 detail: format!("{BACKLOG} calls of {} wait already; try again later", function.name),
+                limit_bytes: None,
             })
         };
         functions.iter().map(reserve).collect()
@@ -276,7 +286,8 @@ fn request_of(invoker: &Invoker, call: &AsyncCall) -> Option<(Request, Promise)>
     let head: Head = serde_json::from_str(&call.head_json).ok()?;
     let mut headers = HeaderMap::new();
     for (name, value) in &head.headers {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value.as_bytes()))
+        {
             headers.append(name, value);
         }
     }

@@ -1,0 +1,91 @@
+//! What an outside audit found, so that it stays mended: wrong input is refused where it comes
+//! in, in words that fit, and is nobody else's fault.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use serde_json::{Value, json};
+
+use crate::platform::{Platform, call, up};
+
+const ECHO: &str = "def handler(message, context):\n    return {'len': len(message['raw_body'])}\n";
+
+fn post(path: &str, body: &Value) -> Request<Bytes> {
+    let request = Request::post(path).header("content-type", "application/json");
+    request.body(Bytes::from(body.to_string())).expect("a request")
+}
+
+fn create(platform: &Platform, name: &str, event: &str, code: &str, settings: &Value) -> Response<Bytes> {
+    let body =
+        json!({"function_name": name, "event_type": event, "function_code": code, "settings": settings});
+    call(platform.api, post("/functions", &body))
+}
+
+fn problem(response: &Response<Bytes>) -> Value {
+    serde_json::from_slice(response.body()).unwrap_or_else(|_| panic!("no JSON: {response:?}"))
+}
+
+fn outcomes(platform: &Platform, function: &str) -> Vec<String> {
+    let records = platform.api(&format!("/invocations?function={function}"));
+    let items = records["items"].as_array().expect("items");
+    items.iter().map(|item| item["outcome"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_callers_mistake_is_refused_alike_at_every_way_in() {
+    let platform = up().start();
+    let made = create(&platform, "small", "http|POST|/small", ECHO, &json!({"limits": {"body": "64KiB"}}));
+    assert_eq!(made.status(), 200, "{made:?}");
+    let digits = format!("1{}", "0".repeat(5000));
+    let sent = |ty: &str, body: &str| {
+        let request = Request::post("/small").header("content-type", ty);
+        platform.call(request.body(Bytes::from(body.to_owned())).expect("a request"))
+    };
+    for (content_type, body) in
+        [("application/json", digits.as_str()), ("x/y+json", "{"), ("Application/JSON;a=b", "[")]
+    {
+        let answer = sent(content_type, body);
+        assert_eq!((answer.status().as_u16(), &problem(&answer)["code"]), (400, &json!("invalid_body")));
+    }
+    assert_eq!(sent("text/plain; charset=idna", &format!("xn--{}", "a".repeat(99))).status(), 200);
+    let refusals = [
+        (json!({"http_header": "Content-Type: application/json", "http_body": "{bad"}), 400, "invalid_body"),
+        (json!({"http_header": "Content-Type: application/json", "http_body": digits}), 400, "invalid_body"),
+        (json!({"http_body": "x".repeat(70_000)}), 413, "too_large"),
+        (json!({"http_header": "X-Request-Timeout: bogus", "http_body": "x"}), 400, "invalid_deadline"),
+    ];
+    for route in ["/functions/trigger", "/functions/small/invoke"] {
+        for (request, status, code) in &refusals {
+            let mut request = request.clone();
+            request["http_verb"] = "post".into();
+            request["http_path"] = "/small".into();
+            let answer = call(platform.api, post(route, &request));
+            assert_eq!(
+                (answer.status().as_u16(), &problem(&answer)["code"]),
+                (*status, &json!(code)),
+                "{route}"
+            );
+            assert!(*status != 413 || problem(&answer)["limit_bytes"] == 65536, "{answer:?}");
+        }
+    }
+    assert_eq!(outcomes(&platform, "small"), ["too_large", "ok"]);
+}
+
+#[test]
+fn invoke_runs_the_named_function_and_no_other() {
+    let platform = up().start();
+    let one = "def handler(message, context):\n    return {'who': 1}\n";
+    let two = "def handler(message, context):\n    raise ValueError(message['headers']['host'])\n";
+    assert_eq!(create(&platform, "one", "http|GET|/shared/{id}", one, &json!({})).status(), 200);
+    assert_eq!(create(&platform, "two", "http|GET|/shared/{id}", two, &json!({})).status(), 200);
+    let first = platform.cli(&["invoke", "one", "-P", "/shared/7"]);
+    assert_eq!((first.status.code(), first.stdout.trim()), (Some(0), "{\"who\": 1}"), "{first:?}");
+    let second = platform.cli(&["invoke", "two", "-P", "/shared/7"]);
+    assert_eq!(second.status.code(), Some(7), "{second:?}");
+    assert!(second.stderr.contains("ValueError") && second.stdout.is_empty(), "{second:?}");
+    assert_eq!(platform.cli(&["invoke", "two", "-P", "/elsewhere"]).status.code(), Some(3));
+    assert_eq!((outcomes(&platform, "one").len(), outcomes(&platform, "two").len()), (1, 1));
+    let request = json!({"http_verb": "GET", "http_path": "/shared/7"});
+    let answer = call(platform.api, post("/functions/one/invoke", &request));
+    assert!(answer.headers().contains_key("x-serverless-instance-id"), "{answer:?}");
+    assert_eq!(answer.body().as_ref(), b"{\"who\": 1}");
+}
