@@ -152,6 +152,7 @@ def test_interruptions_are_no_exceptions():
         ("grüß".encode("latin-1"), 'text/plain; charset="latin-1"', "grüß"),
         (b"\xff", "text/plain", b"\xff"),
         (b"x", "text/plain; charset=none-such", b"x"),
+        (b"xn--" + b"a" * 99, "text/plain; charset=idna", b"xn--" + b"a" * 99),
         (b"\xff\xfe", None, b"\xff\xfe"),
         (b"<a/>", "image/svg+xml", "<a/>"),
         (b"x", "application/octet-stream", b"x"),
