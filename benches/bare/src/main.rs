@@ -69,9 +69,21 @@ struct Lease<'a> {
     held: Option<Loop>,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut builder = match cores / 2 {
+        0 | 1 => tokio::runtime::Builder::new_current_thread(),
+        several => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(several);
+            builder
+        }
+    };
+    builder.enable_all().build()?.block_on(run(arguments))
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let pool: &'static Pool = Box::leak(Box::new(Pool::start(arguments.python, arguments.workers)?));
     let listener = TcpListener::bind(arguments.addr)
         .await

@@ -15,7 +15,8 @@ use std::time::Duration;
 use clap::Args;
 use fp_core::Tenant;
 use fp_server::catalog::CatalogError;
-use fp_server::{Config, Server};
+use fp_server::{Config, Runtimes, Server};
+use tokio::runtime::Handle;
 
 use crate::configuration::PlatformFlags;
 use crate::exit::{Exit, Failure};
@@ -46,21 +47,26 @@ impl Up {
         for dir in &self.dirs {
             functions.extend(function_dir::find(dir)?);
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let exit = runtime.block_on(serve(global, config, &functions));
-        // What is left are blocking reads that nobody waits for.
-        runtime.shutdown_background();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let runtimes = Runtimes::start(cores)?;
+        let exit = runtimes.block_on(serve(global, config, &functions, runtimes.management()));
+        runtimes.shut_down();
         exit
     }
 }
 
-async fn serve(global: &Global, config: Config, functions: &[PathBuf]) -> Result<Exit, Failure> {
+async fn serve(
+    global: &Global,
+    config: Config,
+    functions: &[PathBuf],
+    management: &Handle,
+) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
     let limit = config.drain_limit;
     let progress = Progress::new(functions.len());
     progress.starting();
     let server = tokio::select! {
-        server = Server::start(config) => server.map_err(|error| Failure::new(Exit::Other, error.to_string())),
+        server = Server::start(config, management) => server.map_err(|error| Failure::new(Exit::Other, error.to_string())),
         // Nothing was promised to anybody yet: what has started goes with its owner.
         () = signals.next() => return Ok(Exit::Ok),
     };

@@ -17,6 +17,7 @@ use fp_core::WorkerId;
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
@@ -80,6 +81,8 @@ pub struct Sandbox {
 #[derive(Debug)]
 struct Shared {
     state: Arc<State>,
+    /// Where it was started: the threads that serve calls.
+    runtime: Handle,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -165,7 +168,8 @@ impl Sandbox {
         });
         let (link, child) = state.launch().await.map_err(SandboxError::Host)?;
         let supervisor = tokio::spawn(supervise(state.clone(), link, child));
-        Ok(Self { shared: Arc::new(Shared { state, supervisor: Mutex::new(Some(supervisor)) }) })
+        let supervisor = Mutex::new(Some(supervisor));
+        Ok(Self { shared: Arc::new(Shared { state, runtime: Handle::current(), supervisor }) })
     }
 
     /// What this host lets us enforce.
@@ -199,6 +203,11 @@ impl Sandbox {
         timeout(READY_LIMIT, self.shared.state.prepare(&template.key)).await.map_err(|_| late())?
     }
 
+    /// The runtime that it was started on, on which its workers' descriptors are watched.
+    pub fn runtime(&self) -> &Handle {
+        &self.shared.runtime
+    }
+
     /// A worker with the spec's handler loaded: a claimed blank one, or one forked now.
     pub async fn start_worker(&self, spec: &WorkerSpec) -> Result<Worker, StartError> {
         let deadline = Instant::now() + spec.start_limit;
@@ -207,7 +216,12 @@ impl Sandbox {
         let late = || StartError::Host(format!("no worker was handed over within {:?}", spec.start_limit));
         let handed = obtained.map_err(|_| late())??;
         let code_dir = handed.started.code_dir.clone();
-        let mut worker = handed.into_worker(spec).map_err(|e| StartError::Host(e.to_string()))?;
+        let worker = {
+            // Its descriptors wake the threads that will call it, whoever asked for it.
+            let _calls = self.shared.runtime.enter();
+            handed.into_worker(spec)
+        };
+        let mut worker = worker.map_err(|e| StartError::Host(e.to_string()))?;
         worker.load(&load_head(spec, code_dir), deadline, spec.start_limit).await?;
         Ok(worker)
     }

@@ -13,9 +13,11 @@ pub mod history;
 pub mod http;
 pub mod invoke;
 pub mod pool;
+pub mod runtimes;
 pub mod server;
 pub mod slo;
 pub mod store;
 
 pub use config::Config;
+pub use runtimes::Runtimes;
 pub use server::{Server, StartError};

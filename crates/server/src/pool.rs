@@ -368,7 +368,7 @@ impl VersionPool {
 
     fn start_one(self: &Arc<Self>) {
         let pool = self.clone();
-        tokio::spawn(async move {
+        self.sandbox.runtime().spawn(async move {
             let asked = pool.clock.now();
             let started = pool.sandbox.start_worker(&pool.spec).await;
             let now = pool.clock.now();
@@ -398,7 +398,7 @@ impl VersionPool {
         let id = worker.id();
         let exited = worker.exit_watch();
         let pool = Arc::downgrade(self);
-        tokio::spawn(async move {
+        self.sandbox.runtime().spawn(async move {
             exited.await;
             let Some(pool) = pool.upgrade() else { return };
             let mut state = pool.state.lock();
@@ -421,7 +421,7 @@ impl VersionPool {
             }
             None => {
                 state.timer = Some(wake);
-                tokio::spawn(Self::run_timer(Arc::downgrade(self)));
+                self.sandbox.runtime().spawn(Self::run_timer(Arc::downgrade(self)));
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use fp_core::Tenant;
 use fp_sandbox::{Sandbox, SandboxConfig, SandboxError};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -108,7 +109,8 @@ struct Bound {
 
 impl Server {
     /// Starts the platform: everything answers when this returns, and [`App::ready`] is still unset.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    /// Calls are served by the runtime that this runs on, all else by `management`.
+    pub async fn start(config: Config, management: &Handle) -> Result<Self, StartError> {
         let lock = lock_data_dir(&config.data_dir)?;
         let data_dir = std::path::absolute(&config.data_dir)
             .map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
@@ -152,10 +154,17 @@ impl Server {
             ready: AtomicBool::new(false),
             config,
         });
-        Ok(Self::serve(app, registry, sandbox, bound, lock))
+        Ok(Self::serve(app, registry, sandbox, bound, lock, management))
     }
 
-    fn serve(app: Arc<App>, registry: Arc<Registry>, sandbox: Sandbox, bound: Bound, lock: File) -> Self {
+    fn serve(
+        app: Arc<App>,
+        registry: Arc<Registry>,
+        sandbox: Sandbox,
+        bound: Bound,
+        lock: File,
+        management: &Handle,
+    ) -> Self {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let gateway = app.gateway.clone();
         let answering = gateway.clone();
@@ -164,8 +173,8 @@ impl Server {
         let traces = http::served(http::traces_router(&app));
         let listeners = vec![
             tokio::spawn(listener::serve(bound.gateway, answer, stop.clone(), abort.clone())),
-            tokio::spawn(listener::serve(bound.api, api, stop.clone(), abort.clone())),
-            tokio::spawn(listener::serve(bound.traces, traces, stop.clone(), abort.clone())),
+            management.spawn(listener::serve(bound.api, api, stop.clone(), abort.clone())),
+            management.spawn(listener::serve(bound.traces, traces, stop.clone(), abort.clone())),
         ];
         let housekeeping = tokio::spawn(keep_house(app.clone()));
         Self { app, gateway, registry, sandbox, stop, abort, listeners, housekeeping, _lock: lock }

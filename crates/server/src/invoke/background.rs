@@ -178,7 +178,7 @@ impl Invoker {
         let key = (tenant.clone(), function.clone());
         let queue = queues.entry(key).or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(BACKLOG);
-            self.background.tasks.spawn(run_queue(self.clone(), receiver));
+            self.background.tasks.spawn_on(run_queue(self.clone(), receiver), self.sandbox.runtime());
             sender
         });
         queue.clone()
