@@ -1,7 +1,7 @@
 //! The bare path: what an HTTP server in front of Python loops costs before anything of a
 //! platform is added.
 //!
-//! The same HTTP server (hyper-util's `auto`), the same runtime flavour and allocator as the
+//! The same HTTP server (hyper), the same runtime flavour and allocator as the
 //! platform, and N blocking Python loops behind Unix sockets. No sandbox, no routes, no
 //! deadline, no telemetry, no supervision: a floor to compare with, not something to run.
 //! A caller that leaves in the middle of a call costs its loop, which is then replaced.
@@ -17,10 +17,10 @@ use bytes::Bytes;
 use clap::Parser;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -127,7 +127,7 @@ async fn serve(connection: TcpStream, pool: &'static Pool) {
     }
     let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(request, pool).await) });
     // A connection's end by error is the load generator's leaving.
-    _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(connection), service).await;
+    _ = http1::Builder::new().serve_connection(TokioIo::new(connection), service).await;
 }
 
 async fn answer(request: Request<Incoming>, pool: &Pool) -> Response<Full<Bytes>> {

@@ -67,6 +67,8 @@ pub struct Request {
     pub caller: u64,
     /// When the first byte was seen, on the platform's clock.
     pub arrived: Duration,
+    /// How long its body took after that: the caller's time, not the function's.
+    pub upload: Duration,
 }
 
 /// A handler's answer on its way out.

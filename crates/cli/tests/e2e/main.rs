@@ -5,6 +5,7 @@
 mod platform;
 
 mod contract;
+mod edge;
 mod findings;
 mod mishaps;
 mod preloading;

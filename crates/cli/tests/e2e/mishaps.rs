@@ -2,7 +2,7 @@
 //! killed launcher.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,7 +16,12 @@ const DEPLOYS: u32 = 50;
 fn numbered(dir: &Path, number: u32) {
     let manifest = "name = \"numbered\"\nevents = [\"http|GET|/number\", \"http|GET|/sleep/{seconds}\"]\n";
     let handler = format!(
-        "import time\ndef handler(message, context):\n    time.sleep(float(message['path_params'].get('seconds', 0)))\n    return {{'number': {number}}}\n"
+        "import socket, time\n\
+        def handler(message, context):\n    \
+            if 'tell' in message['query']:\n        \
+                socket.create_connection(('127.0.0.1', int(message['query']['tell']))).close()\n    \
+            time.sleep(float(message['path_params'].get('seconds', 0)))\n    \
+            return {{'number': {number}}}\n"
     );
     std::fs::write(dir.join("function.toml"), manifest).expect("written");
     std::fs::write(dir.join("handler.py"), handler).expect("written");
@@ -55,10 +60,15 @@ fn no_call_fails_because_of_a_deploy() {
     assert!(calls.into_inner() >= DEPLOYS, "there was no load");
 }
 
-/// A call that sleeps, and the pid of the worker that runs it.
+/// A call that sleeps, and the pid of the worker that runs it. The handler says by a connection
+/// that it has begun: a call that was not read is made again on another worker.
 fn sleeping_call(platform: &Platform) -> (TcpStream, u64) {
+    let begun = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let tell = begun.local_addr().expect("bound").port();
     let mut stream = TcpStream::connect(platform.gateway).expect("it listens");
-    write!(stream, "GET /sleep/20 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    write!(stream, "GET /sleep/20?tell={tell} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    begun.accept().expect("the handler has begun");
     let limit = Instant::now() + Duration::from_secs(10);
     loop {
         let workers = platform.api("/workers");

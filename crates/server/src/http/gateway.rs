@@ -21,7 +21,7 @@ use fp_core::code::Code;
 use fp_core::record::Trigger;
 use http::header::ALLOW;
 use http::request::Parts;
-use http::{Request as HttpRequest, Response};
+use http::{Method, Request as HttpRequest, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
@@ -76,11 +76,14 @@ impl Gateway {
         let arrived = self.clock.now();
         let (parts, body) = request.into_parts();
         let edge = Edge::of(&parts, arrived);
-        match self.admit(parts, body, peer, &edge).await {
+        // Over HTTP/1 hyper sees to it.
+        let head_only = parts.method == Method::HEAD && parts.version == Version::HTTP_2;
+        let response = match self.admit(parts, body, peer, &edge).await {
             Ok((functions, request)) => self.run(functions, request, edge).await,
             Err(Refusal::Unrouted(problem)) => edge.refuse(*problem, self.clock.now()),
             Err(Refusal::Recorded(completed)) => edge.respond(*completed, &self.clock, self.full_errors),
-        }
+        };
+        if head_only { answer::without_body(response) } else { response }
     }
 
     /// Everything up to the point where a worker is needed.
@@ -102,6 +105,7 @@ impl Gateway {
             Err(problem) => return Err(refuse_reading(problem, body).into()),
         };
         let limit = first.settings.limits.body.as_u64();
+        let head_read = self.clock.now();
         let (body, too_large) = match intake::read_body(body, limit).await {
             Ok(body) => (body, false),
             Err(Unread::TooLarge) => (Bytes::new(), true),
@@ -110,7 +114,9 @@ impl Gateway {
         intake::check_json(&parts.headers, &body)?;
         let first = matched.functions[0].clone();
         let functions = matched.functions.clone();
-        let request = self.request_of(matched, parts, body, time_given, self.caller(peer), edge)?;
+        let upload = self.clock.now().saturating_sub(head_read);
+        let request =
+            self.request_of(matched, parts, Read { body, upload }, time_given, self.caller(peer), edge)?;
         if too_large {
             let completed = self.invoker.refuse_body(first, request);
             return Err(Refusal::Recorded(Box::new(completed)));
@@ -159,7 +165,8 @@ impl Gateway {
         if !too_large {
             intake::check_json(&parts.headers, &body)?;
         }
-        let request = self.request_of(matched, parts, body, time_given, NO_PEER, edge)?;
+        let read = Read { body, upload: Duration::ZERO };
+        let request = self.request_of(matched, parts, read, time_given, NO_PEER, edge)?;
         if too_large {
             let completed = self.invoker.refuse_body(function.clone(), request);
             return Err(Refusal::Recorded(Box::new(completed)));
@@ -172,7 +179,7 @@ impl Gateway {
         &self,
         matched: Matched,
         parts: Parts,
-        body: Bytes,
+        Read { body, upload }: Read,
         time_given: Option<Duration>,
         caller: u64,
         edge: &Edge,
@@ -194,6 +201,7 @@ impl Gateway {
             criticality: intake::criticality(&parts.headers),
             caller,
             arrived: edge.arrived,
+            upload,
             headers: parts.headers,
         }))
     }
@@ -244,6 +252,12 @@ impl Gateway {
     }
 }
 
+/// A body that is whole, and how long that took.
+struct Read {
+    body: Bytes,
+    upload: Duration,
+}
+
 /// Why no worker is asked.
 enum Refusal {
     /// There is no invocation to speak of.
@@ -269,6 +283,3 @@ fn refuse_reading(problem: Problem, body: Incoming) -> Problem {
 
 /// What stands for the address of a caller that came through the management API.
 const NO_PEER: u64 = 0;
-
-/// Longest silence of a caller that sends its body.
-const BODY_SILENCE: Duration = Duration::from_secs(15);

@@ -1,11 +1,15 @@
 //! Listeners: accept, bound, serve, drain.
 //!
 //! One loop for all three: HTTP/1.1 with keep-alive and h2c by prior knowledge, a time limit on
-//! request heads (slow-loris clients are cut), a bound on connections, and a graceful end with a
-//! deadline, which hyper's own lacks.
+//! first bytes, on request heads (slow-loris clients are cut) and on unread answers, a bound on
+//! connections, and a graceful end with a deadline. Which protocol a client speaks is looked at
+//! here, because hyper-util's look at it has no time limit.
+
+mod transport;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +17,28 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::transport::Transport;
 
 /// Time for a request's head to arrive, and for the next one on a kept-alive connection: longer
 /// than the 15 s within which browsers and clients come back, shorter than what a slow-loris
 /// needs to pile up connections.
 const HEAD_LIMIT: Duration = Duration::from_secs(20);
+
+/// What a client that knows of HTTP/2 beforehand sends first (RFC 9113 section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Between two looks at a preface that came in part, which hardly ever happens.
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Connections at once on one listener: below the usual limit of open files.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -68,8 +83,7 @@ pub(crate) async fn serve<H, F, B>(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a listener cannot be used"),
     };
-    let builder = Arc::new(builder());
-    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -78,30 +92,78 @@ pub(crate) async fn serve<H, F, B>(
             accepted = accept(&listener, &places) => accepted,
         };
         let Some((stream, peer, place)) = accepted else { continue };
-        let handle = handle.clone();
-        let service = hyper::service::service_fn(move |request| {
-            let answer = handle(request, peer);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        let builder = builder.clone();
-        let watcher = graceful.watcher();
-        let abort = abort.clone();
-        tokio::spawn(async move {
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            let connection = watcher.watch(connection.into_owned());
-            tokio::select! {
-                biased;
-                // What breaks a connection is its client's doing, and told to it by its own stack.
-                _ = connection => {}
-                () = abort.cancelled() => {}
+        let (handle, stop, abort) = (handle.clone(), stop.clone(), abort.clone());
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let answer = handle(request, peer);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            match speaks_http2(&stream, HEAD_LIMIT, &stop).await {
+                Some(true) => {
+                    let transport = TokioIo::new(Transport::new(stream));
+                    let connection = pin!(http2().serve_connection(transport, service));
+                    // What breaks a connection is its client's doing, and told to it by its own stack.
+                    let _ = run(connection, &stop, &abort).await;
+                }
+                Some(false) => {
+                    let transport = TokioIo::new(Transport::new(stream));
+                    let mut connection = http1().serve_connection(transport, service);
+                    if run(Pin::new(&mut connection), &stop, &abort).await.is_err() {
+                        // A request that is refused for its form may not be here in whole yet.
+                        let mut transport = connection.into_parts().io.into_inner();
+                        let _ = transport.shutdown().await;
+                    }
+                }
+                None => {}
             }
             drop(place);
         });
     }
     drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// Drives a connection to its end, by its own requests until `stop`, by force at `abort`.
+async fn run<C: GracefulConnection>(
+    mut connection: Pin<&mut C>,
+    stop: &CancellationToken,
+    abort: &CancellationToken,
+) -> Result<(), C::Error> {
     tokio::select! {
-        () = graceful.shutdown() => {}
-        () = abort.cancelled() => {}
+        biased;
+        ended = &mut connection => return ended,
+        () = stop.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        biased;
+        ended = connection => ended,
+        () = abort.cancelled() => Ok(()),
+    }
+}
+
+/// Whether the client begins with HTTP/2's preface; none if it says nothing that tells in time.
+async fn speaks_http2(stream: &TcpStream, limit: Duration, stop: &CancellationToken) -> Option<bool> {
+    let mut first = [0; PREFACE.len()];
+    let told = async {
+        loop {
+            let seen = stream.peek(&mut first).await.ok()?;
+            if seen == 0 || first[..seen] != PREFACE[..seen] {
+                return Some(false);
+            }
+            if seen == PREFACE.len() {
+                return Some(true);
+            }
+            // The rest is on its way, and a peek does not wait for more than there was.
+            tokio::time::sleep(PREFACE_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        told = tokio::time::timeout(limit, told) => told.ok().flatten(),
+        // It has not asked for anything yet.
+        () = stop.cancelled() => None,
     }
 }
 
@@ -125,21 +187,53 @@ async fn accept(
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
-        .pipeline_flush(true);
+        .max_headers(MAX_HEADERS);
     builder
-        .http2()
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEAD_BYTES as u32)
         .keep_alive_interval(Some(HEAD_LIMIT))
         .keep_alive_timeout(HEAD_LIMIT);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(50);
+
+    /// What is made of these first bytes.
+    async fn first_bytes(bytes: &[u8], limit: Duration) -> Option<bool> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut peer = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
+        let (stream, _) = listener.accept().await.expect("a connection");
+        peer.write_all(bytes).await.expect("sent");
+        speaks_http2(&stream, limit, &CancellationToken::new()).await
+    }
+
+    #[tokio::test]
+    async fn the_first_bytes_tell_the_protocol() {
+        assert_eq!(first_bytes(PREFACE, HEAD_LIMIT).await, Some(true));
+        assert_eq!(first_bytes(b"P", LIMIT).await, None);
+        assert_eq!(first_bytes(b"POST / HTTP/1.1", HEAD_LIMIT).await, Some(false));
+        assert_eq!(first_bytes(b"PRI * HTTP/1", HEAD_LIMIT).await, Some(false));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_nothing_is_not_waited_for() {
+        assert_eq!(first_bytes(b"", LIMIT).await, None);
+        assert_eq!(first_bytes(&PREFACE[..20], LIMIT).await, None);
+    }
 }

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fp_core::code::Code;
@@ -312,6 +313,7 @@ fn request_of(invoker: &Invoker, call: &AsyncCall) -> Option<(Request, Promise)>
         criticality: None,
         caller: 0,
         arrived: invoker.clock.now(),
+        upload: Duration::ZERO,
     };
     Some((request, promise))
 }

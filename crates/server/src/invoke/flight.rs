@@ -98,12 +98,11 @@ impl Flight {
         let promise = promise.unwrap_or_else(|| Promise::of(invoker, &request));
         let record = Self::first_record(&function, &request, &promise, now);
         invoker.history.begin(running(&record));
-        let settings = &function.settings;
-        let given = request.time_given.map_or(settings.timeout, |given| given.min(settings.timeout));
+        let (given, callers_deadline) = time_given(&function, &request);
         Self {
             invoker: invoker.clone(),
             deadline: request.arrived + given,
-            callers_deadline: given < settings.timeout,
+            callers_deadline,
             caller_was_short: record.caller_was_short,
             function,
             request,
@@ -130,7 +129,7 @@ impl Flight {
 
     fn first_record(function: &Deployed, request: &Request, promise: &Promise, now: Duration) -> Invocation {
         let settings = &function.settings;
-        let given = request.time_given.map_or(settings.timeout, |given| given.min(settings.timeout));
+        let (given, _) = time_given(function, request);
         let trace = &promise.trace;
         Invocation {
             id: promise.id,
@@ -308,7 +307,8 @@ impl Flight {
             record.limit_hit.get_or_insert_with(|| "logs".into());
         }
         let phases = record.phases;
-        let total = Duration::from_nanos(phases.total());
+        // A caller's slow line must not spend the function's budget.
+        let total = Duration::from_nanos(phases.total()).saturating_sub(self.request.upload);
         let objective = self.function.settings.slo.as_ref().and_then(|slo| slo.latency.as_ref());
         record.latency_met =
             objective.map(|objective| record.outcome == Outcome::Ok && total < objective.under);
@@ -403,6 +403,16 @@ fn root_span(request: &Request, started_us: u64) -> TraceContext {
     match &request.trace {
         Some(parent) => parent.with_span(span_id),
         None => TraceContext::root(TraceId::from_parts(started_us / 1000, fastrand::u128(..)), span_id),
+    }
+}
+
+/// From the arrival to the deadline, and whether it is the caller's: the function's timeout begins
+/// when the body is there, the caller's time when the request is.
+fn time_given(function: &Deployed, request: &Request) -> (Duration, bool) {
+    let own = function.settings.timeout + request.upload;
+    match request.time_given {
+        Some(given) if given < own => (given, true),
+        _ => (own, false),
     }
 }
 

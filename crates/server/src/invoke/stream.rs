@@ -85,7 +85,7 @@ async fn pump(flight: &mut Flight, sender: &Pieces, sent: &mut u64) -> Result<Le
                 match delivered {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(Stop::CallerLeft),
-                    Err(_) => return Err(too_slow(flight, settings.stream_total)),
+                    Err(_) => return Err(not_taken(flight)),
                 }
             }
             Ok(StreamPiece::End { end, logs }) => {
@@ -104,13 +104,24 @@ async fn pump(flight: &mut Flight, sender: &Pieces, sent: &mut u64) -> Result<Le
     }
 }
 
+/// The handler waited for the caller, not the caller for the handler.
+fn not_taken(flight: &mut Flight) -> Stop {
+    let limit = humantime::format_duration(flight.function.settings.stream_total);
+    let detail = format!("the caller did not take the stream within stream_total of {limit}");
+    cut_off(flight, Outcome::Cancelled, detail)
+}
+
 fn too_slow(flight: &mut Flight, limit: Duration) -> Stop {
-    let lease = flight.lease.as_mut().expect("a stream holds its lease until its end");
-    lease.spoil();
-    let logs = lease.worker().take_logs();
     let which = if limit == flight.function.settings.stream_total { "stream_total" } else { "stream_idle" };
     let limit = humantime::format_duration(limit);
     let detail =
         format!("the stream passed {which} of {limit}; send sooner, or raise {which} in function.toml");
-    Stop::Fault(Box::new(attempt::fault(flight, Outcome::Timeout, "run", detail)), logs, None)
+    cut_off(flight, Outcome::Timeout, detail)
+}
+
+fn cut_off(flight: &mut Flight, outcome: Outcome, detail: String) -> Stop {
+    let lease = flight.lease.as_mut().expect("a stream holds its lease until its end");
+    lease.spoil();
+    let logs = lease.worker().take_logs();
+    Stop::Fault(Box::new(attempt::fault(flight, outcome, "run", detail)), logs, None)
 }

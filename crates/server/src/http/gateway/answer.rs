@@ -13,6 +13,7 @@ use fp_sandbox::protocol::{AnswerHead, BodyKind};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body::Body as _;
 
 use super::GatewayBody;
 use crate::clock::Clock;
@@ -153,6 +154,15 @@ fn problem_response(
 ) -> Response<GatewayBody> {
     let (parts, body) = problem.into_parts();
     Response::from_parts(parts, GatewayBody::whole(body, receipt))
+}
+
+/// The answer to a HEAD: what a GET would have said of its body, and no body.
+pub(super) fn without_body(mut response: Response<GatewayBody>) -> Response<GatewayBody> {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    response.body_mut().discard();
+    response
 }
 
 /// The status of an outcome, for the answer and for the record.

@@ -41,6 +41,13 @@ impl GatewayBody {
     }
 }
 
+impl GatewayBody {
+    /// Sends nothing of it. A stream's function is told as by a caller that left.
+    pub(crate) fn discard(&mut self) {
+        self.content = Content::Whole(None);
+    }
+}
+
 impl Drop for GatewayBody {
     fn drop(&mut self) {
         if let Some(Receipt { finished, clock, began }) = self.receipt.take() {

@@ -11,8 +11,8 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::time::Duration;
+use tokio::time::Instant;
 
-use super::BODY_SILENCE;
 use crate::http::problem::Problem;
 use crate::invoke::attempt::latin1;
 
@@ -47,22 +47,35 @@ pub(super) enum Unread {
     Broken(Problem),
 }
 
+/// Longest silence of a caller that sends its body.
+const BODY_SILENCE: Duration = Duration::from_secs(15);
+
+/// Slowest body, in bytes per second over all of it and after a silence's time for free: twice of
+/// what Apache's mod_reqtimeout takes, which has callers over modems in mind.
+const SLOWEST_BODY: u64 = 1024;
+
+/// The time that a body may have taken once this much of it is there.
+fn body_time(received: usize) -> Duration {
+    BODY_SILENCE + Duration::from_secs(received as u64 / SLOWEST_BODY)
+}
+
 /// Reads the body, up to the limit.
 pub(super) async fn read_body(mut body: Incoming, limit: u64) -> Result<Bytes, Unread> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
+    let began = Instant::now();
     if body.size_hint().lower() > limit {
         return Err(too_large(body));
     }
-    let first = match next_data(&mut body).await.map_err(Unread::Broken)? {
+    let first = match next_data(&mut body, began, 0).await.map_err(Unread::Broken)? {
         None => return Ok(Bytes::new()),
         Some(data) if data.len() as u64 > limit => return Err(too_large(body)),
         Some(data) if body.is_end_stream() => return Ok(data),
         Some(data) => data,
     };
     let mut whole = BytesMut::from(first);
-    while let Some(data) = next_data(&mut body).await.map_err(Unread::Broken)? {
+    while let Some(data) = next_data(&mut body, began, whole.len()).await.map_err(Unread::Broken)? {
         if (whole.len() + data.len()) as u64 > limit {
             return Err(too_large(body));
         }
@@ -71,11 +84,15 @@ pub(super) async fn read_body(mut body: Incoming, limit: u64) -> Result<Bytes, U
     Ok(whole.freeze())
 }
 
-async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, Problem> {
+async fn next_data(body: &mut Incoming, began: Instant, received: usize) -> Result<Option<Bytes>, Problem> {
+    let until = (Instant::now() + BODY_SILENCE).min(began + body_time(received));
     loop {
-        let frame = tokio::time::timeout(BODY_SILENCE, body.frame()).await;
-        let Ok(frame) = frame else {
-            let detail = format!("no byte of the body came for {} s; send it faster", BODY_SILENCE.as_secs());
+        let Ok(frame) = tokio::time::timeout_at(until, body.frame()).await else {
+            let detail = format!(
+                "the body came too slowly: {received} bytes in {} s; send it faster than {SLOWEST_BODY} bytes a second, and without pauses of {} s",
+                began.elapsed().as_secs(),
+                BODY_SILENCE.as_secs(),
+            );
             return Err(Problem::new(Code::RequestTimeout, detail));
         };
         match frame {
