@@ -17,7 +17,7 @@ use bytes::Bytes;
 use fp_core::code::Code;
 use fp_core::pool::PoolConfig;
 use fp_core::route::{self, Conflict, RouteTable, Routed};
-use fp_core::settings::{Handler, IdleTime};
+use fp_core::settings::{Handler, IdleTime, Network};
 use fp_core::{EventType, FunctionName, Manifest, Settings, Tenant, VersionNumber};
 use fp_sandbox::{
     PreloadPolicy, Sandbox, StartError as SandboxStartError, Template, Worker, WorkerSpec, ZygoteReport,
@@ -32,7 +32,7 @@ use crate::store::registry::{Registry, StoredVersion};
 
 pub use fp_core::route::BadPath;
 
-use self::code_store::{CodeError, CodeStore, Tree};
+use self::code_store::{CodeError, CodeHold, CodeStore, Tree};
 
 /// One live version of a function, with its workers.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub struct Deployed {
     pub book: Arc<FunctionBook>,
     /// Keeps what it preloads imported while it is live.
     _template: Option<Template>,
+    /// Keeps its code on disk until its last call has ended.
+    code: CodeHold,
 }
 
 /// Code as it arrives.
@@ -218,7 +220,9 @@ impl Catalog {
                 tracing::warn!(function = %version.function, %error, "nothing is preloaded");
                 None
             });
-            functions.insert(key, Arc::new(Deployed::of(version, pool, template, &slo)));
+            let held = code.hold(&version.code_hash);
+            held.keep();
+            functions.insert(key, Arc::new(Deployed::of(version, pool, template, held, &slo)));
         }
         let snapshot = Snapshot::of(functions).map_err(CatalogError::from_conflict)?;
         for function in snapshot.functions.values() {
@@ -288,23 +292,25 @@ impl Catalog {
         let gate = self.gates.lock().entry(key.clone()).or_default().clone();
         let _one_at_a_time = gate.lock().await;
         self.workers.check(&request.settings)?;
-        let hash = self.store_code(&request).await?;
-        self.check_own_modules(&hash, &request.settings).await?;
-        let version = self.next_version(&request, hash).await?;
+        let code = self.store_code(&request).await?;
+        self.check_own_modules(code.hash(), &request.settings).await?;
+        let version = self.next_version(&request, code.hash().to_owned()).await?;
         self.snapshot.load().check(&version).map_err(CatalogError::from_conflict)?;
         let pool = self.workers.pool(&version, &self.code);
         let template = self.workers.template(&pool).await?;
         let began = self.workers.clock.now();
         let worker = self.workers.load(&pool, &version.settings).await?;
         self.registry.put_version(version.clone()).await.map_err(CatalogError::from_store)?;
+        code.keep();
         if version.settings.scaling.idle != IdleTime::After(Duration::ZERO) {
             pool.adopt(worker, self.workers.clock.now().saturating_sub(began));
         }
-        let fresh = Arc::new(Deployed::of(version, pool, template, &self.slo));
+        let fresh = Arc::new(Deployed::of(version, pool, template, code, &self.slo));
         fresh.pool.tend();
         let old = self.swap_in(key, &fresh).await?;
         if let Some(old) = old {
             old.pool.close();
+            old.code.let_go();
         }
         Ok(fresh)
     }
@@ -318,27 +324,33 @@ impl Catalog {
             && live.handler == request.handler
             && live.events == request.events
             && *live.settings == request.settings
-            && live.code_hash == self.store_code(&request).await?
+            && live.code_hash == self.store_code(&request).await?.hash()
         {
             return Ok(live);
         }
         self.deploy(request).await
     }
 
-    async fn store_code(&self, request: &DeployRequest) -> Result<String, CatalogError> {
+    async fn store_code(&self, request: &DeployRequest) -> Result<CodeHold, CatalogError> {
         let code = self.code.clone();
         let source = request.source.clone();
         let file = request.handler.file.clone();
+        let path = request.settings.path.clone();
         let put = move || {
             let tree = match &source {
                 Source::Inline(text) => Tree::of_file(&file, text),
-                Source::Archive(zip) => Tree::of_zip(zip)?,
-                Source::Directory(directory) => Tree::of_directory(directory)?,
+                Source::Archive(zip) => Tree::of_zip(zip).map_err(CatalogError::from_code)?,
+                Source::Directory(directory) => {
+                    Tree::of_directory(directory).map_err(CatalogError::from_code)?
+                }
             };
-            code.put(&tree)
+            if let Some(missing) = path.iter().find(|directory| !tree.has_directory(directory)) {
+                return Err(CatalogError::no_directory(missing));
+            }
+            code.put(&tree).map_err(CatalogError::from_code)
         };
         let stored = tokio::task::spawn_blocking(put).await;
-        stored.expect("the code store does not panic").map_err(CatalogError::from_code)
+        stored.expect("the code store does not panic")
     }
 
     /// Preloading what the function itself brings would run its code where sandboxes are built.
@@ -410,6 +422,7 @@ impl Catalog {
         let next = Snapshot::of(functions).map_err(CatalogError::from_conflict)?;
         self.snapshot.store(Arc::new(next));
         old.pool.close();
+        old.code.let_go();
         self.slo.remove(tenant, name);
         self.gates.lock().remove(&key);
         Ok(())
@@ -452,7 +465,13 @@ impl Catalog {
 }
 
 impl Deployed {
-    fn of(version: StoredVersion, pool: Arc<VersionPool>, template: Option<Template>, slo: &SloBook) -> Self {
+    fn of(
+        version: StoredVersion,
+        pool: Arc<VersionPool>,
+        template: Option<Template>,
+        code: CodeHold,
+        slo: &SloBook,
+    ) -> Self {
         let book = slo.function(&version.tenant, &version.function, version.settings.slo.as_ref());
         Self {
             tenant: version.tenant,
@@ -468,6 +487,7 @@ impl Deployed {
             pool,
             book,
             _template: template,
+            code,
         }
     }
 }
@@ -524,6 +544,10 @@ impl WorkerSetup {
                 format!("secret {secret:?} is not known: this release has no secrets yet; pass it in env");
             return Err(CatalogError::field(Code::InvalidSettings, "secrets", detail));
         }
+        if settings.network == Network::Internal {
+            let detail = "network = \"internal\" is reserved for a later release; use \"full\" or \"none\"";
+            return Err(CatalogError::field(Code::InvalidSettings, "network", detail.to_owned()));
+        }
         if let Some(module) = settings.preload.iter().find(|module| !self.preload.allows(module)) {
             let detail = format!(
                 "module {module:?} may not be preloaded on this platform; \
@@ -572,6 +596,13 @@ impl CatalogError {
 
     fn field(code: Code, field: &str, detail: String) -> Self {
         Self { field: Some(field.to_owned()), ..Self::new(code, detail) }
+    }
+
+    fn no_directory(path: &str) -> Self {
+        let detail = format!(
+            "there is no directory {path:?} among the function's files; add it or take it out of path"
+        );
+        Self::field(Code::InvalidSettings, "path", detail)
     }
 
     fn not_found(name: &FunctionName) -> Self {

@@ -89,3 +89,59 @@ fn invoke_runs_the_named_function_and_no_other() {
     assert!(answer.headers().contains_key("x-serverless-instance-id"), "{answer:?}");
     assert_eq!(answer.body().as_ref(), b"{\"who\": 1}");
 }
+
+#[test]
+fn what_is_refused_or_deleted_leaves_no_code() {
+    let platform = up().start();
+    let stored = || {
+        let entries = std::fs::read_dir(platform.data_dir().join("code")).expect("the code store");
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    let manifest = "name = \"zipped\"\nevents = [\"http|GET|/zipped\"]\n";
+    let long = "n".repeat(300);
+    for entries in [vec![long.as_str()], vec!["a", "a/b"], vec!["handler.py", "a/./b"]] {
+        let files = entries.iter().map(|name| (*name, "x")).chain([("function.toml", manifest)]);
+        let request = Request::put("/functions/zipped").header("content-type", "application/zip");
+        let answer = call(platform.api, request.body(archive(files)).expect("a request"));
+        let said = problem(&answer);
+        assert_eq!((answer.status().as_u16(), &said["blame"]), (422, &json!("caller")), "{said}");
+        assert!(said["detail"].as_str().expect("text").contains(entries.last().expect("one")), "{said}");
+    }
+    for (settings, field) in [
+        (json!({"network": "internal"}), "network"),
+        (json!({"path": ["nope"]}), "path"),
+        (json!({"secrets": ["KEY"]}), "secrets"),
+    ] {
+        let answer = create(&platform, "bad", "http|GET|/bad", ECHO, &settings);
+        assert_eq!((answer.status().as_u16(), &problem(&answer)["field"]), (422, &json!(field)));
+    }
+    assert_eq!(create(&platform, "bad", "http|GET|/bad", "def handler(", &json!({})).status(), 422);
+    wait_until(|| stored().is_empty());
+    for code in [ECHO, "def handler(message, context):\n    return 2\n"] {
+        assert_eq!(create(&platform, "good", "http|GET|/good", code, &json!({})).status(), 200);
+    }
+    assert_eq!(create(&platform, "twin", "http|GET|/twin", ECHO, &json!({})).status(), 200);
+    wait_until(|| stored().len() == 2);
+    assert_eq!(platform.cli(&["delete", "good"]).status.code(), Some(0));
+    wait_until(|| stored().len() == 1);
+    assert_eq!(platform.get("/twin").status(), 200);
+}
+
+fn archive<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> Bytes {
+    use std::io::Write;
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in files {
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).expect("an entry");
+        zip.write_all(content.as_bytes()).expect("memory takes it");
+    }
+    Bytes::from(zip.finish().expect("it can be closed").into_inner())
+}
+
+/// Asks again until it is so; the test fails after ten seconds.
+fn wait_until(mut is_so: impl FnMut() -> bool) {
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !is_so() {
+        assert!(std::time::Instant::now() < limit, "it never was so");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -2,16 +2,22 @@
 //!
 //! A tree is unpacked beside its final place and renamed into it, so a crash leaves either the
 //! whole or nothing; what is left of half a deploy is swept at the next start. Archives are
-//! checked before a byte is written: no absolute paths, no `..`, no links or devices, no two
-//! names that differ in case only, and bounds on count and size.
+//! checked before a byte is written: no absolute paths, no `..`, no links or devices, no name
+//! that a file system cannot hold or that is there twice, and bounds on count and size.
+//!
+//! Whoever needs a content holds a [`CodeHold`]; the directory goes with the last of them,
+//! unless a live version keeps it for the next start.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 /// Most files of one function: ten times what a large function with its packages has.
@@ -19,6 +25,12 @@ const MAX_FILES: usize = 20_000;
 
 /// Largest unpacked code, in bytes: AWS Lambda's limit, which users know.
 const MAX_UNPACKED: u64 = 250 << 20;
+
+/// Longest path of a file: room for the code store's own path below Linux' 4,096 (PATH_MAX).
+const MAX_PATH: usize = 1024;
+
+/// Longest name of a file or directory: what Linux' file systems take (NAME_MAX).
+const MAX_NAME: usize = 255;
 
 /// Why code was refused.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +74,7 @@ impl Tree {
     /// The files of an archive.
     pub(crate) fn of_zip(archive: &[u8]) -> Result<Self, CodeError> {
         let mut zip = zip::ZipArchive::new(io::Cursor::new(archive)).map_err(|_| CodeError::NotZip)?;
+        refuse_repeated_names(archive, zip.central_directory_start())?;
         let mut tree = Builder::default();
         for index in 0..zip.len() {
             let mut entry = zip.by_index(index).map_err(|_| CodeError::NotZip)?;
@@ -82,7 +95,7 @@ impl Tree {
             entry.by_ref().take(left + 1).read_to_end(&mut content).map_err(|_| CodeError::NotZip)?;
             tree.add(path, content.into())?;
         }
-        Ok(tree.finish())
+        tree.finish()
     }
 
     /// The files of a directory; hidden files, `__pycache__` and links are left out.
@@ -109,7 +122,14 @@ impl Tree {
                 }
             }
         }
-        Ok(tree.finish())
+        tree.finish()
+    }
+
+    /// Whether a relative path is a directory here; `.` and double slashes say nothing.
+    pub(crate) fn has_directory(&self, path: &str) -> bool {
+        let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        let prefix = parts.join("/");
+        prefix.is_empty() || self.0.keys().any(|file| is_below(file, &prefix))
     }
 
     /// SHA-256 over names and contents, in hexadecimal.
@@ -146,29 +166,66 @@ impl Builder {
             return Err(CodeError::TooLarge);
         }
         if !self.folded.insert(path.to_lowercase()) {
-            return Err(CodeError::Entry {
-                path,
-                fault: "is there twice, or differs from another in case only",
-            });
+            return Err(CodeError::Entry { path, fault: IS_THERE_TWICE });
         }
         self.bytes += content.len() as u64;
         self.files.insert(path, content);
         Ok(())
     }
 
-    fn finish(self) -> Tree {
-        Tree(self.files)
+    fn finish(self) -> Result<Tree, CodeError> {
+        for path in self.files.keys() {
+            let mut above = path.as_str();
+            while let Some((parent, _)) = above.rsplit_once('/') {
+                if self.files.contains_key(parent) {
+                    let fault = "is below a name that is a file; rename one of them";
+                    return Err(CodeError::Entry { path: path.clone(), fault });
+                }
+                above = parent;
+            }
+        }
+        Ok(Tree(self.files))
     }
+}
+
+const IS_THERE_TWICE: &str = "is there twice, or differs from another in case only; leave one";
+
+fn is_below(file: &str, directory: &str) -> bool {
+    file.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn check_path(path: &str) -> Result<(), CodeError> {
     let fault = |fault| CodeError::Entry { path: path.to_owned(), fault };
-    if path.is_empty() || path.contains(['\0', '\\']) || path.len() > 1024 {
+    if path.is_empty() || path.contains(['\0', '\\']) {
         return Err(fault("has an empty or unusable name"));
     }
-    let only_normal = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-    if !only_normal || path.starts_with('/') {
+    if path.len() > MAX_PATH || path.split('/').any(|part| part.len() > MAX_NAME) {
+        return Err(fault("has a longer name than files can have; the limit is 255 bytes"));
+    }
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(fault("is absolute or has a . or .. in it; name files relative to the root"));
+    }
+    Ok(())
+}
+
+/// An archive may list a name twice; the reader would show the last one only, other tools the
+/// first. `start` is where the list begins.
+fn refuse_repeated_names(archive: &[u8], start: u64) -> Result<(), CodeError> {
+    /// A file's entry in the list: signature, length of the fixed part, and where in it the
+    /// lengths of name, extra field and comment are (APPNOTE.TXT 4.3.12).
+    const SIGNATURE: &[u8] = b"PK\x01\x02";
+    const FIXED: usize = 46;
+    let mut seen = std::collections::BTreeSet::new();
+    let mut left = usize::try_from(start).ok().and_then(|start| archive.get(start..)).unwrap_or_default();
+    while left.len() >= FIXED && left.starts_with(SIGNATURE) {
+        let length = |at: usize| usize::from(u16::from_le_bytes([left[at], left[at + 1]]));
+        let (name, rest) = (length(28), length(30) + length(32));
+        let Some(text) = left.get(FIXED..FIXED + name) else { return Err(CodeError::NotZip) };
+        if !seen.insert(text) {
+            let path = String::from_utf8_lossy(text).into_owned();
+            return Err(CodeError::Entry { path, fault: IS_THERE_TWICE });
+        }
+        left = left.get(FIXED + name + rest..).unwrap_or_default();
     }
     Ok(())
 }
@@ -177,21 +234,26 @@ fn check_path(path: &str) -> Result<(), CodeError> {
 #[derive(Debug, Clone)]
 pub(crate) struct CodeStore {
     root: PathBuf,
+    /// How many need each content.
+    holds: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
+/// Tells directories of one process apart that are being written or removed.
+static NEXT_DIRECTORY: AtomicU64 = AtomicU64::new(1);
+
 impl CodeStore {
-    /// Opens the store, sweeping what a crash left half unpacked.
+    /// Opens the store, sweeping what a crash left half unpacked or half removed.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, CodeError> {
         let root = data_dir.join("code");
         let write = |source| CodeError::Write { path: root.clone(), source };
         fs::create_dir_all(&root).map_err(write)?;
         for entry in fs::read_dir(&root).map_err(write)?.flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(b".new-") {
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 // A leftover that cannot be removed is in nobody's way: the next one has another name.
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        Ok(Self { root })
+        Ok(Self { root, holds: Arc::default() })
     }
 
     /// The directory of a content.
@@ -199,26 +261,64 @@ impl CodeStore {
         self.root.join(hash)
     }
 
-    /// Puts a tree on disk unless it is there, and returns its hash.
-    pub(crate) fn put(&self, tree: &Tree) -> Result<String, CodeError> {
-        let hash = tree.hash();
-        let target = self.directory(&hash);
+    /// Keeps a content from being removed, whether it is there already or not.
+    pub(crate) fn hold(&self, hash: &str) -> CodeHold {
+        *self.holds.lock().entry(hash.to_owned()).or_default() += 1;
+        CodeHold { store: self.clone(), hash: hash.to_owned(), kept: AtomicBool::new(false) }
+    }
+
+    /// Puts a tree on disk unless it is there.
+    pub(crate) fn put(&self, tree: &Tree) -> Result<CodeHold, CodeError> {
+        let hold = self.hold(&tree.hash());
+        let target = self.directory(hold.hash());
         if target.is_dir() {
-            return Ok(hash);
+            return Ok(hold);
         }
-        let fresh = self.root.join(format!(".new-{hash}-{}", std::process::id()));
-        self.write_tree(&fresh, tree).map_err(|source| CodeError::Write { path: fresh.clone(), source })?;
-        match fs::rename(&fresh, &target) {
-            Ok(()) => Ok(hash),
-            Err(_) if target.is_dir() => fs::remove_dir_all(&fresh)
-                .map(|()| hash)
-                .map_err(|source| CodeError::Write { path: fresh, source }),
-            Err(source) => Err(CodeError::Write { path: target, source }),
+        let fresh = self.beside("new");
+        let written = self.write_tree(&fresh, tree).and_then(|()| match fs::rename(&fresh, &target) {
+            Err(_) if target.is_dir() => fs::remove_dir_all(&fresh),
+            renamed => renamed,
+        });
+        match written {
+            Ok(()) => Ok(hold),
+            Err(source) => {
+                // The error that is told is the first one.
+                let _ = fs::remove_dir_all(&fresh);
+                Err(CodeError::Write { path: target, source })
+            }
+        }
+    }
+
+    /// A directory that no other step of this process uses, and that the next start sweeps.
+    fn beside(&self, purpose: &str) -> PathBuf {
+        let number = NEXT_DIRECTORY.fetch_add(1, Ordering::Relaxed);
+        self.root.join(format!(".{purpose}-{}-{number}", std::process::id()))
+    }
+
+    /// One holder less; the last one takes the directory along. It is renamed under the lock, so
+    /// that a deploy of the same content begins with none, and removed after it.
+    fn release(&self, hash: &str) {
+        let mut holds = self.holds.lock();
+        let Some(count) = holds.get_mut(hash) else { return };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        holds.remove(hash);
+        let old = self.beside("old");
+        if fs::rename(self.directory(hash), &old).is_err() {
+            return;
+        }
+        drop(holds);
+        // What cannot be removed now is swept at the next start.
+        let remove = move || drop(fs::remove_dir_all(old));
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
 
     fn write_tree(&self, fresh: &Path, tree: &Tree) -> io::Result<()> {
-        let _ = fs::remove_dir_all(fresh);
         fs::create_dir_all(fresh)?;
         for (path, content) in &tree.0 {
             let file = fresh.join(path);
@@ -246,6 +346,39 @@ impl CodeStore {
         let root = self.directory(hash);
         let tree = Tree::of_directory(&root).unwrap_or_default();
         tree.0.iter().map(|(path, content)| (path.clone(), content.len() as u64)).collect()
+    }
+}
+
+/// A reason for a content to stay on disk.
+#[derive(Debug)]
+pub(crate) struct CodeHold {
+    store: CodeStore,
+    hash: String,
+    kept: AtomicBool,
+}
+
+impl CodeHold {
+    /// SHA-256 of the content, in hexadecimal.
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The registry names the content from now on: it outlives this process.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::Release);
+    }
+
+    /// The registry does not name it any more: it goes when the last call has ended.
+    pub(crate) fn let_go(&self) {
+        self.kept.store(false, Ordering::Release);
+    }
+}
+
+impl Drop for CodeHold {
+    fn drop(&mut self) {
+        if !self.kept.load(Ordering::Acquire) {
+            self.store.release(&self.hash);
+        }
     }
 }
 
@@ -281,12 +414,20 @@ mod tests {
 
     #[test]
     fn hostile_archives_are_refused_by_name() {
-        for bad in ["../x.py", "/etc/passwd", "a/../../b", "a\\b"] {
+        let long = "n".repeat(256);
+        for bad in ["../x.py", "/etc/passwd", "a/../../b", "a\\b", "a/./b", "a//b", &long] {
             let refused = Tree::of_zip(&zip_of(&[(bad, None, b"x")]));
             assert!(matches!(refused, Err(CodeError::Entry { .. })), "{bad}: {refused:?}");
         }
         let twice = zip_of(&[("A.py", None, b"1"), ("a.py", None, b"2")]);
         assert!(matches!(Tree::of_zip(&twice), Err(CodeError::Entry { .. })));
+        let both = zip_of(&[("a", None, b"1"), ("a/b", None, b"2")]);
+        let refused = Tree::of_zip(&both).expect_err("a is a file and a directory").to_string();
+        assert!(refused.contains("\"a/b\""), "{refused}");
+        let same = zip_of(&[("x.txt", None, b"1"), ("w.txt", None, b"2")]);
+        let same: Vec<u8> = same.iter().map(|byte| if *byte == b'w' { b'x' } else { *byte }).collect();
+        let refused = Tree::of_zip(&same).map(|_| ()).expect_err("twice").to_string();
+        assert!(refused.contains("\"x.txt\""), "{refused}");
         assert!(matches!(Tree::of_zip(b"not a zip"), Err(CodeError::NotZip)));
     }
 
@@ -296,10 +437,53 @@ mod tests {
         let store = CodeStore::open(dir.path()).expect("the store opens");
         let tree = Tree::of_zip(&zip_of(&[("h.py", None, b"x = 1"), ("lib/a.py", None, b"")]))
             .expect("a good archive");
-        let hash = store.put(&tree).expect("it is stored");
-        assert_eq!(store.put(&tree).expect("again"), hash);
+        let first = store.put(&tree).expect("it is stored");
+        let second = store.put(&tree).expect("again");
+        let hash = first.hash().to_owned();
+        assert_eq!(second.hash(), hash);
         assert_eq!(store.files(&hash), [("h.py".to_owned(), 5), ("lib/a.py".to_owned(), 0)]);
+        drop(first);
+        assert!(store.directory(&hash).exists());
+        second.keep();
+        drop(second);
+        assert!(store.directory(&hash).exists(), "the next start needs it");
         store.retain(|_| false);
         assert!(!store.directory(&hash).exists());
+    }
+
+    #[test]
+    fn code_goes_with_the_last_who_needs_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = CodeStore::open(dir.path()).expect("the store opens");
+        let tree = Tree::of_file("h.py", "x = 1");
+        let live = store.put(&tree).expect("it is stored");
+        live.keep();
+        drop(store.put(&tree).expect("a deploy that is refused"));
+        assert!(store.directory(live.hash()).exists());
+        live.let_go();
+        drop(live);
+        let left: Vec<_> = fs::read_dir(dir.path().join("code")).expect("the store").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = CodeStore::open(dir.path()).expect("the store opens");
+        let tree = Tree(BTreeMap::from([("a".repeat(300), Bytes::new())]));
+        assert!(matches!(store.put(&tree), Err(CodeError::Write { .. })));
+        let left: Vec<_> = fs::read_dir(dir.path().join("code")).expect("the store").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn directories_of_a_tree_are_known() {
+        let tree = Tree::of_zip(&zip_of(&[("lib/a/b.py", None, b""), ("library", None, b"")])).expect("good");
+        for there in [".", "lib", "./lib/", "lib/a", "lib//a"] {
+            assert!(tree.has_directory(there), "{there}");
+        }
+        for not in ["nope", "li", "library", "lib/a/b.py"] {
+            assert!(!tree.has_directory(not), "{not}");
+        }
     }
 }
