@@ -58,6 +58,11 @@ pub struct PoolConfig {
 /// warm without holding memory for the latter.
 pub const AUTO_IDLE: Duration = Duration::from_secs(600);
 
+/// How long the worker in which a deploy loaded its handler is kept while nobody calls: time to
+/// try out what was just deployed. Whoever deploys many functions calls few of them at once, and
+/// each such worker holds some megabytes; after a restart none of them is there either.
+pub const UNCALLED_IDLE: Duration = Duration::from_secs(60);
+
 impl PoolConfig {
     /// What a function's settings ask for.
     pub fn from_settings(settings: &Settings) -> Self {
@@ -227,7 +232,7 @@ impl Pool {
         self.starting.pop_front();
         self.start_failures = 0;
         self.no_start_before = Now::ZERO;
-        self.welcome(now, worker, took, out);
+        self.welcome(now, worker, false, took, out);
     }
 
     /// A worker that nobody asked for is ready: the one in which a deploy loaded its handler.
@@ -235,7 +240,7 @@ impl Pool {
         if self.total() >= self.config.max {
             return out.push(Decision::Retire { worker });
         }
-        self.welcome(now, worker, took, out);
+        self.welcome(now, worker, true, took, out);
     }
 
     /// A worker that [`Decision::Start`] asked for will not come: it failed, or died before it
@@ -392,13 +397,20 @@ impl Pool {
     }
 
     /// A worker that can take calls now.
-    fn welcome(&mut self, now: Now, worker: WorkerId, took: Duration, out: &mut Vec<Decision>) {
+    fn welcome(
+        &mut self,
+        now: Now,
+        worker: WorkerId,
+        adopted: bool,
+        took: Duration,
+        out: &mut Vec<Decision>,
+    ) {
         self.start_times.record(took);
         let is_spare = self.one_call() && self.queue.is_empty();
         if self.closed || is_spare {
             return out.push(Decision::Retire { worker });
         }
-        self.workers.add(now, worker);
+        self.workers.add(now, worker, adopted);
         self.serve(now, worker, out);
         self.start_where_it_pays(now, out);
     }
@@ -545,9 +557,14 @@ impl Pool {
 
     /// The idle worker beyond `min` that goes first, and when.
     fn next_retirement(&self) -> Option<(WorkerId, Now)> {
-        let (worker, since) = self.workers.longest_idle()?;
+        let (id, worker) = self.workers.longest_idle()?;
         let is_spare = self.workers.len() > self.config.min as usize;
-        is_spare.then(|| (worker, since.saturating_add(self.config.idle)))
+        // The adopted worker comes first of all, so as long as it is not called it is idle longest.
+        let idle = match worker.adopted && !worker.has_served {
+            true => self.config.idle.min(UNCALLED_IDLE),
+            false => self.config.idle,
+        };
+        is_spare.then(|| (id, worker.since.saturating_add(idle)))
     }
 
     /// When a start should be considered (again).

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use fp_core::outcome::{DeadlineReason, Outcome, ShedReason};
-use fp_core::pool::{Arrival, CallId, Decision, Now, Pool, PoolConfig};
+use fp_core::pool::{AUTO_IDLE, Arrival, CallId, Decision, Now, Pool, PoolConfig, UNCALLED_IDLE};
 use fp_core::settings::Criticality;
 use fp_core::{Settings, WorkerId};
 use proptest::prelude::*;
@@ -85,6 +85,31 @@ fn refused(decisions: &[Decision]) -> Vec<(u64, Outcome)> {
 
 const EXPIRED: Outcome = Outcome::DeadlineExceeded(DeadlineReason::ExpiredInQueue);
 const INFEASIBLE: Outcome = Outcome::DeadlineExceeded(DeadlineReason::Infeasible);
+
+#[test]
+fn a_deploys_worker_that_nobody_calls_goes_after_a_minute() {
+    let config = PoolConfig { idle: AUTO_IDLE, ..CONFIG };
+    let adopt = |bench: &mut Bench| bench.after(|pool, out| pool.on_adopted(ms(0), WorkerId(9), ms(3), out));
+    let mut uncalled = Bench::new(config);
+    assert_eq!(adopt(&mut uncalled), []);
+    assert_eq!(uncalled.pool.next_wake(), Some(UNCALLED_IDLE));
+    assert_eq!(uncalled.timer(59_999), []);
+    assert_eq!(uncalled.timer(60_000), [retire(9)]);
+
+    let mut called = Bench::new(config);
+    adopt(&mut called);
+    assert_eq!(called.arrives(30_000, 1, 90_000), [run(1, 9)]);
+    called.idle(31_000, 9, 1000);
+    assert_eq!(called.pool.next_wake(), Some(ms(31_000) + AUTO_IDLE));
+    assert_eq!(called.timer(300_000), []);
+
+    let mut kept = Bench::new(PoolConfig { min: 1, ..config });
+    adopt(&mut kept);
+    assert_eq!(kept.pool.next_wake(), None, "scaling.min holds it");
+    let mut brief = Bench::new(PoolConfig { idle: ms(500), ..config });
+    adopt(&mut brief);
+    assert_eq!(brief.pool.next_wake(), Some(ms(500)), "a shorter idle time holds as well");
+}
 
 #[test]
 fn a_cold_call_starts_a_worker_and_the_next_reuses_it() {

@@ -27,6 +27,8 @@ pub(super) struct Worker {
     pub(super) since: Now,
     /// It has completed a call.
     pub(super) has_served: bool,
+    /// No call asked for it.
+    pub(super) adopted: bool,
 }
 
 impl Workers {
@@ -56,15 +58,15 @@ impl Workers {
         self.idle.len()
     }
 
-    /// The worker that has been idle longest, and since when.
-    pub(super) fn longest_idle(&self) -> Option<(WorkerId, Now)> {
+    /// The worker that has been idle longest.
+    pub(super) fn longest_idle(&self) -> Option<(WorkerId, Worker)> {
         let worker = *self.idle.front()?;
-        Some((worker, self.all.get(&worker)?.since))
+        Some((worker, *self.all.get(&worker)?))
     }
 
-    /// A new worker, not offered yet.
-    pub(super) fn add(&mut self, now: Now, worker: WorkerId) {
-        self.all.insert(worker, Worker { running: 0, since: now, has_served: false });
+    /// A new worker, not offered yet; `adopted` if no call asked for it.
+    pub(super) fn add(&mut self, now: Now, worker: WorkerId, adopted: bool) {
+        self.all.insert(worker, Worker { running: 0, since: now, has_served: false, adopted });
     }
 
     /// Takes a slot for a call.
