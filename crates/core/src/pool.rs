@@ -5,10 +5,10 @@
 //! says when it wants to be woken ([`Pool::next_wake`]). It never waits, reads no clock and knows
 //! neither processes nor sockets: the server and the simulator carry its decisions out.
 //!
-//! Always true, and tested as properties: no call waits while a worker has a free slot; there are
-//! never more than `max` workers, starting ones included; only idle workers are retired; every
-//! arrival ends in exactly one of run, refused, cancelled by its caller, or moved by
-//! [`Pool::close`].
+//! Always true, and tested as properties: no call waits while a worker that is not spoilt has a
+//! free slot; there are never more than `max` workers, starting and spoilt ones included; only
+//! idle workers are retired; every arrival ends in exactly one of run, refused, cancelled by its
+//! caller, or moved by [`Pool::close`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -260,14 +260,26 @@ impl Pool {
         if !ran.is_zero() {
             self.run_times.record(ran);
         }
-        if !self.closed && !self.one_call() {
+        let Some(state) = self.workers.get(worker) else { return };
+        if !self.closed && !self.one_call() && !state.spoilt {
             return self.serve(now, worker, out);
         }
-        if self.workers.get(worker).is_some_and(|worker| worker.running == 0) {
+        if state.running == 0 {
             self.workers.remove(worker);
             out.push(Decision::Retire { worker });
             self.start_where_it_pays(now, out);
         }
+    }
+
+    /// A call has harmed the worker, but not so that the others on it must end: it takes no new
+    /// ones and is retired when the last of them has ended ([`on_idle`](Self::on_idle)). Until
+    /// then it counts towards `max`, because it still holds its memory.
+    pub fn on_spoilt(&mut self, now: Now, worker: WorkerId, out: &mut Vec<Decision>) {
+        if self.workers.spoil(worker).is_some_and(|spoilt| spoilt.running == 0) {
+            self.workers.remove(worker);
+            out.push(Decision::Retire { worker });
+        }
+        self.start_where_it_pays(now, out);
     }
 
     /// A started worker died, was killed or must not be used again; all its calls have ended.
@@ -514,7 +526,12 @@ impl Pool {
         let replacement = if self.one_call() { self.start_time() } else { Duration::ZERO };
         for worker in self.workers.busy() {
             let left = self.run_times.remaining(now.saturating_sub(worker.since)) + replacement;
-            releases.extend(std::iter::repeat_n(micros(left), worker.running as usize));
+            // A spoilt worker's place is taken by a new one with all its slots.
+            let (left, slots) = match worker.spoilt {
+                true => (left + self.start_time(), self.config.slots),
+                false => (left, worker.running),
+            };
+            releases.extend(std::iter::repeat_n(micros(left), slots as usize));
         }
         for asked in &self.starting {
             let left = self.start_left(now.saturating_sub(*asked));

@@ -167,6 +167,34 @@ fn several_slots_fill_one_worker_before_the_next() {
     assert_eq!(bench.arrives(6, 3, 9000), [run(3, 1)]);
 }
 
+#[test]
+fn a_spoilt_worker_finishes_what_it_runs_and_then_goes() {
+    let mut bench = Bench::new(PoolConfig { slots: 3, max: 2, ..CONFIG });
+    bench.arrives(0, 1, 9000);
+    bench.arrives(0, 2, 9000);
+    assert_eq!(bench.started(5, 1, 5), [run(1, 1), run(2, 1)]);
+    assert_eq!(bench.after(|pool, out| pool.on_spoilt(ms(6), WorkerId(1), out)), []);
+    assert_eq!(bench.arrives(6, 3, 9000), [Decision::Start { count: 1 }], "its third slot is none any more");
+    assert_eq!(bench.started(9, 2, 3), [run(3, 2)]);
+    assert_eq!(bench.idle(9, 1, 4), []);
+    assert_eq!(bench.arrives(9, 4, 9000), [run(4, 2)]);
+    assert_eq!(bench.idle(10, 1, 5), [retire(1)]);
+    bench.idle(11, 2, 2);
+    bench.idle(11, 2, 2);
+    assert_eq!(bench.after(|pool, out| pool.on_spoilt(ms(12), WorkerId(2), out)), [retire(2)]);
+}
+
+#[test]
+fn a_spoilt_worker_holds_its_place_until_it_is_gone() {
+    let mut bench = Bench::new(PoolConfig { slots: 2, max: 1, ..CONFIG });
+    bench.arrives(0, 1, 9000);
+    bench.started(5, 1, 5);
+    bench.after(|pool, out| pool.on_spoilt(ms(6), WorkerId(1), out));
+    assert_eq!(bench.arrives(6, 2, 9000), [], "one worker is all there may be");
+    assert_eq!(bench.idle(7, 1, 2), [retire(1), Decision::Start { count: 1 }]);
+    assert_eq!(bench.started(9, 2, 2), [run(2, 2)]);
+}
+
 /// CASES D3: one worker at most, busy for 500 ms, and a call with 200 ms left.
 #[test]
 fn a_call_that_cannot_make_it_is_refused_at_once_when_history_says_so() {
@@ -387,6 +415,7 @@ enum Op {
     StartFailed,
     Idle(usize),
     Gone(usize),
+    Spoil(usize),
     Cancel(u64),
     Wait(u64),
     Adopt,
@@ -400,6 +429,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::StartFailed),
         8 => (0..8usize).prop_map(Op::Idle),
         1 => (0..8usize).prop_map(Op::Gone),
+        1 => (0..8usize).prop_map(Op::Spoil),
         1 => (0..60u64).prop_map(Op::Cancel),
         6 => (0..120u64).prop_map(Op::Wait),
         1 => Just(Op::Adopt),
@@ -420,6 +450,7 @@ struct World {
     next_worker: u64,
     /// What each worker runs, and since when.
     workers: BTreeMap<WorkerId, BTreeMap<CallId, Now>>,
+    spoilt: BTreeSet<WorkerId>,
     starting: u32,
     queued: BTreeMap<CallId, Now>,
     ended: BTreeSet<CallId>,
@@ -438,6 +469,7 @@ impl World {
                     let running = self.workers.get_mut(&worker);
                     let Some(running) = running else { panic!("{worker:?} does not exist") };
                     running.insert(call, self.now);
+                    prop_assert!(!self.spoilt.contains(&worker), "{worker:?} is spoilt");
                     let slots = if config.idle.is_zero() { 1 } else { config.slots };
                     prop_assert!(running.len() <= slots as usize, "{worker:?} runs too much");
                 }
@@ -515,6 +547,12 @@ proptest! {
                     world.ended.extend(world.workers.remove(&worker).into_iter().flatten().map(|(call, _)| call));
                     pool.on_gone(now, worker, &mut out);
                 }
+                Op::Spoil(at) => {
+                    let count = world.workers.len();
+                    let Some(worker) = world.workers.keys().nth(at % count.max(1)).copied() else { continue };
+                    world.spoilt.insert(worker);
+                    pool.on_spoilt(now, worker, &mut out);
+                }
                 Op::Cancel(call) => {
                     if world.queued.remove(&CallId(call)).is_some() {
                         world.ended.insert(CallId(call));
@@ -554,10 +592,13 @@ proptest! {
             let slots = if config.idle.is_zero() { 1 } else { config.slots as usize };
             if !pool.is_closed() {
                 prop_assert_eq!((view.idle as usize, view.busy as usize), (world.workers.len() - busy, busy));
-                let no_free_slot = running == world.workers.len() * slots;
+                let mut healthy = world.workers.iter().filter(|(worker, _)| !world.spoilt.contains(worker));
+                let no_free_slot = healthy.all(|(_, running)| running.len() == slots);
                 prop_assert!(world.queued.is_empty() || no_free_slot, "a call waits beside a free slot");
                 let somebody_comes = !world.workers.is_empty() || world.starting > 0;
                 prop_assert!(world.queued.is_empty() || somebody_comes, "calls wait for nobody");
+                let lingers = |worker: &WorkerId| world.workers.get(worker).is_some_and(BTreeMap::is_empty);
+                prop_assert!(!world.spoilt.iter().any(lingers), "a spoilt worker idles");
                 prop_assert!(world.queued.len() <= config.queue_bound as usize);
             }
             prop_assert!(world.queued.is_empty() || pool.next_wake().is_some(), "a deadline is due");

@@ -29,6 +29,8 @@ pub(super) struct Worker {
     pub(super) has_served: bool,
     /// No call asked for it.
     pub(super) adopted: bool,
+    /// It takes no new calls and ends with those that it runs.
+    pub(super) spoilt: bool,
 }
 
 impl Workers {
@@ -66,7 +68,8 @@ impl Workers {
 
     /// A new worker, not offered yet; `adopted` if no call asked for it.
     pub(super) fn add(&mut self, now: Now, worker: WorkerId, adopted: bool) {
-        self.all.insert(worker, Worker { running: 0, since: now, has_served: false, adopted });
+        let fresh = Worker { running: 0, since: now, has_served: false, adopted, spoilt: false };
+        self.all.insert(worker, fresh);
     }
 
     /// Takes a slot for a call.
@@ -102,6 +105,7 @@ impl Workers {
     /// Puts the worker's free slots, if any, where [`take`](Self::take) finds them.
     pub(super) fn offer(&mut self, id: WorkerId) {
         match self.all.get(&id) {
+            Some(Worker { spoilt: true, .. }) => {}
             Some(Worker { running: 0, .. }) => self.idle.push_back(id),
             Some(worker) if worker.running < self.slots => self.partial.push(id),
             _ => {}
@@ -110,6 +114,15 @@ impl Workers {
 
     pub(super) fn get(&self, id: WorkerId) -> Option<Worker> {
         self.all.get(&id).copied()
+    }
+
+    /// Takes the worker off offer for good; what it is then, if it is known.
+    pub(super) fn spoil(&mut self, id: WorkerId) -> Option<Worker> {
+        let worker = self.all.get_mut(&id)?;
+        worker.spoilt = true;
+        let worker = *worker;
+        self.withdraw(id);
+        Some(worker)
     }
 
     /// Forgets a worker and what it ran.
