@@ -1,4 +1,5 @@
-//! A call and how it can end: the types that [`crate::Worker::call`] takes and gives.
+//! A call and how it can end: the types that [`crate::Worker::call`] and
+//! [`crate::SharedCall::call`] take and give.
 
 use bytes::Bytes;
 use fp_core::record::LogLine;
@@ -72,7 +73,7 @@ pub enum StreamPiece {
     },
 }
 
-/// Why a call has no answer. The worker is unusable after any of these: drop it.
+/// Why a call has no answer. A worker of its own is unusable after any of these: drop it.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The worker's process ended during the call.
@@ -106,6 +107,14 @@ pub enum CallError {
         /// What was printed and logged before.
         logs: Vec<LogLine>,
     },
+    /// The worker, which several calls share, was ended for what another of them did.
+    #[error("{why}")]
+    EndedForAnother {
+        /// What the other did, and what to do about it.
+        why: String,
+        /// What was printed and logged before.
+        logs: Vec<LogLine>,
+    },
     /// The platform could not do its part (no memory for a body, no descriptor).
     #[error("the platform could not talk to the worker: {what}")]
     Host {
@@ -135,6 +144,7 @@ impl CallError {
             Self::Crashed { logs, .. }
             | Self::OutOfMemory { logs, .. }
             | Self::Protocol { logs, .. }
+            | Self::EndedForAnother { logs, .. }
             | Self::Host { logs, .. } => logs,
             Self::NeverStarted { .. } | Self::NotReusable => Vec::new(),
         }

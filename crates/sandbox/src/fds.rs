@@ -6,6 +6,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -32,6 +33,12 @@ pub(crate) fn message_pair() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor until it is dropped, and `AsyncFd`
     // drops it only after deregistering it.
+    unsafe { AsyncFd::register(fd) }.map_err(std::io::Error::from)
+}
+
+/// As [`watch`], of a descriptor that others use, too.
+pub(crate) fn watch_shared(fd: Arc<OwnedFd>) -> std::io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: as above; the `Arc` that `AsyncFd` holds keeps the descriptor open until then.
     unsafe { AsyncFd::register(fd) }.map_err(std::io::Error::from)
 }
 

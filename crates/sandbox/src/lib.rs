@@ -3,7 +3,7 @@
 //! [`Sandbox::start`] spawns the launcher (this same executable, started anew as
 //! [`launcher_main`]); the launcher runs template zygotes, which fork sandboxed workers;
 //! [`Sandbox::start_worker`] claims one for a version of a function and [`Worker::call`] runs
-//! its handler. Dropping a [`Worker`] ends everything that ran in it. What the host lets us
+//! its handler, or [`Worker::share`] lets several calls at once run it. Dropping a [`Worker`] ends everything that ran in it. What the host lets us
 //! enforce is in [`HostReport`]; nothing degrades silently.
 //!
 //! The only room with `unsafe`. It knows nothing of HTTP, routes, queues or SLOs.
@@ -34,7 +34,7 @@ pub use python::{Python, PythonError, find_pythons};
 pub use sandbox::{Sandbox, SandboxConfig, SandboxError};
 pub use spec::WorkerSpec;
 pub use start::{Ended, Exit, LimitHit, StartError};
-pub use worker::{CancelHandle, Worker};
+pub use worker::{CancelHandle, SharedCall, SharedWorker, Worker};
 
 /// The hidden first argument with which the executable becomes the launcher: when
 /// `args().nth(1)` is this, `main` must return [`launcher_main`] before anything else.

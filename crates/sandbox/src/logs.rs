@@ -17,6 +17,8 @@ pub(crate) struct Logs {
     /// From the pipe; the worker itself counts the rest.
     piped: u64,
     dropped: bool,
+    /// Bytes that may be this call's or another's.
+    unclaimed: u64,
 }
 
 impl Logs {
@@ -37,6 +39,11 @@ impl Logs {
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.push(LogSource::Descriptor, None, line);
         }
+    }
+
+    /// So much output came that may be this call's or that of another on the same worker.
+    pub(crate) fn unclaimed(&mut self, bytes: &[u8]) {
+        self.unclaimed += bytes.len() as u64;
     }
 
     fn push(&mut self, source: LogSource, level: Option<Box<str>>, text: &[u8]) {
@@ -66,12 +73,22 @@ impl Logs {
                 "[output is cut here: {produced} bytes, the limit is {}; raise limits.logs]\n",
                 self.limit
             );
-            let text = text.into_boxed_str();
-            lines.push(LogLine { time_us: now_us(), source: LogSource::Platform, level: None, text });
+            lines.push(platform_line(text));
+        }
+        if self.unclaimed > 0 && self.limit > 0 {
+            let text = format!(
+                "[{} bytes of output are not shown: a subprocess, C code or a thread of the worker wrote them while several calls ran, so they belong to no one call; print in the handler's own tasks, or set concurrency = 1]\n",
+                self.unclaimed
+            );
+            lines.push(platform_line(text));
         }
         *self = Self::default();
         lines
     }
+}
+
+fn platform_line(text: String) -> LogLine {
+    LogLine { time_us: now_us(), source: LogSource::Platform, level: None, text: text.into_boxed_str() }
 }
 
 fn now_us() -> u64 {

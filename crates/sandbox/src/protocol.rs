@@ -55,6 +55,10 @@ pub enum FrameType {
     Call = 2,
     /// To the worker: finish what runs, then exit.
     Exit = 3,
+    /// To a worker that several calls share: hold the stream of this call (no head, no body).
+    Pause = 4,
+    /// To such a worker: go on with the stream of this call; without effect on others.
+    Resume = 5,
     /// From the worker, first: protocol and Python version ([`HelloHead`]).
     Hello = 16,
     /// The handler is loaded ([`LoadedHead`]).
@@ -77,10 +81,12 @@ pub enum FrameType {
 
 impl FrameType {
     /// Every type, for decoding and for the test that compares the two ends.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Load,
         Self::Call,
         Self::Exit,
+        Self::Pause,
+        Self::Resume,
         Self::Hello,
         Self::Loaded,
         Self::LoadFailed,

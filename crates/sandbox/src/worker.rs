@@ -1,7 +1,8 @@
-//! A worker as the platform sees it: its stream, its side channel, its output pipe.
+//! A worker as the platform sees it, owned exclusively: one call at a time.
 //!
 //! [`Worker::call`] is the warm path: one write, reads into one reused buffer, no task in
 //! between. Whatever breaks the protocol ends the worker; so does dropping a call half-way.
+//! Where several calls are to share one, [`Worker::share`] makes it a [`SharedWorker`].
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -11,26 +12,27 @@ use bytes::Bytes;
 use fp_core::WorkerId;
 use fp_core::record::LogLine;
 use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
-use tokio::io::AsyncReadExt as _;
-use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use crate::call::{Answer, Call, CallError, StreamPiece, WholeAnswer};
 use crate::fds;
-use crate::frames::{self, Frame, Reader};
+use crate::frames::{self, Frame};
 use crate::logs::Logs;
 use crate::protocol::{
-    AnswerHead, EndHead, FailureHead, FailureKind, FrameType, HelloHead, LoadHead, LoadedHead, LogHead,
+    AnswerHead, EndHead, FailureHead, FailureKind, FrameType, HelloHead, LoadHead, LoadedHead,
     MEMFD_THRESHOLD, VERSION,
 };
 use crate::start::{Exit, StartError};
 
-/// From a worker's death to its report: the zygote reaps, the launcher counts. Milliseconds;
-/// the bound is for a launcher that died, too.
-const EXIT_REPORT_LIMIT: Duration = Duration::from_secs(2);
+mod listener;
+mod process;
+mod shared;
+
+use self::listener::Listener;
+use self::process::Process;
+pub use self::shared::{SharedCall, SharedWorker};
 
 /// Largest piece of output kept while loading.
 const LOAD_OUTPUT: usize = 64 * 1024;
@@ -66,32 +68,23 @@ enum State {
 /// that runs in it.
 #[derive(Debug)]
 pub struct Worker {
-    id: WorkerId,
-    host_pid: u32,
+    process: Process,
     was_blank: bool,
     is_async: bool,
     load_output: String,
-    memory: u64,
     response_limit: usize,
     state: State,
     requests: pipe::Sender,
-    answers: pipe::Receiver,
-    side: Arc<OwnedFd>,
-    /// None after its end of file.
-    output: Option<AsyncFd<OwnedFd>>,
-    reader: Reader,
     out: Vec<u8>,
+    listener: Listener,
     logs: Logs,
-    exit: watch::Receiver<Option<Exit>>,
-    pidfd: OwnedFd,
 }
 
 /// Why the conversation is over.
 enum Broken {
     /// The other side is gone.
     Gone,
-    /// It was gone before it had read what was sent: its end was closed at the write, or bytes
-    /// of the call are still in the pipe.
+    /// It was gone when something was written to it.
     GoneUnread,
     /// It breaks the rules.
     Protocol(String),
@@ -117,35 +110,35 @@ enum Reply {
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
+        let side = Arc::new(parts.side);
         Ok(Self {
-            id: parts.id,
-            host_pid: parts.host_pid,
+            process: Process {
+                id: parts.id,
+                host_pid: parts.host_pid,
+                memory: parts.memory,
+                exit: parts.exit,
+                pidfd: parts.pidfd,
+            },
             was_blank: parts.blank,
             is_async: false,
             load_output: String::new(),
-            memory: parts.memory,
             response_limit: parts.response_limit,
             state: State::Loading,
             requests: pipe::Sender::from_owned_fd(parts.requests)?,
-            answers: pipe::Receiver::from_owned_fd(parts.answers)?,
-            side: Arc::new(parts.side),
-            output: Some(fds::watch(parts.output)?),
-            reader: Reader::new(),
             out: Vec::new(),
+            listener: Listener::new(parts.answers, side, parts.output)?,
             logs: Logs::default(),
-            exit: parts.exit,
-            pidfd: parts.pidfd,
         })
     }
 
     /// Its id.
     pub fn id(&self) -> WorkerId {
-        self.id
+        self.process.id
     }
 
     /// Process id of its first process, as the host counts.
     pub fn host_pid(&self) -> u32 {
-        self.host_pid
+        self.process.host_pid
     }
 
     /// The handler is `async def` or an async generator.
@@ -165,7 +158,7 @@ impl Worker {
 
     /// False after an error, an interrupted handler or a dropped call: drop the worker then.
     pub fn is_reusable(&self) -> bool {
-        self.state == State::Idle && self.exit.borrow().is_none()
+        self.state == State::Idle && !self.process.is_gone()
     }
 
     /// After a [`call`](Self::call) or a stream was given up (its future dropped, with a cancel
@@ -178,7 +171,7 @@ impl Worker {
             timeout(grace, self.last_word()).await.ok();
         }
         self.state = State::UsedUp;
-        self.kill();
+        self.process.kill();
         self.take_logs()
     }
 
@@ -187,7 +180,7 @@ impl Worker {
         loop {
             let frame = self.next_frame().await?;
             match frame.kind {
-                FrameType::Log => self.keep_log(&frame)?,
+                FrameType::Log => self.listener.keep_log(&frame, &mut self.logs)?,
                 FrameType::Answer | FrameType::Failure | FrameType::StreamEnd => return Ok(()),
                 _ => {}
             }
@@ -204,16 +197,12 @@ impl Worker {
     /// Resolves when the worker is gone, without borrowing it: whoever keeps idle workers notices
     /// their death by this.
     pub fn exit_watch(&self) -> impl Future<Output = Exit> + Send + 'static {
-        let mut exit = self.exit.clone();
-        async move {
-            let seen = exit.wait_for(Option::is_some).await.map(|exit| *exit);
-            seen.ok().flatten().unwrap_or(Exit::LOST)
-        }
+        self.process.exit_watch()
     }
 
     /// A handle that cancels calls from elsewhere.
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle { side: self.side.clone() }
+        CancelHandle { side: self.listener.side().clone() }
     }
 
     /// Resolves when the worker is gone. Cancel-safe.
@@ -248,7 +237,9 @@ impl Worker {
             Err(_) => return Err(StartError::TimedOut { limit, output }),
         };
         Err(match broken {
-            Broken::Gone if exit.is_out_of_memory() => StartError::OutOfMemory { limit: self.memory, output },
+            Broken::Gone if exit.is_out_of_memory() => {
+                StartError::OutOfMemory { limit: self.process.memory, output }
+            }
             Broken::Gone | Broken::GoneUnread => StartError::Crashed { exit, output },
             Broken::Protocol(what) => StartError::Protocol { what },
             Broken::Host(what) => StartError::Host(what),
@@ -264,7 +255,7 @@ impl Worker {
         self.write_out().await?;
         let frame = self.next_frame().await?;
         let hello: HelloHead = match frame.kind {
-            FrameType::Hello => self.parse(&frame)?,
+            FrameType::Hello => self.listener.parse(&frame)?,
             other => return Err(Broken::Protocol(format!("it began with {other:?} instead of Hello"))),
         };
         if hello.protocol != VERSION {
@@ -275,9 +266,9 @@ impl Worker {
         loop {
             let frame = self.next_frame().await?;
             match frame.kind {
-                FrameType::Log => self.keep_log(&frame)?,
-                FrameType::Loaded => break self.parse(&frame).map(Ok),
-                FrameType::LoadFailed => break self.parse(&frame).map(Err),
+                FrameType::Log => self.listener.keep_log(&frame, &mut self.logs)?,
+                FrameType::Loaded => break self.listener.parse(&frame).map(Ok),
+                FrameType::LoadFailed => break self.listener.parse(&frame).map(Err),
                 other => break Err(Broken::Protocol(format!("it sent {other:?} while loading"))),
             }
         }
@@ -320,7 +311,7 @@ impl Worker {
             let memfd =
                 frames::sealed(&call.body).map_err(|e| Broken::Host(format!("a memfd for the body: {e}")))?;
             // Empty between calls, so there is room; it goes first, so it waits when looked for.
-            fds::send(&*self.side, &call.serial.to_le_bytes(), &[memfd.as_fd()])
+            fds::send(&**self.listener.side(), &call.serial.to_le_bytes(), &[memfd.as_fd()])
                 .map_err(|e| Broken::host(e.into()))?;
         }
         self.write_out().await
@@ -331,22 +322,14 @@ impl Worker {
             let frame = self.next_frame().await?;
             self.check_serial(&frame, serial)?;
             match frame.kind {
-                FrameType::Log => self.keep_log(&frame)?,
+                FrameType::Log => self.listener.keep_log(&frame, &mut self.logs)?,
                 FrameType::Answer => {
-                    let head = self.parse(&frame)?;
-                    let body = self.body(&frame)?;
-                    if body.len() > self.response_limit {
-                        let what = format!(
-                            "an answer of {} bytes, the limit is {}",
-                            body.len(),
-                            self.response_limit
-                        );
-                        return Err(Broken::Protocol(what));
-                    }
+                    let head = self.listener.parse(&frame)?;
+                    let body = self.listener.whole_body(&frame, self.response_limit)?;
                     return Ok(Reply::Answer(head, body));
                 }
-                FrameType::StreamHead => return self.parse(&frame).map(Reply::Stream),
-                FrameType::Failure => return self.parse(&frame).map(Reply::Failure),
+                FrameType::StreamHead => return self.listener.parse(&frame).map(Reply::Stream),
+                FrameType::Failure => return self.listener.parse(&frame).map(Reply::Failure),
                 other => return Err(Broken::Protocol(format!("it sent {other:?} in a call"))),
             }
         }
@@ -366,15 +349,17 @@ impl Worker {
             let frame = self.next_frame().await?;
             self.check_serial(&frame, serial)?;
             match frame.kind {
-                FrameType::Log => self.keep_log(&frame)?,
-                FrameType::StreamChunk => return self.body(&frame).map(StreamPiece::Chunk),
+                FrameType::Log => self.listener.keep_log(&frame, &mut self.logs)?,
+                FrameType::StreamChunk => {
+                    return self.listener.body(&frame, self.response_limit).map(StreamPiece::Chunk);
+                }
                 FrameType::StreamEnd => {
-                    let end: EndHead = self.parse(&frame)?;
+                    let end: EndHead = self.listener.parse(&frame)?;
                     let logs = self.finish(end.usage.log_bytes);
                     return Ok(StreamPiece::End { end, logs });
                 }
                 FrameType::Failure => {
-                    let failure: Box<FailureHead> = self.parse(&frame)?;
+                    let failure: Box<FailureHead> = self.listener.parse(&frame)?;
                     let logs = self.finish_failed(&failure);
                     return Ok(StreamPiece::Failed { failure, logs });
                 }
@@ -399,53 +384,13 @@ impl Worker {
     }
 
     fn check_serial(&self, frame: &Frame, serial: u64) -> Result<(), Broken> {
-        if frame.serial == serial {
+        // What a thread of the handler printed between calls; like the pipe's, it stays here.
+        let is_between = frame.serial == 0 && frame.kind == FrameType::Log;
+        if frame.serial == serial || is_between {
             return Ok(());
         }
         let what = format!("it sent {:?} for call {} during call {serial}", frame.kind, frame.serial);
         Err(Broken::Protocol(what))
-    }
-
-    fn keep_log(&mut self, frame: &Frame) -> Result<(), Broken> {
-        let head: LogHead = self.parse(frame)?;
-        if frame.memfd {
-            return Err(Broken::Protocol("output came in a memfd".into()));
-        }
-        self.logs.frame(head.source, head.level, self.reader.bytes(&frame.body));
-        Ok(())
-    }
-
-    fn parse<T: serde::de::DeserializeOwned>(&self, frame: &Frame) -> Result<T, Broken> {
-        let head = self.reader.bytes(&frame.head);
-        serde_json::from_slice(head)
-            .map_err(|e| Broken::Protocol(format!("the head of {:?}: {e}", frame.kind)))
-    }
-
-    /// The frame's body: copied out of the buffer, or mapped.
-    fn body(&self, frame: &Frame) -> Result<Bytes, Broken> {
-        if !frame.memfd {
-            return Ok(Bytes::copy_from_slice(self.reader.bytes(&frame.body)));
-        }
-        if !frame.body.is_empty() {
-            return Err(Broken::Protocol("a frame has a body and a memfd".into()));
-        }
-        let mut message = [0; 16];
-        // The worker sends it before the frame, so it is here or it never comes.
-        let (data, descriptors) = match fds::receive(&*self.side, &mut message) {
-            Ok(Some(received)) => received,
-            Ok(None) => return Err(Broken::Gone),
-            Err(error) => {
-                return Err(Broken::Protocol(format!("a memfd was announced and is not there: {error}")));
-            }
-        };
-        match descriptors.as_slice() {
-            [memfd] if data == frame.serial.to_le_bytes() => {
-                frames::open_sealed(memfd, self.response_limit).map_err(Broken::Protocol)
-            }
-            _ => Err(Broken::Protocol(
-                "the side channel brought something else than the announced memfd".into(),
-            )),
-        }
     }
 
     async fn write_out(&mut self) -> Result<(), Broken> {
@@ -466,18 +411,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits for a whole frame, taking output from the pipe meanwhile. Cancel-safe.
     async fn next_frame(&mut self) -> Result<Frame, Broken> {
-        loop {
-            if let Some(frame) = self.reader.next().map_err(Broken::Protocol)? {
-                return Ok(frame);
-            }
-            match self.read_stream().await.map_err(Broken::host)? {
-                0 if self.left_unread() => return Err(Broken::GoneUnread),
-                0 => return Err(Broken::Gone),
-                count => self.reader.filled(count),
-            }
-        }
+        self.listener.next_frame(|bytes| self.logs.piped(bytes)).await
     }
 
     /// Whether a worker that is gone left a part of the call in the pipe.
@@ -486,44 +421,23 @@ impl Worker {
         rustix::io::ioctl_fionread(&self.requests).is_ok_and(|bytes| bytes > 0)
     }
 
-    /// Reads once from the stream; empties the pipe as often as it fills. `read` and not
-    /// `try_read`, because it remembers a drained stream and so saves the next call a syscall.
-    async fn read_stream(&mut self) -> io::Result<usize> {
-        loop {
-            let Some(output) = &self.output else {
-                return self.answers.read(self.reader.space()).await;
-            };
-            let mut ready = tokio::select! {
-                biased;
-                count = self.answers.read(self.reader.space()) => return count,
-                ready = output.readable() => ready?,
-            };
-            let drained = drain(output.get_ref(), &mut self.logs);
-            // The kernel tells of a pipe's filling, not of its being full: ready until empty.
-            match drained {
-                Drained::Full => ready.retain_ready(),
-                Drained::Empty => ready.clear_ready(),
-                Drained::Ended => self.output = None,
-            }
-        }
-    }
-
     fn drain_output(&mut self) {
-        let drained = self.output.as_ref().map(|output| drain(output.get_ref(), &mut self.logs));
-        if matches!(drained, Some(Drained::Ended)) {
-            self.output = None;
-        }
+        self.listener.drain_output(|bytes| self.logs.piped(bytes));
     }
 
     async fn call_error(&mut self, broken: Broken) -> CallError {
-        let state = self.state;
         let gone = matches!(broken, Broken::Gone | Broken::GoneUnread);
+        // In a stream the call was read, whatever else was not.
+        let unread = self.state == State::Calling
+            && gone
+            && (matches!(broken, Broken::GoneUnread) || self.left_unread());
         let exit = self.end_of_life(&broken).await;
         let logs = self.logs.take(0);
         match broken {
-            // In a stream the call was read, whatever else was not.
-            Broken::GoneUnread if state == State::Calling => CallError::NeverStarted { exit },
-            _ if gone && exit.is_out_of_memory() => CallError::OutOfMemory { limit: self.memory, logs },
+            _ if unread => CallError::NeverStarted { exit },
+            _ if gone && exit.is_out_of_memory() => {
+                CallError::OutOfMemory { limit: self.process.memory, logs }
+            }
             Broken::Gone | Broken::GoneUnread => CallError::Crashed { exit, logs },
             Broken::Protocol(what) => CallError::Protocol { what, logs },
             Broken::Host(what) => CallError::Host { what, logs },
@@ -533,49 +447,13 @@ impl Worker {
     /// Ends it for good and learns how it ended, where that matters.
     async fn end_of_life(&mut self, broken: &Broken) -> Exit {
         self.state = State::UsedUp;
-        self.kill();
+        self.process.kill();
         let exit = match broken {
-            Broken::Gone | Broken::GoneUnread => {
-                timeout(EXIT_REPORT_LIMIT, self.exited()).await.unwrap_or(Exit::LOST)
-            }
+            Broken::Gone | Broken::GoneUnread => self.process.last_report().await,
             Broken::Protocol(_) | Broken::Host(_) => Exit::LOST,
         };
         self.drain_output();
         exit
-    }
-
-    /// The first process of its pid namespace: the kernel ends all others with it.
-    fn kill(&self) {
-        // Gone already is as good.
-        pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
-    }
-}
-
-/// What a pipe holds after [`drain`].
-enum Drained {
-    Empty,
-    Full,
-    Ended,
-}
-
-/// Takes what is in the pipe, at most once its size, so that a flood cannot hold us.
-fn drain(output: &OwnedFd, logs: &mut Logs) -> Drained {
-    let mut buffer = [0; 4096];
-    for _ in 0..16 {
-        match rustix::io::read(output, &mut buffer) {
-            Ok(0) => return Drained::Ended,
-            Ok(count) => logs.piped(&buffer[..count]),
-            Err(Errno::AGAIN) => return Drained::Empty,
-            Err(Errno::INTR) => {}
-            Err(_) => return Drained::Ended,
-        }
-    }
-    Drained::Full
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

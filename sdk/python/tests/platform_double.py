@@ -19,7 +19,7 @@ PREFIX = struct.Struct("<IBBHQI")
 PACKAGE = Path(__file__).resolve().parent.parent
 RUNTIME = PACKAGE.parent.parent / "crates" / "sandbox" / "runtime"
 
-LOAD, CALL, EXIT = 1, 2, 3
+LOAD, CALL, EXIT, PAUSE, RESUME = 1, 2, 3, 4, 5
 HELLO, LOADED, LOAD_FAILED, LOG, ANSWER, STREAM_HEAD, STREAM_CHUNK, STREAM_END, FAILURE = range(
     16, 25
 )

@@ -5,7 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
-from platform_double import ANSWER, EXIT, FAILURE, LOG, STREAM_CHUNK, STREAM_END, STREAM_HEAD
+from platform_double import (
+    ANSWER,
+    EXIT,
+    FAILURE,
+    LOG,
+    PAUSE,
+    RESUME,
+    STREAM_CHUNK,
+    STREAM_END,
+    STREAM_HEAD,
+)
 
 GATE = """
     import asyncio
@@ -112,6 +122,47 @@ def test_streams_interleave(start):
         assert kinds == [STREAM_HEAD, STREAM_CHUNK, STREAM_CHUNK, STREAM_CHUNK, STREAM_END]
         chunks = [frame.body.decode() for frame in calls[serial] if frame.kind == STREAM_CHUNK]
         assert chunks == [f"{path}{number}" for number in range(3)]
+
+
+def test_a_paused_stream_waits_and_the_others_go_on(start):
+    worker = start(
+        """
+        async def handler(message, context):
+            if message["path"] == "/other":
+                yield "other"
+            for number in range(2_000):
+                yield b"%05d" % number
+        """,
+        concurrency=4,
+    )
+    slow = worker.begin(p="/slow")
+    seen = [worker.receive()]
+    worker.send(PAUSE, slow, {})
+    other = worker.begin(p="/other")
+    seen += take(worker, 1)
+    assert (seen[-1].serial, seen[-1].kind) == (other, STREAM_END)
+    worker.send(RESUME, slow, {})
+    seen += take(worker, 1)
+    assert (seen[-1].serial, seen[-1].kind) == (slow, STREAM_END)
+    chunks = [f.body for f in seen if f.serial == slow and f.kind == STREAM_CHUNK]
+    assert chunks == [b"%05d" % number for number in range(2_000)]
+
+
+def test_a_paused_stream_can_be_cancelled(start):
+    worker = start(
+        """
+        async def handler(message, context):
+            while True:
+                yield "more"
+        """,
+        concurrency=4,
+    )
+    serial = worker.begin()
+    worker.receive()
+    worker.send(PAUSE, serial, {})
+    worker.cancel(serial)
+    frames = take(worker, 1)
+    assert (frames[-1].serial, frames[-1].head["kind"]) == (serial, "cancelled")
 
 
 def test_failures_and_exits_end_their_call_only(start):

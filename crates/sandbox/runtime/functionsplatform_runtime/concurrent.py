@@ -3,8 +3,9 @@
 One event loop reads the frames; each call is a task, its answer goes out when it is ready. The
 context of a call and where its output belongs are context variables of its task. A deadline or a
 cancel notice cancels the task: nothing can be raised into the middle of code here, because it
-might be another call's. Sending blocks the loop while the platform does not read: the platform
-reads all of a worker's frames as they come.
+might be another call's. So a call that ends by either has ended in order, and the worker serves
+on. Sending blocks the loop while the platform does not read: the platform reads all of a worker's
+frames as they come, and asks for a pause of the one stream whose caller is slow.
 
 CPU time is the process's, so calls that overlap each show the sum.
 """
@@ -36,12 +37,13 @@ _MAX_EARLY = 1024
 class _Call:
     """One call in progress."""
 
-    __slots__ = ("context", "fired", "serial", "task", "timer")
+    __slots__ = ("context", "fired", "paused", "serial", "task", "timer")
 
     def __init__(self, serial: int, context: Context) -> None:
         self.serial = serial
         self.context = context
         self.fired: Interrupted | None = None
+        self.paused: asyncio.Event | None = None  # set when the stream may go on
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -50,6 +52,15 @@ class _Call:
             self.fired = error
             self.context._cancelled = True
             self.task.cancel()
+
+    def pause(self) -> None:
+        if self.paused is None:
+            self.paused = asyncio.Event()
+
+    def resume(self) -> None:
+        if self.paused is not None:
+            self.paused.set()
+            self.paused = None
 
     def stop_timer(self) -> None:
         if self.timer is not None:
@@ -76,7 +87,7 @@ class Concurrent:
         self._handler = handler
         self._function = function
         self._calls: dict[int, _Call] = {}
-        self._early: set[int] = set()
+        self._early: dict[int, None] = {}
         self._buffer = bytearray()
         self._failed: BaseException | None = None
         self._leaving = False
@@ -113,6 +124,10 @@ class Concurrent:
                 kind, _, serial, head, body = frame
                 if kind == frames.CALL:
                     self._begin(serial, json.loads(head), body)
+                elif kind in (frames.PAUSE, frames.RESUME):
+                    call = self._calls.get(serial)
+                    if call is not None:  # else it has just ended
+                        call.pause() if kind == frames.PAUSE else call.resume()
                 elif kind == frames.EXIT:
                     self._leaving = True
                     self._stop_if_done()
@@ -130,8 +145,11 @@ class Concurrent:
         call = self._calls.get(serial)
         if call is not None:
             call.interrupt(Cancelled("the call was cancelled"))
-        elif len(self._early) < _MAX_EARLY:
-            self._early.add(serial)
+        else:
+            # A notice that met the end of its call stays here, so the oldest must go.
+            self._early[serial] = None
+            if len(self._early) > _MAX_EARLY:
+                del self._early[next(iter(self._early))]
 
     # Calls.
 
@@ -145,7 +163,7 @@ class Concurrent:
             left_ns / 1e9, call.interrupt, DeadlineExceeded("the time of the call is up")
         )
         if serial in self._early:
-            self._early.discard(serial)
+            del self._early[serial]
             call.fired = Cancelled("the caller left before the call began")
 
     async def _serve(self, call: _Call, head: dict[str, Any], body: bytes) -> None:
@@ -177,11 +195,10 @@ class Concurrent:
         try:
             if isinstance(stream, AsyncIterator):
                 async for chunk in stream:
-                    emitter.send(emitter.encode(chunk))
+                    await self._send(call, emitter, emitter.encode(chunk))
             else:
                 for chunk in stream or ():
-                    emitter.send(emitter.encode(chunk))
-                    await asyncio.sleep(0)  # the others' turn
+                    await self._send(call, emitter, emitter.encode(chunk))
         finally:
             ending = getattr(stream, "aclose", None)
             if ending is not None:
@@ -189,6 +206,14 @@ class Concurrent:
             else:
                 close(stream)
         emitter.start()
+
+    async def _send(self, call: _Call, emitter: Emitter, data: bytes) -> None:
+        """Send a chunk in pieces, between which the others have their turn and notices arrive."""
+        for at in range(0, len(data) or 1, frames.MEMFD_THRESHOLD):
+            emitter.send(data[at : at + frames.MEMFD_THRESHOLD])
+            await asyncio.sleep(0)
+            if call.paused is not None:
+                await call.paused.wait()
 
     def _end(
         self,

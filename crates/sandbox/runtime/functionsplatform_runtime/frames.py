@@ -26,6 +26,8 @@ MAX_HEAD_LEN = 1024 * 1024
 LOAD = 1
 CALL = 2
 EXIT = 3
+PAUSE = 4
+RESUME = 5
 HELLO = 16
 LOADED = 17
 LOAD_FAILED = 18
@@ -41,6 +43,8 @@ FRAME_TYPES = {
     "Load": LOAD,
     "Call": CALL,
     "Exit": EXIT,
+    "Pause": PAUSE,
+    "Resume": RESUME,
     "Hello": HELLO,
     "Loaded": LOADED,
     "LoadFailed": LOAD_FAILED,

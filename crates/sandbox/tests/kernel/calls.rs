@@ -238,3 +238,27 @@ async def handler(message, context):
     drop(worker);
     stage.close().await;
 }
+
+#[tokio::test]
+async fn what_a_thread_prints_between_calls_harms_nobody() {
+    let stage = Stage::new().await;
+    let code = "import threading
+printed = threading.Event()
+def later():
+    print('from the thread')
+    printed.set()
+def handler(message, context):
+    if message['raw_body'] == b'wait':
+        printed.wait()
+        return 2
+    threading.Timer(0.05, later).start()
+    return 1
+";
+    let mut worker = stage.worker(code).await;
+    assert!(matches!(worker.call(call(1, "")).await, Ok(Answer::Whole(_))));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let answer = worker.call(call(2, "wait")).await;
+    assert!(matches!(answer, Ok(Answer::Whole(_))), "{answer:?}");
+    drop(worker);
+    stage.close().await;
+}

@@ -8,6 +8,7 @@ mod life;
 mod limits;
 mod preloads;
 mod rules;
+mod sharing;
 mod speed;
 mod stage;
 mod starts;

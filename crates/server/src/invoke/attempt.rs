@@ -256,9 +256,10 @@ pub(crate) fn broken(flight: &Flight, error: &CallError) -> Fault {
 pub(crate) fn broken_stream(flight: &Flight, error: &CallError) -> Fault {
     let outcome = match error {
         CallError::OutOfMemory { .. } => Outcome::OutOfMemory,
-        CallError::Crashed { .. } | CallError::NeverStarted { .. } | CallError::Protocol { .. } => {
-            Outcome::Crashed
-        }
+        CallError::Crashed { .. }
+        | CallError::NeverStarted { .. }
+        | CallError::Protocol { .. }
+        | CallError::EndedForAnother { .. } => Outcome::Crashed,
         CallError::Host { .. } | CallError::NotReusable => Outcome::PlatformError,
     };
     let limit_hit = error.limit_hit().map(fp_sandbox::LimitHit::word);
