@@ -212,6 +212,11 @@ impl Pool {
         }
     }
 
+    /// Calls at once in one worker, as it is acted on: 1 where a worker serves one call.
+    pub fn slots(&self) -> u32 {
+        self.config.slots
+    }
+
     /// A call arrived.
     pub fn on_arrival(&mut self, now: Now, arrival: Arrival, out: &mut Vec<Decision>) {
         if self.closed {

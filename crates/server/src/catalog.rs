@@ -570,8 +570,10 @@ impl WorkerSetup {
     async fn load(&self, pool: &VersionPool, settings: &Settings) -> Result<Worker, CatalogError> {
         let worker = self.sandbox.start_worker(pool.spec()).await.map_err(CatalogError::from_start)?;
         if settings.concurrency > 1 && !worker.is_async() {
-            let detail =
-                "concurrency above 1 needs an async def handler; write one or remove the key".to_owned();
+            let detail = format!(
+                "concurrency is {}, but the handler is not async def: only such a handler can serve several calls at once; make it async def, or remove the key",
+                settings.concurrency
+            );
             return Err(CatalogError::field(Code::InvalidSettings, "concurrency", detail));
         }
         Ok(worker)

@@ -160,6 +160,8 @@ pub struct WorkerView {
     pub started_us: u64,
     /// Calls that it has taken.
     pub calls: u64,
+    /// Calls that it runs now.
+    pub running: u32,
 }
 
 /// Runs invocations.
@@ -231,9 +233,10 @@ impl Invoker {
                 tenant: function.tenant.clone(),
                 function: function.name.clone(),
                 version: function.version,
-                state: if info.busy { "busy" } else { "idle" },
+                state: if info.running > 0 { "busy" } else { "idle" },
                 started_us: info.started_us,
                 calls: info.calls,
+                running: info.running,
             }));
         }
         workers.sort_by_key(|worker| worker.id);

@@ -1,7 +1,8 @@
 //! The workers of one function version: leases, carried out from core's decisions.
 //!
 //! [`VersionPool::lease`] waits for a worker and hands it over; dropping the [`Lease`] gives it
-//! back (or ends it, when it must not be used again). What happens in between is decided by
+//! back (or ends it, when it must not be used again). A function with `concurrency` has shared
+//! workers, and a lease is of one slot. What happens in between is decided by
 //! [`fp_core::pool::Pool`] under one short lock that no await is held across: with an idle
 //! worker a lease is taken and returned without a task switch, a timer or an allocation of a
 //! channel. This room knows neither routes nor answers.
@@ -15,11 +16,16 @@ use fp_core::WorkerId;
 use fp_core::outcome::Outcome;
 use fp_core::pool::{Arrival, CallId, Decision, Pool, PoolConfig, PoolView};
 use fp_core::settings::Criticality;
-use fp_sandbox::{Sandbox, StartError, Worker, WorkerSpec};
+use fp_sandbox::{Sandbox, SharedWorker, StartError, Worker, WorkerSpec};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
+
+mod lease;
+
+pub use self::lease::Lease;
+use self::lease::{Granted, Seat};
 
 /// Serials of calls: unique in this process, so that a worker's frames can be told apart.
 static NEXT_CALL: AtomicU64 = AtomicU64::new(1);
@@ -62,25 +68,44 @@ pub struct WorkerInfo {
     pub started_us: u64,
     /// Calls that it has taken.
     pub calls: u64,
-    /// Whether a call runs on it now.
-    pub busy: bool,
+    /// Calls that run on it now.
+    pub running: u32,
 }
 
 enum Grant {
-    Worker(Box<Granted>),
+    Worker(Granted),
     Refused { outcome: Outcome, retry_after: Duration, why: Option<Arc<str>> },
     Moved,
 }
 
-struct Granted {
-    worker: Worker,
-    /// How long its start took, when it is the first call on it.
+/// A started worker in the form in which its version uses it.
+enum Ready {
+    Sole(Box<Worker>),
+    Shared(SharedWorker),
+}
+
+impl Ready {
+    fn id(&self) -> WorkerId {
+        match self {
+            Self::Sole(worker) => worker.id(),
+            Self::Shared(worker) => worker.id(),
+        }
+    }
+}
+
+/// A worker that several calls share.
+struct Shared {
+    worker: SharedWorker,
+    /// How long its start took, until a call has ended on it.
     start: Option<Duration>,
 }
 
 struct State {
     policy: Pool,
+    /// Workers of one call each that have none.
     idle: HashMap<WorkerId, Granted>,
+    /// Workers that calls share, whatever they run.
+    shared: HashMap<WorkerId, Shared>,
     waiting: HashMap<CallId, oneshot::Sender<Grant>>,
     infos: HashMap<WorkerId, WorkerInfo>,
     /// Scratch for decisions, kept to spare an allocation per call.
@@ -95,6 +120,8 @@ struct State {
 /// The workers and the queue of one function version.
 pub struct VersionPool {
     spec: WorkerSpec,
+    /// Calls at once in one worker.
+    slots: u32,
     sandbox: Sandbox,
     clock: Clock,
     state: Mutex<State>,
@@ -107,69 +134,15 @@ impl std::fmt::Debug for VersionPool {
     }
 }
 
-/// A worker for one call. Dropping it returns the worker to its pool.
-pub struct Lease {
-    pool: Arc<VersionPool>,
-    granted: Option<Granted>,
-    serial: u64,
-    since: Duration,
-    spoilt: bool,
-    /// Calls that were queued before this one when it arrived.
-    pub queue_length: u32,
-}
-
-impl std::fmt::Debug for Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease").field("worker", &self.worker_id()).finish_non_exhaustive()
-    }
-}
-
-impl Lease {
-    /// The worker.
-    pub fn worker(&mut self) -> &mut Worker {
-        &mut self.granted.as_mut().expect("a lease holds its worker until it is dropped").worker
-    }
-
-    /// Its id.
-    pub fn worker_id(&self) -> WorkerId {
-        self.granted.as_ref().expect("a lease holds its worker until it is dropped").worker.id()
-    }
-
-    /// How long the worker took to start, when this is its first call.
-    pub fn start(&self) -> Option<Duration> {
-        self.granted.as_ref().and_then(|granted| granted.start)
-    }
-
-    /// The worker must not be used again: it ends with the lease.
-    pub fn spoil(&mut self) {
-        self.spoilt = true;
-    }
-
-    /// Whether [`spoil`](Self::spoil) was called.
-    pub fn is_spoilt(&self) -> bool {
-        self.spoilt
-    }
-
-    /// The serial of the call, for frames and cancel notices.
-    pub fn serial(&self) -> u64 {
-        self.serial
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let Some(granted) = self.granted.take() else { return };
-        let ran = self.pool.clock.now().saturating_sub(self.since);
-        self.pool.give_back(granted, ran, self.spoilt);
-    }
-}
-
 impl VersionPool {
     /// A pool with no worker yet; call [`tend`](Self::tend) once it is live.
     pub fn new(spec: WorkerSpec, config: PoolConfig, sandbox: Sandbox, clock: Clock) -> Arc<Self> {
+        let policy = Pool::new(config);
+        let slots = policy.slots();
         let state = State {
-            policy: Pool::new(config),
+            policy,
             idle: HashMap::new(),
+            shared: HashMap::new(),
             waiting: HashMap::new(),
             infos: HashMap::new(),
             decisions: Vec::new(),
@@ -177,7 +150,7 @@ impl VersionPool {
             last_start_error: None,
             closed: false,
         };
-        Arc::new(Self { spec, sandbox, clock, state: Mutex::new(state), timer_changed: Notify::new() })
+        Arc::new(Self { spec, slots, sandbox, clock, state: Mutex::new(state), timer_changed: Notify::new() })
     }
 
     /// Starts what the policy wants from the beginning (`scaling.min`).
@@ -189,8 +162,13 @@ impl VersionPool {
     /// Takes over a worker that a deploy has loaded the handler in.
     pub fn adopt(self: &Arc<Self>, worker: Worker, took: Duration) {
         let now = self.clock.now();
+        let worker = match self.ready(worker) {
+            Ok(worker) => worker,
+            Err(error) => {
+                return tracing::warn!(function = %self.spec.function, %error, "a worker is not used");
+            }
+        };
         let id = worker.id();
-        self.watch(&worker);
         let mut state = self.state.lock();
         self.enter(&mut state, worker, None);
         self.decide_in(&mut state, |policy, out| policy.on_adopted(now, id, took, out));
@@ -232,8 +210,11 @@ impl VersionPool {
                 && mine == call
             {
                 state.decisions.clear();
-                let granted = state.idle.remove(&worker).expect("the policy runs calls on idle workers only");
+                let granted = self.seat_on(state, worker);
                 self.mark_busy(state, worker);
+                if let Some(shared) = state.shared.get_mut(&worker) {
+                    shared.start = None;
+                }
                 return Ok(self.lease_of(granted, call, queue_length));
             }
             let (sender, receiver) = oneshot::channel();
@@ -243,7 +224,7 @@ impl VersionPool {
         };
         let mut place = QueuePlace { pool: self, call, receiver };
         match (&mut place.receiver).await {
-            Ok(Grant::Worker(granted)) => Ok(self.lease_of(*granted, call, queue_length)),
+            Ok(Grant::Worker(granted)) => Ok(self.lease_of(granted, call, queue_length)),
             Ok(Grant::Refused { outcome, retry_after, why }) => {
                 Err(Refusal::Refused { outcome, retry_after, why })
             }
@@ -278,39 +259,115 @@ impl VersionPool {
         }
     }
 
-    fn give_back(self: &Arc<Self>, mut granted: Granted, ran: Duration, spoilt: bool) {
+    fn give_back(self: &Arc<Self>, granted: Granted, ran: Duration, spoilt: bool) {
+        match granted.seat {
+            Seat::Sole(worker) => self.give_worker_back(worker, ran, spoilt),
+            Seat::Shared(call) => {
+                let (id, is_reusable) = (call.worker_id(), call.is_reusable());
+                drop(call);
+                self.give_slot_back(id, ran, is_reusable);
+            }
+        }
+    }
+
+    fn give_worker_back(self: &Arc<Self>, worker: Box<Worker>, ran: Duration, spoilt: bool) {
         let now = self.clock.now();
-        let id = granted.worker.id();
+        let id = worker.id();
         let mut state = self.state.lock();
-        if spoilt || !granted.worker.is_reusable() {
+        if spoilt || !worker.is_reusable() {
             state.infos.remove(&id);
             self.decide_in(&mut state, |policy, out| policy.on_gone(now, id, out));
             return;
         }
-        granted.start = None;
         if let Some(info) = state.infos.get_mut(&id) {
-            info.busy = false;
+            info.running = 0;
         }
-        state.idle.insert(id, granted);
+        state.idle.insert(id, Granted { seat: Seat::Sole(worker), start: None });
         self.decide_in(&mut state, |policy, out| policy.on_idle(now, id, ran, out));
     }
 
-    /// Puts a started worker among the idle ones, before the policy hears of it.
-    fn enter(&self, state: &mut State, worker: Worker, start: Option<Duration>) {
-        let info = WorkerInfo {
-            id: worker.id(),
-            host_pid: worker.host_pid(),
-            started_us: self.clock.wall_now_us(),
-            calls: 0,
-            busy: false,
+    fn give_slot_back(self: &Arc<Self>, id: WorkerId, ran: Duration, is_reusable: bool) {
+        let now = self.clock.now();
+        let mut state = self.state.lock();
+        // It died, and the policy knows, or nobody may use it any more.
+        let Some(shared) = state.shared.get_mut(&id) else { return };
+        shared.start = None;
+        if shared.worker.is_gone() {
+            return self.forget_shared(&mut state, id);
+        }
+        if let Some(info) = state.infos.get_mut(&id) {
+            info.running = info.running.saturating_sub(1);
+        }
+        self.decide_in(&mut state, |policy, out| {
+            // What did not end in order says nothing of run times, and may still run there.
+            if !is_reusable {
+                policy.on_spoilt(now, id, out);
+            }
+            policy.on_idle(now, id, if is_reusable { ran } else { Duration::ZERO }, out);
+        });
+    }
+
+    /// A shared worker takes no new calls from here on.
+    fn spoil(self: &Arc<Self>, id: WorkerId) {
+        let now = self.clock.now();
+        self.decide(|policy, out| policy.on_spoilt(now, id, out));
+    }
+
+    /// A shared worker died; its calls notice by themselves.
+    fn forget_shared(self: &Arc<Self>, state: &mut State, id: WorkerId) {
+        if state.shared.remove(&id).is_some() {
+            state.infos.remove(&id);
+            let now = self.clock.now();
+            self.decide_in(state, |policy, out| policy.on_gone(now, id, out));
+        }
+    }
+
+    /// A started worker in the form in which this version uses it, watched from here on.
+    fn ready(self: &Arc<Self>, worker: Worker) -> Result<Ready, StartError> {
+        self.watch(&worker);
+        if self.slots == 1 {
+            return Ok(Ready::Sole(Box::new(worker)));
+        }
+        if !worker.is_async() {
+            let what = format!("concurrency is {}, but the handler is not async def", self.slots);
+            return Err(StartError::Host(what));
+        }
+        // Its reading task belongs to the threads that serve calls, whoever deploys it.
+        let _calls = self.sandbox.runtime().enter();
+        worker.share().map(Ready::Shared).map_err(|error| StartError::Host(error.to_string()))
+    }
+
+    /// Puts a started worker where [`seat_on`](Self::seat_on) finds it, before the policy hears
+    /// of it.
+    fn enter(&self, state: &mut State, worker: Ready, start: Option<Duration>) {
+        let (id, host_pid) = match &worker {
+            Ready::Sole(worker) => (worker.id(), worker.host_pid()),
+            Ready::Shared(worker) => (worker.id(), worker.host_pid()),
         };
-        state.infos.insert(info.id, info);
-        state.idle.insert(worker.id(), Granted { worker, start });
+        let started_us = self.clock.wall_now_us();
+        state.infos.insert(id, WorkerInfo { id, host_pid, started_us, calls: 0, running: 0 });
+        match worker {
+            Ready::Sole(worker) => {
+                state.idle.insert(id, Granted { seat: Seat::Sole(worker), start });
+            }
+            Ready::Shared(worker) => {
+                state.shared.insert(id, Shared { worker, start });
+            }
+        }
+    }
+
+    /// The worker, or a slot of it, that the policy gave a call.
+    fn seat_on(&self, state: &mut State, worker: WorkerId) -> Granted {
+        if self.slots == 1 {
+            return state.idle.remove(&worker).expect("the policy runs calls on idle workers only");
+        }
+        let shared = state.shared.get(&worker).expect("the policy runs calls on workers that it knows");
+        Granted { seat: Seat::Shared(shared.worker.seat()), start: shared.start }
     }
 
     fn mark_busy(&self, state: &mut State, worker: WorkerId) {
         if let Some(info) = state.infos.get_mut(&worker) {
-            info.busy = true;
+            info.running += 1;
             info.calls += 1;
         }
     }
@@ -335,6 +392,7 @@ impl VersionPool {
                     Decision::Retire { worker } => {
                         state.infos.remove(&worker);
                         state.idle.remove(&worker);
+                        state.shared.remove(&worker);
                     }
                     Decision::Refuse { call, outcome, retry_after } => {
                         let why = state.last_start_error.clone().filter(|_| outcome == Outcome::StartFailed);
@@ -350,15 +408,17 @@ impl VersionPool {
     }
 
     fn grant(self: &Arc<Self>, state: &mut State, call: CallId, worker: WorkerId) {
-        let granted = state.idle.remove(&worker).expect("the policy runs calls on idle workers only");
+        let granted = self.seat_on(state, worker);
         let sent = match state.waiting.remove(&call) {
-            Some(sender) => sender.send(Grant::Worker(Box::new(granted))),
-            None => Err(Grant::Worker(Box::new(granted))),
+            Some(sender) => sender.send(Grant::Worker(granted)),
+            None => Err(Grant::Worker(granted)),
         };
         match sent {
             Ok(()) => self.mark_busy(state, worker),
             Err(Grant::Worker(granted)) => {
-                state.idle.insert(worker, *granted);
+                if matches!(granted.seat, Seat::Sole(_)) {
+                    state.idle.insert(worker, granted);
+                }
                 let now = self.clock.now();
                 state.policy.on_idle(now, worker, Duration::ZERO, &mut state.decisions);
             }
@@ -373,10 +433,9 @@ impl VersionPool {
             let started = pool.sandbox.start_worker(&pool.spec).await;
             let now = pool.clock.now();
             let took = now.saturating_sub(asked);
-            match started {
+            match started.and_then(|worker| pool.ready(worker)) {
                 Ok(worker) => {
                     let id = worker.id();
-                    pool.watch(&worker);
                     let mut state = pool.state.lock();
                     pool.enter(&mut state, worker, Some(took));
                     pool.decide_in(&mut state, |policy, out| policy.on_started(now, id, took, out));
@@ -393,7 +452,7 @@ impl VersionPool {
         self.decide_in(&mut state, |policy, out| policy.on_start_failed(now, out));
     }
 
-    /// Notices the death of an idle worker. A busy one is noticed by its call.
+    /// Notices the death of an idle or a shared worker. A busy one is noticed by its call.
     fn watch(self: &Arc<Self>, worker: &Worker) {
         let id = worker.id();
         let exited = worker.exit_watch();
@@ -406,6 +465,8 @@ impl VersionPool {
                 state.infos.remove(&id);
                 let now = pool.clock.now();
                 pool.decide_in(&mut state, |policy, out| policy.on_gone(now, id, out));
+            } else {
+                pool.forget_shared(&mut state, id);
             }
         });
     }
@@ -467,7 +528,7 @@ impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.receiver.close();
         if let Ok(Grant::Worker(granted)) = self.receiver.try_recv() {
-            return self.pool.give_back(*granted, Duration::ZERO, false);
+            return self.pool.give_back(granted, Duration::ZERO, false);
         }
         let mut state = self.pool.state.lock();
         if state.waiting.remove(&self.call).is_some() {

@@ -10,5 +10,6 @@ mod findings;
 mod mishaps;
 mod preloading;
 mod running;
+mod sharing;
 mod starting;
 mod stopping;

@@ -76,6 +76,11 @@ impl SharedWorker {
         self.room.desk.process.host_pid
     }
 
+    /// Whether its process has ended.
+    pub fn is_gone(&self) -> bool {
+        self.room.desk.process.is_gone()
+    }
+
     /// A place for one call. How many there may be at once is the owner's affair.
     pub fn seat(&self) -> SharedCall {
         let news = Arc::new(Notify::new());

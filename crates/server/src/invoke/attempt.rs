@@ -157,7 +157,7 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
     };
     let answer = tokio::select! {
         biased;
-        answer = lease.worker().call(call) => Some(answer),
+        answer = lease.call(call) => Some(answer),
         () = tokio::time::sleep_until(expiry) => None,
     };
     Some(match answer {
@@ -171,15 +171,12 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
         Some(Ok(Answer::Stream { head })) => match unusable_header(&head) {
             None => Ended::Stream { head },
             Some(name) => {
-                lease.spoil();
-                let logs = lease.worker().take_logs();
+                lease.give_up();
+                let logs = lease.take_logs();
                 Ended::Fault { fault: Box::new(bad_header(flight, &name)), logs, failure: None }
             }
         },
         Some(Ok(Answer::Failed { failure, logs })) => {
-            if matches!(failure.kind, FailureKind::DeadlineExceeded | FailureKind::Cancelled) {
-                lease.spoil();
-            }
             Ended::Fault { fault: Box::new(failed(flight, &failure)), logs, failure: Some(failure) }
         }
         Some(Err(error)) => {
@@ -189,7 +186,7 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
         }
         None => {
             lease.spoil();
-            let logs = lease.worker().take_logs();
+            let logs = lease.take_logs();
             Ended::Fault { fault: Box::new(expired(flight)), logs, failure: None }
         }
     })

@@ -375,27 +375,20 @@ impl Drop for Flight {
         };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            let logs = settle(&mut lease).await;
+            let logs = lease.settle(GRACE, false).await;
+            drop(lease);
             orphan.close(Leftovers { logs, ..Leftovers::default() }, None);
         });
     }
 }
 
-/// Interrupts what runs on the worker and gives it the grace; the worker ends with the lease.
-async fn settle(lease: &mut Lease) -> Vec<LogLine> {
-    let serial = lease.serial();
-    lease.spoil();
-    let worker = lease.worker();
-    worker.cancel_handle().cancel(serial);
-    worker.settle(GRACE).await
-}
-
-/// As [`settle`], when nobody waits for the logs any more. A reusable worker goes back at once.
+/// Ends a call that was answered without its handler's end, so that the worker or its slot can
+/// be given back; nobody waits for the logs any more. A reusable one goes back at once.
 pub(crate) fn settle_later(mut lease: Lease) {
-    if lease.worker().is_reusable() && !lease.is_spoilt() {
+    if lease.is_reusable() {
         return;
     }
-    tokio::spawn(async move { settle(&mut lease).await });
+    tokio::spawn(async move { lease.settle(GRACE, true).await });
 }
 
 fn root_span(request: &Request, started_us: u64) -> TraceContext {

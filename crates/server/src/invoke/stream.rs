@@ -72,7 +72,7 @@ async fn pump(flight: &mut Flight, sender: &Pieces, sent: &mut u64) -> Result<Le
         let silent = tokio::time::Instant::now() + settings.stream_idle;
         let piece = tokio::select! {
             biased;
-            piece = lease.worker().next_chunk() => piece,
+            piece = lease.next_chunk() => piece,
             () = sender.closed() => return Err(Stop::CallerLeft),
             () = tokio::time::sleep_until(silent.min(total)) => {
                 return Err(too_slow(flight, if silent < total { settings.stream_idle } else { settings.stream_total }));
@@ -121,7 +121,7 @@ fn too_slow(flight: &mut Flight, limit: Duration) -> Stop {
 
 fn cut_off(flight: &mut Flight, outcome: Outcome, detail: String) -> Stop {
     let lease = flight.lease.as_mut().expect("a stream holds its lease until its end");
-    lease.spoil();
-    let logs = lease.worker().take_logs();
+    lease.give_up();
+    let logs = lease.take_logs();
     Stop::Fault(Box::new(attempt::fault(flight, outcome, "run", detail)), logs, None)
 }

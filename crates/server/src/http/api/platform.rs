@@ -48,8 +48,10 @@ struct Worker {
     /// When it was started.
     #[schema(format = DateTime)]
     started_at: String,
-    /// Calls that it has served.
+    /// Calls that it has taken.
     calls: u64,
+    /// Calls that it runs now; more than one with `concurrency`.
+    running: u32,
 }
 
 impl From<WorkerView> for Worker {
@@ -62,6 +64,7 @@ impl From<WorkerView> for Worker {
             state: worker.state,
             started_at: rfc3339(worker.started_us),
             calls: worker.calls,
+            running: worker.running,
         }
     }
 }
