@@ -21,8 +21,11 @@ use crate::settings::{Criticality, IdleTime, Settings};
 
 mod queue;
 mod recent;
+mod view;
 mod wait;
 mod workers;
+
+pub use view::PoolView;
 
 use queue::Queue;
 use recent::Recent;
@@ -125,29 +128,6 @@ pub enum Decision {
         /// When trying again makes sense: the time that what is queued takes.
         retry_after: Duration,
     },
-}
-
-/// A pool in figures, for pages and `explain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct PoolView {
-    /// Workers with no call.
-    pub idle: u32,
-    /// Workers with at least one call.
-    pub busy: u32,
-    /// Workers on their way.
-    pub starting: u32,
-    /// Calls waiting.
-    pub queued: u32,
-    /// Calls running.
-    pub running: u32,
-    /// Median of the latest run times; none before the first.
-    pub run_p50: Option<Duration>,
-    /// Median of the latest start times; none before the first.
-    pub start_p50: Option<Duration>,
-    /// How long a call that arrived now would wait.
-    pub expected_wait: Duration,
-    /// Starts that failed since the last good one.
-    pub start_failures: u32,
 }
 
 /// Calls that must have run before the pool trusts its run times enough to refuse a call that
