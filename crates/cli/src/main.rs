@@ -40,5 +40,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == fp_sandbox::LAUNCHER_ARGUMENT) {
         return fp_sandbox::launcher_main();
     }
-    flags::run(std::env::args_os()).into()
+    let exit = flags::run(std::env::args_os());
+    up::speaker::finish();
+    exit.into()
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::client::Answer;
 use crate::exit::{Exit, Failure};
+use crate::up::speaker;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -109,12 +110,12 @@ pub(crate) fn cell(value: &Value) -> String {
 
 /// A remark to the person at the terminal, on stderr.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(anstream::stderr().lock(), "{text}");
+    to_stderr(&format!("{text}\n"));
 }
 
 /// Something that may be wrong but does not stop the command, on stderr.
 pub(crate) fn warning(text: &str) {
-    let _ = writeln!(anstream::stderr().lock(), "{} {text}", "warning:".yellow().bold());
+    to_stderr(&format!("{} {text}\n", "warning:".yellow().bold()));
 }
 
 /// Prints why the command failed, on stderr. A reader that left is not told.
@@ -122,10 +123,18 @@ pub(crate) fn failure(failure: &Failure) {
     if failure.message.is_empty() {
         return;
     }
-    let mut err = anstream::stderr().lock();
-    let _ = writeln!(err, "{} {}", "error:".red().bold(), failure.message);
+    to_stderr(&format!("{} {}\n", "error:".red().bold(), failure.message));
     if let Some(hint) = &failure.hint {
-        let _ = writeln!(err, "{} {hint}", "hint:".cyan().bold());
+        to_stderr(&format!("{} {hint}\n", "hint:".cyan().bold()));
+    }
+}
+
+/// In a running platform through its speaker, which never makes anybody wait.
+fn to_stderr(text: &str) {
+    match speaker::get() {
+        Some(speaker) => speaker.say(text.as_bytes()),
+        // A reader that left is not told.
+        None => drop(anstream::stderr().lock().write_all(text.as_bytes())),
     }
 }
 

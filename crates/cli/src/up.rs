@@ -2,16 +2,18 @@
 //!
 //! In order: the configuration, the functions that are to be deployed (a wrong DIR is told
 //! before anything starts), the server, one deploy after the other, then where things are.
-//! SIGTERM is SIGINT: the first drains within the limit, the second ends at once. A function
-//! that is refused leaves the others and the platform running, but `/readyz` stays 503.
+//! SIGTERM and SIGHUP are SIGINT: the first drains within the limit, the second ends at once. A
+//! function that is refused leaves the others and the platform running, but `/readyz` stays 503.
 
 mod places;
 mod progress;
 mod signals;
+pub(crate) mod speaker;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use fp_core::Tenant;
 use fp_server::catalog::CatalogError;
@@ -27,7 +29,7 @@ use signals::Signals;
 
 /// Start the platform and deploy the functions in the given directories
 ///
-/// Runs until SIGINT or SIGTERM, then lets running calls end within --drain-limit; a second
+/// Runs until SIGINT, SIGTERM or SIGHUP, then lets running calls end within --drain-limit; a second
 /// signal ends it at once. Functions of earlier runs come back from the data directory.
 #[derive(Debug, Args)]
 pub(crate) struct Up {
@@ -43,6 +45,7 @@ impl Up {
     pub(crate) fn run(&self, global: &Global) -> Result<Exit, Failure> {
         let config = self.platform.configuration()?;
         start_diagnostics(&global.log)?;
+        speaker::start()?;
         let mut functions = Vec::new();
         for dir in &self.dirs {
             functions.extend(function_dir::find(dir)?);
@@ -61,8 +64,8 @@ async fn serve(
     functions: &[PathBuf],
     management: &Handle,
 ) -> Result<Exit, Failure> {
-    let mut signals = Signals::listen()?;
     let limit = config.drain_limit;
+    let mut signals = Signals::listen(limit)?;
     let progress = Progress::new(functions.len());
     progress.starting();
     let server = tokio::select! {
@@ -80,7 +83,13 @@ async fn serve(
         server.set_ready();
     }
     let all = server.app().catalog.list(&Tenant::default());
-    places::show(global, server.addresses(), &all)?;
+    let (json, addresses) = (global.json(), server.addresses());
+    // Stdout may be a pipe that nobody reads: only this waits for it.
+    let shown = tokio::task::spawn_blocking(move || places::show(json, addresses, &all));
+    tokio::select! {
+        shown = shown => shown.context("showing where things are")??,
+        () = signals.next() => return Ok(stop(server, limit, &mut signals).await),
+    }
     signals.next().await;
     Ok(stop(server, limit, &mut signals).await)
 }
@@ -131,8 +140,17 @@ fn start_diagnostics(filter: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(format!("--log {filter:?} is not a filter: {error}")))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| speaker::Diagnostics)
         .with_ansi(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
         .init();
+    std::panic::set_hook(Box::new(report_panic));
     Ok(())
+}
+
+/// A panic ends its task or thread and nothing else. It is reported like everything else:
+/// the default report would wait for stderr's reader.
+fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let backtrace = std::backtrace::Backtrace::capture();
+    tracing::error!(thread = thread.name().unwrap_or("unnamed"), "{panic}\n{backtrace}");
 }

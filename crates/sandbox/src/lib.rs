@@ -8,7 +8,14 @@
 //!
 //! The only room with `unsafe`. It knows nothing of HTTP, routes, queues or SLOs.
 
+/// In this crate, too, `eprintln!` says a line on stderr, but neither waits for its reader nor
+/// fails without one.
+macro_rules! eprintln {
+    ($($words:tt)*) => { $crate::complaint::complain(format_args!($($words)*)) };
+}
+
 mod call;
+mod complaint;
 mod control;
 mod fds;
 mod frames;

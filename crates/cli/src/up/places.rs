@@ -17,16 +17,15 @@ use serde_json::json;
 
 use crate::client::segment;
 use crate::exit::Failure;
-use crate::flags::Global;
 use crate::screen;
 
 /// Functions among the lines to try; the rest of the three show what the platform says.
 const FUNCTIONS_TO_TRY: usize = 2;
 
 /// Prints addresses and lines to try: on stdout, as they are what `up` has to say.
-pub(crate) fn show(global: &Global, at: Addresses, functions: &[Arc<Deployed>]) -> Result<(), Failure> {
+pub(crate) fn show(json: bool, at: Addresses, functions: &[Arc<Deployed>]) -> Result<(), Failure> {
     let [gateway, api, traces] = [at.gateway, at.api, at.traces].map(url);
-    if global.json() {
+    if json {
         let names: Vec<_> = functions.iter().map(|function| function.name.to_string()).collect();
         return screen::line(
             &json!({

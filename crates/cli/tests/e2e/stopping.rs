@@ -1,11 +1,12 @@
 //! Ends: signals drain and exit 0, a kill leaves nothing running, functions come back.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::platform::{Platform, up};
+use crate::platform::{Platform, Unread, program, up};
 
 /// A function that sleeps for as long as its path says.
 fn sleeper(dir: &Path) {
@@ -51,8 +52,8 @@ fn answer(mut stream: TcpStream) -> String {
 }
 
 #[test]
-fn both_signals_drain_and_end_with_zero() {
-    for signal in ["TERM", "INT"] {
+fn every_signal_drains_and_ends_with_zero() {
+    for signal in ["TERM", "INT", "HUP"] {
         let (mut platform, _dir) = with_sleeper();
         let call = begin_call(&platform, "/sleep/0.5");
         platform.signal(signal);
@@ -123,4 +124,52 @@ fn a_killed_platform_leaves_nothing_running_and_its_functions_come_back() {
     first.kill();
     let second = up().data_dir(data.path()).start();
     assert_eq!(second.get("/sleep/0").status(), 200);
+}
+
+#[test]
+fn a_hangup_that_was_inherited_as_ignored_is_ignored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    sleeper(dir.path());
+    let mut platform = up().through_a_shell_that_ignores("HUP").arg(dir.path()).start();
+    let call = begin_call(&platform, "/sleep/0.5");
+    platform.signal("HUP");
+    assert!(answer(call).ends_with("slept"));
+    assert_eq!(platform.get("/sleep/0").status(), 200);
+    assert_eq!(platform.stop().code(), Some(0), "{}", platform.stderr());
+}
+
+/// Once seen as a platform that hung and ignored SIGTERM: the pipe of its stderr was full.
+#[test]
+fn a_platform_whose_stderr_nobody_reads_answers_and_ends() {
+    let dir = tempfile::tempdir().expect("a directory");
+    sleeper(dir.path());
+    let (builder, stderr) = up().stderr_that_nobody_reads();
+    // Everything logs, so that whatever waits for stderr is met.
+    let mut platform = builder.arg(dir.path()).args(&["--log", "trace"]).start();
+    stderr.fill();
+    for _ in 0..20 {
+        assert_eq!(platform.get("/sleep/0").status(), 200);
+        assert_eq!(platform.api("/healthz")["status"], "ok");
+    }
+    assert_eq!(platform.stop().code(), Some(0));
+}
+
+#[test]
+fn a_platform_whose_stdout_nobody_reads_ends() {
+    let (dir, data) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    sleeper(dir.path());
+    let unread = Unread::new();
+    unread.fill();
+    let mut command = program();
+    command.args(["up", "--gateway-addr=127.0.0.1:0", "--api-addr=127.0.0.1:0", "--traces-addr=127.0.0.1:0"]);
+    command.arg("--data-dir").arg(data.path()).arg(dir.path());
+    command.stdin(Stdio::null()).stdout(unread.writer()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    drop(command);
+    let stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let deployed = |line: std::io::Result<String>| line.is_ok_and(|line| line.contains("deployed sleeper"));
+    assert!(stderr.lines().any(deployed), "it ended before all was deployed");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is there");
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
 }

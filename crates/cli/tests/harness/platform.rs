@@ -37,6 +37,39 @@ const CLEAN_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Builder {
     command: Command,
     data_dir: Option<PathBuf>,
+    stderr: Option<Stdio>,
+}
+
+/// A pipe that nobody reads.
+pub(crate) struct Unread {
+    _reader: std::io::PipeReader,
+    writer: std::io::PipeWriter,
+}
+
+impl Unread {
+    pub(crate) fn new() -> Self {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        Self { _reader: reader, writer }
+    }
+
+    /// The end that a process writes to.
+    pub(crate) fn writer(&self) -> Stdio {
+        self.writer.try_clone().expect("a descriptor").into()
+    }
+
+    /// Writes until there is no room for a single byte more.
+    pub(crate) fn fill(&self) {
+        use std::os::fd::AsRawFd as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // Opened anew, because non-blocking belongs to the opening, which the platform shares.
+        let mut options = fs::OpenOptions::new();
+        options.write(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+        let path = format!("/proc/self/fd/{}", self.writer.as_raw_fd());
+        let mut writer = options.open(path).expect("a pipe can be opened by its descriptor");
+        for size in [4096, 1] {
+            while std::io::Write::write(&mut writer, &vec![b'.'; size]).is_ok() {}
+        }
+    }
 }
 
 /// A running platform.
@@ -75,7 +108,7 @@ pub(crate) fn up() -> Builder {
     let mut command = program();
     command.args(["up", "--gateway-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0"]);
     command.args(["--traces-addr", "127.0.0.1:0", "--output", "json"]);
-    Builder { command, data_dir: None }
+    Builder { command, data_dir: None, stderr: None }
 }
 
 /// The directory of the repository's examples.
@@ -119,6 +152,13 @@ impl Builder {
         self
     }
 
+    /// Its stderr is a pipe that nobody reads; what comes back fills it up.
+    pub(crate) fn stderr_that_nobody_reads(mut self) -> (Self, Unread) {
+        let unread = Unread::new();
+        self.stderr = Some(unread.writer());
+        (self, unread)
+    }
+
     /// An environment variable.
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(name, value);
@@ -137,11 +177,14 @@ impl Builder {
         let data_dir = self.data_dir.unwrap_or_else(|| own.as_ref().expect("made above").path().to_owned());
         std::os::unix::process::CommandExt::process_group(&mut self.command, 0);
         self.command.arg("--data-dir").arg(&data_dir);
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped());
+        self.command.stderr(self.stderr.unwrap_or_else(Stdio::piped));
         let mut child = self.command.spawn().expect("the program starts");
+        // It holds a copy of what stderr is.
+        drop(self.command);
         let (said, first_line) = mpsc::channel();
         let stdout = collect(child.stdout.take().expect("piped"), Some(said));
-        let stderr = collect(child.stderr.take().expect("piped"), None);
+        let stderr = child.stderr.take().map(|stderr| collect(stderr, None)).unwrap_or_default();
         let line = match first_line.recv_timeout(START_LIMIT) {
             Ok(line) => line,
             Err(why) => {
