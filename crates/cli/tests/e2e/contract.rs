@@ -260,18 +260,27 @@ def handler(message, context):
         print("cleaned up")
 "#;
 
-#[test]
-fn deadlines_end_handlers_and_their_words_are_kept() {
-    let platform = up().start();
-    deploy(&platform, "sleeper", "http|GET|/sleeper", SLEEPER, &json!({"timeout": "400ms"}));
+/// Late calls of which at least one must have all its words in its logs.
+const TRIES: usize = 5;
+
+fn logs_of_a_late_call(platform: &Platform) -> String {
     let late = platform.get("/sleeper?s=30");
     let problem = json_of(&late);
     assert_eq!((late.status().as_u16(), &problem["code"]), (504, &json!("timeout")));
     let id = problem["invocation_id"].as_str().expect("an id");
     let logs = platform.api(&format!("/functions/instances/{id}/logs"));
-    let logs = logs["logs"].as_str().expect("text");
-    // On a busy machine the answer may not wait for the handler's last words.
-    assert!(logs.starts_with("begun\n"), "{logs}");
+    logs["logs"].as_str().expect("text").to_owned()
+}
+
+#[test]
+fn deadlines_end_handlers_and_their_words_are_kept() {
+    let platform = up().start();
+    deploy(&platform, "sleeper", "http|GET|/sleeper", SLEEPER, &json!({"timeout": "400ms"}));
+    // On a busy machine an answer may not wait for the handler's last words; most do.
+    let logs: Vec<_> = (0..TRIES).map(|_| logs_of_a_late_call(&platform)).collect();
+    let is_whole = |logs: &String| logs.starts_with("begun\ncleaned up\n") && logs.contains("time.sleep(");
+    assert!(logs.iter().all(|logs| logs.starts_with("begun\n")), "{logs:#?}");
+    assert!(logs.iter().any(is_whole), "{logs:#?}");
     let short = send(&platform, "GET", "/sleeper?s=30", &[("x-request-timeout", "150ms")], b"");
     assert_eq!((short.status().as_u16(), &json_of(&short)["reason"]), (504, &json!("expired_running")));
     assert_eq!(platform.get("/sleeper?s=0.01").status(), 200);
