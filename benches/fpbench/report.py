@@ -40,7 +40,7 @@ def lines(results):
             "value": value,
             "aim": f"{sign} {aim:g} {unit}".strip(),
             "unit": unit,
-            "reached": value <= aim if sign == "≤" else value >= aim,
+            "reached": reaches(value, sign, aim),
         }
         for line, value, sign, aim, unit in found
     ]
@@ -159,9 +159,18 @@ def comparison(run):
     return "\n".join(rows) + "\n"
 
 
+def reaches(value, sign, aim):
+    return value <= aim if sign == "≤" else value >= aim
+
+
 def shown(line):
+    """With as many digits as it takes to see whether the aim was reached."""
     value = line["value"]
+    sign, aim = line["aim"].split()[:2]
+    aim = float(aim.replace(",", ""))
     digits = 2 if value < 10 else 1 if value < 100 else 0
+    while digits < 6 and reaches(float(f"{value:.{digits}f}"), sign, aim) != line["reached"]:
+        digits += 1
     return f"{value:.{digits}f} {line['unit']}".strip()
 
 
