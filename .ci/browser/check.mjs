@@ -15,18 +15,45 @@ const WIDE = { width: 1280, height: 900 };
 const NARROW = { width: 360, height: 740 };
 // Longest wait for something on a page; live refresh comes every three seconds.
 const PATIENCE_MS = 15_000;
+// Longest check, and longest answer of the browser itself to anything: the slowest check takes ten
+// seconds on two busy cores.
+const CHECK_MS = 60_000;
+// The checks could not be made, as against one that failed.
+const NOT_CHECKED = 2;
 
-const browser = await chromium.launch({
+function giveUp(why) {
+  console.log(`${MODE}: the checks cannot go on: ${why}`);
+  process.exit(NOT_CHECKED);
+}
+
+// The commands of a browser that dies may never be answered.
+async function bounded(what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`${what} took longer than ${CHECK_MS / 1000} s`)), CHECK_MS);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const browser = await bounded('starting the browser', chromium.launch({
   executablePath: CHROMIUM,
+  timeout: CHECK_MS,
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync'],
-});
+})).catch((error) => giveUp(error.message));
+let closing = false;
+browser.on('disconnected', () => { if (!closing) giveUp('the browser died'); });
 
 // Runs `use` with a page that notes everything a page must not do.
 async function withPage(options, use) {
   const context = await browser.newContext({ viewport: WIDE, ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(PATIENCE_MS);
+  page.on('crash', () => giveUp(`the browser's process of ${page.url()} died`));
   const faults = [];
   page.on('pageerror', (error) => faults.push(`error: ${error.message}`));
   page.on('console', (message) => {
@@ -92,7 +119,7 @@ async function places() {
 
 const checks = [];
 const check = (name, use, modes = ['full']) => { if (modes.includes(MODE)) checks.push({ name, use }); };
-const all = await places();
+const all = await bounded('looking for the pages', places()).catch((error) => giveUp(error.message));
 
 for (const [name, url] of Object.entries(all)) {
   for (const [scheme, viewport] of [['light', WIDE], ['light', NARROW], ['dark', WIDE]]) {
@@ -236,13 +263,14 @@ check('what a function and its caller wrote is shown as text', () => withPage({}
 let failed = 0;
 for (const { name, use } of checks) {
   try {
-    await use();
+    await bounded('the check', use());
     console.log(`ok    ${name}`);
   } catch (error) {
     failed += 1;
     console.log(`FAIL  ${name}\n      ${String(error.message).split('\n').slice(0, 12).join('\n      ')}`);
   }
 }
-await browser.close();
+closing = true;
+await bounded('closing the browser', browser.close()).catch((error) => console.log(error.message));
 console.log(`${MODE}: ${checks.length - failed} of ${checks.length} checks passed; screenshots in ${SCREENS}`);
 process.exit(failed === 0 ? 0 : 1);

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use bytes::Bytes;
 use http::Request;
 
-use crate::platform::{examples, program, up};
+use crate::platform::{examples, program, skip, up};
 
 #[test]
 fn the_examples_answer_and_leave_logs() {
@@ -76,8 +76,7 @@ fn a_directory_is_deployed_to_a_running_platform() {
 #[test]
 fn the_printed_lines_run_as_printed() {
     if Command::new("curl").arg("--version").output().is_err() {
-        println!("skipped: there is no curl here");
-        return;
+        return skip("curl", "there is no curl here");
     }
     let data = tempfile::tempdir().expect("a directory");
     let mut child = program()

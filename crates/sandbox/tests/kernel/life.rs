@@ -312,8 +312,7 @@ async fn platform_and_launcher_killed_together_are_swept_by_the_next() {
 #[tokio::test]
 async fn a_plain_user_has_workers_too() {
     if !rustix::process::geteuid().is_root() {
-        println!("skipped: the other tests run as a plain user already");
-        return;
+        return crate::stage::skip("root", "the other tests run as a plain user already");
     }
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (child, report) = platform(dir.path(), Some(65534));

@@ -60,15 +60,16 @@ async fn a_python_that_is_not_here_is_named_with_those_that_are() {
 #[tokio::test]
 async fn a_handler_that_does_not_load_says_why() {
     let stage = Stage::new().await;
-    for (code, kind, line) in [
-        ("def handler(message, context)\n    return 1\n", FailureKind::BadHandler, Some(1)),
-        ("def other(): pass\n", FailureKind::BadHandler, None),
-        ("print('so far')\nimport no_such_module\n", FailureKind::Exception, Some(2)),
+    for (code, kind, line, output) in [
+        ("def handler(message, context)\n    return 1\n", FailureKind::BadHandler, Some(1), ""),
+        ("def other(): pass\n", FailureKind::BadHandler, None, ""),
+        ("print('so far')\nimport no_such_module\n", FailureKind::Exception, Some(2), "so far\n"),
     ] {
         let error =
             stage.sandbox.start_worker(&stage.function("f", code)).await.expect_err("it does not load");
         let StartError::LoadFailed { failure, .. } = error else { panic!("{error:?}") };
         assert_eq!((failure.kind, failure.line), (kind, line), "{failure:?}");
+        assert_eq!(failure.output, output);
     }
     stage.close().await;
 }
