@@ -171,7 +171,7 @@ pub(crate) fn problem(status: StatusCode, body: &[u8]) -> Failure {
     // 503 says "overloaded" unless the code says that something else stands in the way.
     let code = problem.get("code").and_then(Value::as_str).and_then(Code::from_word);
     let exit = match code {
-        Some(Code::NotReady | Code::StorageFull | Code::StartFailed) => Exit::Other,
+        Some(Code::NotReady | Code::StartFailed | Code::StorageFailed | Code::StorageFull) => Exit::Other,
         _ => exit,
     };
     let word = |name: &str| problem.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());

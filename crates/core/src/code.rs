@@ -27,6 +27,7 @@ pub enum Code {
     FunctionError,
     HandlerNotLoadable,
     HeadersTooLarge,
+    InvalidArchive,
     InvalidBody,
     InvalidDeadline,
     InvalidEvent,
@@ -46,6 +47,7 @@ pub enum Code {
     SampledOut,
     Shed,
     StartFailed,
+    StorageFailed,
     StorageFull,
     Timeout,
     TooLarge,
@@ -122,7 +124,7 @@ impl Code {
     }
 
     /// Every code, in the order of their words.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::BadRequest,
         Self::Cancelled,
         Self::Crashed,
@@ -133,6 +135,7 @@ impl Code {
         Self::FunctionError,
         Self::HandlerNotLoadable,
         Self::HeadersTooLarge,
+        Self::InvalidArchive,
         Self::InvalidBody,
         Self::InvalidDeadline,
         Self::InvalidEvent,
@@ -152,6 +155,7 @@ impl Code {
         Self::SampledOut,
         Self::Shed,
         Self::StartFailed,
+        Self::StorageFailed,
         Self::StorageFull,
         Self::Timeout,
         Self::TooLarge,
@@ -258,6 +262,14 @@ impl Code {
                 "The request line and headers together are over the listener's limit, or there are too many of \
                  them.",
                 "Send fewer or shorter headers; large cookies are the usual cause.",
+            ),
+            Self::InvalidArchive => entry(
+                "invalid_archive",
+                false,
+                "The code cannot be taken in",
+                "The archive is not a zip file that can be read, or the function's files break a rule: a path \
+                 that leads outside, a link, two names that differ in case only, too many files or bytes.",
+                "Correct what the message names, or let `functionsplatform deploy DIR` make the archive.",
             ),
             Self::InvalidBody => entry(
                 "invalid_body",
@@ -416,6 +428,16 @@ impl Code {
                  hanging. The platform tries again with growing pauses.",
                 "Read the function's start error on its page or with `functionsplatform logs`; \
                  `functionsplatform doctor` shows whether the host lacks something.",
+            ),
+            Self::StorageFailed => entry(
+                "storage_failed",
+                true,
+                "The data directory could not be written",
+                "What was asked must be written before it is confirmed, and writing failed for another reason \
+                 than a full disk: permissions, a read-only file system, a faulty disk or a damaged database. \
+                 Nothing was changed. Functions go on answering.",
+                "Look into the platform's own log, which has the system's words, and at the data directory's \
+                 permissions and disk.",
             ),
             Self::StorageFull => entry(
                 "storage_full",

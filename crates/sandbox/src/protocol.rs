@@ -328,6 +328,9 @@ pub struct FailureHead {
     /// Line in the handler's file, where known (deploys report it).
     #[serde(default)]
     pub line: Option<u32>,
+    /// What was printed while loading, bounded; only in [`FrameType::LoadFailed`].
+    #[serde(default)]
+    pub output: String,
     /// The author's finished spans.
     #[serde(rename = "sp", default)]
     pub spans: Vec<WorkerSpan>,

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::Refusal;
 use crate::preload::PreloadFault;
-use crate::protocol::FailureHead;
+use crate::protocol::{FailureHead, FailureKind};
+
+/// The exception with which the runtime says that a handler is not what it should be.
+const RUNTIMES_OWN: &str = "BadHandler";
 
 /// A limit that ended or hindered a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +93,7 @@ fn signal_name(signal: i32) -> &'static str {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The handler could not be loaded.
-    #[error("the handler does not load: {}: {}", failure.exception_type, failure.message)]
+    #[error("the handler does not load: {}", why(failure))]
     LoadFailed {
         /// Why.
         failure: Box<FailureHead>,
@@ -145,5 +148,38 @@ impl From<Refusal> for StartError {
             Refusal::Python(why) => Self::Python(why),
             Refusal::Preload(fault) => Self::Preload(fault),
         }
+    }
+}
+
+/// An exception as Python says it; of what the runtime finds by itself only the words.
+fn why(failure: &FailureHead) -> String {
+    let kind = &failure.exception_type;
+    if failure.kind == FailureKind::BadHandler && kind == RUNTIMES_OWN || kind.is_empty() {
+        return failure.message.clone();
+    }
+    format!("{kind}: {}", failure.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_that_is_not_there_is_told_in_words_and_an_exception_by_its_name() {
+        let said = |kind: &str, exception_type: &str, message: &str| {
+            let head =
+                serde_json::json!({ "kind": kind, "exception_type": exception_type, "message": message });
+            let failure = serde_json::from_value(head).expect("a failure");
+            StartError::LoadFailed { failure, output: String::new() }.to_string()
+        };
+        assert_eq!(
+            said("bad_handler", "BadHandler", "handler.py has no function handler"),
+            "the handler does not load: handler.py has no function handler"
+        );
+        assert_eq!(
+            said("bad_handler", "SyntaxError", "invalid syntax"),
+            "the handler does not load: SyntaxError: invalid syntax"
+        );
+        assert_eq!(said("exception", "ValueError", "x"), "the handler does not load: ValueError: x");
     }
 }

@@ -627,12 +627,12 @@ impl CatalogError {
     }
 
     fn from_code(error: CodeError) -> Self {
-        let code = if error.is_callers() { Code::InvalidManifest } else { Code::StorageFull };
-        Self::new(code, error.to_string())
+        Self::new(error.code(), error.to_string())
     }
 
     fn from_store(error: StoreError) -> Self {
-        Self::new(Code::StorageFull, error.to_string())
+        tracing::error!(error = %error.chain(), "the registry did not do what it was asked");
+        Self::new(error.code(), error.to_string())
     }
 
     fn from_conflict(conflict: Conflict) -> Self {

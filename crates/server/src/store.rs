@@ -10,6 +10,8 @@
 
 use std::path::PathBuf;
 
+use fp_core::code::Code;
+
 pub(crate) mod database;
 pub mod registry;
 pub(crate) mod telemetry;
@@ -90,6 +92,22 @@ impl StoreError {
         }
     }
 
+    /// The error's word: a full disk is told from everything else that can fail.
+    pub fn code(&self) -> Code {
+        let is_full = match self {
+            Self::Closed => return Code::NotReady,
+            Self::Database { source, path, .. } => database::is_full(source, path),
+            Self::Layout { source: rusqlite_migration::Error::RusqliteError { err, .. }, path } => {
+                database::is_full(err, path)
+            }
+            Self::Directory { source, .. } => is_out_of_space(source),
+            Self::Layout { .. } | Self::Value { .. } | Self::VersionExists { .. } | Self::Thread { .. } => {
+                false
+            }
+        };
+        if is_full { Code::StorageFull } else { Code::StorageFailed }
+    }
+
     /// The message with those of its sources, for the log.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
@@ -100,5 +118,48 @@ impl StoreError {
             source = error.source();
         }
         text
+    }
+}
+
+/// Whether the kernel refused for want of space, the disk's or its owner's quota.
+pub(crate) fn is_out_of_space(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    fn database(code: std::ffi::c_int, path: &str) -> Code {
+        let source = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        StoreError::Database { what: "writing", path: path.into(), source }.code()
+    }
+
+    fn directory(kind: std::io::ErrorKind) -> Code {
+        StoreError::Directory { what: "x", path: "/x".into(), source: kind.into() }.code()
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_other_failures() {
+        let here = std::env::temp_dir().display().to_string();
+        assert_eq!(database(ffi::SQLITE_FULL, &here), Code::StorageFull);
+        let others = [
+            ffi::SQLITE_IOERR_WRITE,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_CORRUPT,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_BUSY,
+        ];
+        for other in others {
+            assert_eq!(database(other, &here), Code::StorageFailed, "{other}");
+        }
+        // /proc/self is a file system without a free block, as a full disk is.
+        assert_eq!(database(ffi::SQLITE_IOERR_WRITE, "/proc/self/registry.db"), Code::StorageFull);
+        assert_eq!(directory(std::io::ErrorKind::StorageFull), Code::StorageFull);
+        assert_eq!(directory(std::io::ErrorKind::QuotaExceeded), Code::StorageFull);
+        assert_eq!(directory(std::io::ErrorKind::PermissionDenied), Code::StorageFailed);
+        assert_eq!(StoreError::Closed.code(), Code::NotReady);
     }
 }

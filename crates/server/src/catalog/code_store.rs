@@ -17,8 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use fp_core::code::Code;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+
+use crate::store;
 
 /// Most files of one function: ten times what a large function with its packages has.
 const MAX_FILES: usize = 20_000;
@@ -50,9 +53,13 @@ pub(crate) enum CodeError {
 }
 
 impl CodeError {
-    /// Whether the code is at fault, rather than this machine.
-    pub(crate) fn is_callers(&self) -> bool {
-        !matches!(self, Self::Write { .. })
+    /// The error's word: the code is at fault, or this machine.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Write { source, .. } if store::is_out_of_space(source) => Code::StorageFull,
+            Self::Write { .. } => Code::StorageFailed,
+            _ => Code::InvalidArchive,
+        }
     }
 }
 
@@ -428,7 +435,16 @@ mod tests {
         let same: Vec<u8> = same.iter().map(|byte| if *byte == b'w' { b'x' } else { *byte }).collect();
         let refused = Tree::of_zip(&same).map(|_| ()).expect_err("twice").to_string();
         assert!(refused.contains("\"x.txt\""), "{refused}");
-        assert!(matches!(Tree::of_zip(b"not a zip"), Err(CodeError::NotZip)));
+        let not_zip = Tree::of_zip(b"not a zip").expect_err("refused");
+        assert!(matches!(not_zip, CodeError::NotZip));
+        assert_eq!(not_zip.code(), Code::InvalidArchive);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_one_that_cannot_be_written() {
+        let write = |kind: io::ErrorKind| CodeError::Write { path: "/x".into(), source: kind.into() }.code();
+        assert_eq!(write(io::ErrorKind::StorageFull), Code::StorageFull);
+        assert_eq!(write(io::ErrorKind::ReadOnlyFilesystem), Code::StorageFailed);
     }
 
     #[test]

@@ -196,6 +196,7 @@ pub fn status(code: Code) -> StatusCode {
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::ForbiddenHost => StatusCode::MISDIRECTED_REQUEST,
         Code::HandlerNotLoadable
+        | Code::InvalidArchive
         | Code::InvalidEvent
         | Code::InvalidManifest
         | Code::InvalidName
@@ -206,7 +207,7 @@ pub fn status(code: Code) -> StatusCode {
         Code::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
         Code::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Code::Cancelled => StatusCode::from_u16(499).expect("three digits"),
-        Code::FunctionError | Code::PlatformError => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::FunctionError | Code::PlatformError | Code::StorageFailed => StatusCode::INTERNAL_SERVER_ERROR,
         Code::Crashed | Code::OutOfMemory => StatusCode::BAD_GATEWAY,
         Code::NotReady | Code::Shed | Code::StartFailed => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded | Code::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -223,6 +224,7 @@ fn blame(code: Code) -> Blame {
         | Code::EventConflict
         | Code::ForbiddenHost
         | Code::HeadersTooLarge
+        | Code::InvalidArchive
         | Code::InvalidBody
         | Code::InvalidDeadline
         | Code::InvalidEvent
@@ -247,9 +249,12 @@ fn blame(code: Code) -> Blame {
         | Code::OutOfMemory
         | Code::StartFailed
         | Code::Timeout => Blame::Function,
-        Code::NotReady | Code::PlatformError | Code::SampledOut | Code::Shed | Code::StorageFull => {
-            Blame::Platform
-        }
+        Code::NotReady
+        | Code::PlatformError
+        | Code::SampledOut
+        | Code::Shed
+        | Code::StorageFailed
+        | Code::StorageFull => Blame::Platform,
     }
 }
 
@@ -272,6 +277,7 @@ fn component(code: Code) -> &'static str {
         | Code::NoRoute
         | Code::RequestTimeout => "gateway",
         Code::EventConflict
+        | Code::InvalidArchive
         | Code::InvalidEvent
         | Code::InvalidManifest
         | Code::InvalidName
@@ -279,7 +285,7 @@ fn component(code: Code) -> &'static str {
         | Code::NameReserved
         | Code::UnsupportedEvent => "catalog",
         Code::SampledOut => "history",
-        Code::StorageFull => "store",
+        Code::StorageFailed | Code::StorageFull => "store",
         Code::BadRequest
         | Code::MethodNotAllowed
         | Code::NotFound

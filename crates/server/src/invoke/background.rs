@@ -144,7 +144,7 @@ impl Invoker {
         self.registry
             .enqueue(calls.clone())
             .await
-            .map_err(|error| refuse(Code::StorageFull, error.to_string()))?;
+            .map_err(|error| refuse(error.code(), error.to_string()))?;
         let ids = calls.iter().map(|call| call.id).collect();
         for ((place, call), function) in places.into_iter().zip(calls).zip(matched.functions.iter()) {
             self.announce(&call, function);

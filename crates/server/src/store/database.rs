@@ -118,6 +118,19 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
+/// Whether an error says that there is no space: by its code, or, where SQLite tells of a failed
+/// write only, by the file system that it was for.
+pub(crate) fn is_full(error: &rusqlite::Error, path: &Path) -> bool {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => true,
+        Some(ErrorCode::SystemIoFailure) => {
+            let directory = path.parent().unwrap_or(path);
+            rustix::fs::statvfs(directory).is_ok_and(|found| found.f_bavail == 0)
+        }
+        _ => false,
+    }
+}
+
 /// The same error once more: one failed commit is reported to everyone who was part of it.
 pub(crate) fn copy_of(error: &rusqlite::Error) -> rusqlite::Error {
     match error {
