@@ -3,7 +3,8 @@
 //! In order: the configuration, the functions that are to be deployed (a wrong DIR is told
 //! before anything starts), the server, one deploy after the other, then where things are.
 //! SIGTERM and SIGHUP are SIGINT: the first drains within the limit, the second ends at once. A
-//! function that is refused leaves the others and the platform running, but `/readyz` stays 503.
+//! function that is refused leaves the others and the platform running; `/readyz` stays 503 and
+//! names it until it is deployed after all.
 
 mod places;
 mod progress;
@@ -17,6 +18,7 @@ use anyhow::Context;
 use clap::Args;
 use fp_core::Tenant;
 use fp_server::catalog::CatalogError;
+use fp_server::readiness::{Refused, Standing};
 use fp_server::{Config, Runtimes, Server};
 use tokio::runtime::Handle;
 
@@ -74,18 +76,19 @@ async fn serve(
         () = signals.next() => return Ok(Exit::Ok),
     };
     let server = server.inspect_err(|_| progress.finish())?;
-    let deployed = tokio::select! {
-        deployed = deploy_all(&server, functions, &progress) => deployed,
+    tokio::select! {
+        () = deploy_all(&server, functions, &progress) => {}
         () = signals.next() => return Ok(stop(server, limit, &mut signals).await),
-    };
-    progress.finish();
-    if deployed {
-        server.set_ready();
     }
+    progress.finish();
+    server.app().readiness.on_deployed();
     let all = server.app().catalog.list(&Tenant::default());
     let (json, addresses) = (global.json(), server.addresses());
     // Stdout may be a pipe that nobody reads: only this waits for it.
     let shown = tokio::task::spawn_blocking(move || places::show(json, addresses, &all));
+    if let Standing::Refused(refused) = server.app().readiness.standing() {
+        warn_of(&refused, functions.len());
+    }
     tokio::select! {
         shown = shown => shown.context("showing where things are")??,
         () = signals.next() => return Ok(stop(server, limit, &mut signals).await),
@@ -94,20 +97,40 @@ async fn serve(
     Ok(stop(server, limit, &mut signals).await)
 }
 
-/// Deploys what was asked for; false when something was refused.
-async fn deploy_all(server: &Server, functions: &[PathBuf], progress: &Progress) -> bool {
-    let mut all_accepted = true;
+/// Deploys what was asked for; what is refused is told and noted.
+async fn deploy_all(server: &Server, functions: &[PathBuf], progress: &Progress) {
     for dir in functions {
         progress.deploying(dir);
         match server.deploy_dir(dir).await {
             Ok(function) => progress.deployed(&function.name, function.version),
             Err(error) => {
-                all_accepted = false;
                 progress.suspend(|| screen::failure(&refused(dir, &error)));
+                server.app().readiness.on_refused(Refused {
+                    function: name_of(dir),
+                    directory: dir.display().to_string(),
+                    detail: error.to_string(),
+                });
             }
         }
     }
-    all_accepted
+}
+
+/// By which a later deploy is known to be this one's: its directory's name where the manifest
+/// cannot be read.
+fn name_of(dir: &Path) -> String {
+    let directory = || dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    function_dir::name(dir)
+        .unwrap_or_else(|_| directory().file_name().unwrap_or_default().to_string_lossy().into_owned())
+}
+
+/// Said last, where it is seen: the errors may have scrolled away.
+fn warn_of(refused: &[Refused], of: usize) {
+    let names: Vec<_> = refused.iter().map(|refused| refused.function.as_str()).collect();
+    screen::warning(&format!(
+        "not ready: {} of {of} functions refused: {}; mend and `functionsplatform deploy DIR` each, then /readyz is 200",
+        names.len(),
+        names.join(", ")
+    ));
 }
 
 fn refused(dir: &Path, error: &CatalogError) -> Failure {
@@ -118,8 +141,9 @@ fn refused(dir: &Path, error: &CatalogError) -> Failure {
         (None, None) => String::new(),
     };
     let traceback = error.traceback.as_ref().map(|text| format!("\n{}", text.trim_end())).unwrap_or_default();
-    Failure::new(Exit::Refused, format!("{} is not deployed: {error}{place}{traceback}", dir.display()))
-        .hint("mend it and run `functionsplatform deploy`; the platform is not ready until it is restarted")
+    Failure::new(Exit::Refused, format!("{} is not deployed: {error}{place}{traceback}", dir.display())).hint(
+        format!("mend it and run `functionsplatform deploy {}`; until then /readyz is 503", dir.display()),
+    )
 }
 
 /// Lets running calls end; a second signal does not.

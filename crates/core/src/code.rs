@@ -365,9 +365,10 @@ impl Code {
                 "not_ready",
                 true,
                 "The platform is starting or stopping",
-                "The listener is up, but the functions are not deployed yet, or the platform is draining before \
-                 it stops.",
-                "Try again after Retry-After; /readyz answers 200 once everything is deployed.",
+                "The listener is up, but not all functions of `up` are deployed: they are on their way, or were \
+                 refused, and `refused` names them. Or the platform is draining before it stops.",
+                "Try again after Retry-After. Where functions were refused, mend them and deploy them again; \
+                 /readyz answers 200 once everything is deployed.",
             ),
             Self::OutOfMemory => entry(
                 "out_of_memory",

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -10,6 +9,7 @@ use crate::config::Config;
 use crate::history::History;
 use crate::http::gateway::Gateway;
 use crate::invoke::Invoker;
+use crate::readiness::Readiness;
 use crate::slo::SloBook;
 
 /// Addresses that the listeners are bound to, after port 0 was resolved.
@@ -44,6 +44,6 @@ pub struct App {
     pub history: Arc<History>,
     /// Rates, percentiles and objectives per function.
     pub slo: Arc<SloBook>,
-    /// Set once every directory of `up` is deployed.
-    pub ready: AtomicBool,
+    /// Whether everything that `up` was asked for is deployed.
+    pub readiness: Readiness,
 }

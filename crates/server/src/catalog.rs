@@ -499,6 +499,10 @@ impl DeployRequest {
     }
 }
 
+/// Largest manifest, in bytes: a hundred times a long one. Reading it takes memory and time that
+/// grow with it.
+const MAX_MANIFEST: usize = 256 << 10;
+
 /// Time that a handler may take to load: the interface's.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -616,6 +620,13 @@ impl CatalogError {
             let detail = "there is no function.toml at the root; add one with at least name and events";
             return Err(Self::new(Code::InvalidManifest, detail.to_owned()));
         };
+        if text.len() > MAX_MANIFEST {
+            let detail = format!(
+                "function.toml is larger than {} KiB; large values belong into files",
+                MAX_MANIFEST >> 10
+            );
+            return Err(Self::new(Code::InvalidManifest, detail));
+        }
         let text = std::str::from_utf8(text).map_err(|_| {
             Self::new(Code::InvalidManifest, "function.toml is not UTF-8; save it as UTF-8".to_owned())
         })?;

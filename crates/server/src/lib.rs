@@ -13,6 +13,7 @@ pub mod history;
 pub mod http;
 pub mod invoke;
 pub mod pool;
+pub mod readiness;
 pub mod runtimes;
 pub mod server;
 pub mod slo;

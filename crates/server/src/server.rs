@@ -5,7 +5,6 @@ use std::io::{Read, Seek, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fp_core::Tenant;
@@ -22,6 +21,7 @@ use crate::history::History;
 use crate::http::gateway::{self, Gateway};
 use crate::http::{self, listener};
 use crate::invoke::Invoker;
+use crate::readiness::Readiness;
 use crate::slo::SloBook;
 use crate::store::{Registry, StoreError};
 
@@ -108,7 +108,8 @@ struct Bound {
 }
 
 impl Server {
-    /// Starts the platform: everything answers when this returns, and [`App::ready`] is still unset.
+    /// Starts the platform: everything answers when this returns, and [`App::readiness`]
+    /// says that functions are still being deployed.
     /// Calls are served by the runtime that this runs on, all else by `management`.
     pub async fn start(config: Config, management: &Handle) -> Result<Self, StartError> {
         let lock = lock_data_dir(&config.data_dir)?;
@@ -151,7 +152,7 @@ impl Server {
             invoker,
             history,
             slo,
-            ready: AtomicBool::new(false),
+            readiness: Readiness::default(),
             config,
         });
         Ok(Self::serve(app, registry, sandbox, bound, lock, management))
@@ -213,14 +214,9 @@ impl Server {
         self.app.catalog.deploy_if_changed(request).await
     }
 
-    /// Says that everything `up` was asked to deploy is there.
-    pub fn set_ready(&self) {
-        self.app.ready.store(true, Ordering::Release);
-    }
-
     /// Stops: no new connections, running calls end within the limit, then everything goes.
     pub async fn stop(self, limit: Duration) {
-        self.app.ready.store(false, Ordering::Release);
+        self.app.readiness.on_stop();
         self.stop.cancel();
         let drained = async {
             for listener in self.listeners {

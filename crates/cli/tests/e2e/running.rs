@@ -115,3 +115,48 @@ fn wait_until(mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
+
+#[test]
+fn a_refused_function_is_named_and_its_later_deploy_makes_the_platform_ready() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |function: &str, file: &str, text: &str| {
+        std::fs::create_dir_all(dir.path().join(function)).expect("a directory");
+        std::fs::write(dir.path().join(function).join(file), text).expect("written");
+    };
+    let sound = "def handler(message, context):\n    return 1\n";
+    write("well", "function.toml", "name = \"well\"\nevents = [\"http|GET|/well\"]\n");
+    write("well", "handler.py", sound);
+    write("broken", "function.toml", "name = \"named\"\nevents = [\"http|GET|/named\"]\n");
+    write("broken", "handler.py", "import no_such_module\n");
+    write("unreadable", "function.toml", "name = ");
+    let platform = up().arg(dir.path()).start();
+    let ready = || {
+        let request = Request::get("/readyz").body(Bytes::new()).expect("a request");
+        let answer = crate::platform::call(platform.api, request);
+        let body: serde_json::Value = serde_json::from_slice(answer.body()).expect("JSON");
+        (answer.status().as_u16(), body)
+    };
+    let (status, body) = ready();
+    let names: Vec<_> = body["refused"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|one| one["function"].as_str())
+        .collect();
+    assert_eq!((status, names), (503, vec!["named", "unreadable"]));
+    assert!(body["refused"][0]["detail"].as_str().expect("text").contains("no_such_module"), "{body}");
+    wait_until(|| platform.stderr().contains("2 of 3 functions refused: named, unreadable"));
+    assert_eq!(platform.get("/well").status(), 200);
+    write("broken", "handler.py", sound);
+    let deploy = |function: &str| {
+        let path = dir.path().join(function);
+        let ran = platform.cli(&["deploy", path.to_str().expect("UTF-8")]);
+        assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+    };
+    deploy("broken");
+    assert_eq!(ready().1["detail"], "not deployed, because refused: unreadable");
+    write("unreadable", "function.toml", "name = \"unreadable\"\nevents = [\"http|GET|/unreadable\"]\n");
+    write("unreadable", "handler.py", sound);
+    deploy("unreadable");
+    assert_eq!(ready().0, 200);
+}

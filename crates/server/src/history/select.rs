@@ -75,7 +75,7 @@ impl<'a> Selection<'a> {
             function: filter.function.as_ref(),
             outcome: filter.outcome.as_deref(),
             from_us: filter.since_us.unwrap_or(0),
-            to_us: filter.cursor.map_or(until_us, |cursor| until_us.min(cursor.started_us + 1)),
+            to_us: filter.cursor.map_or(until_us, |cursor| until_us.min(cursor.started_us.saturating_add(1))),
             min_us: filter.min_duration.map(microseconds),
             max_us: filter.max_duration.map(microseconds),
         }

@@ -217,7 +217,12 @@ async fn create_function(
     State(app): State<Arc<App>>,
     ApiJson(body): ApiJson<CreateFunction>,
 ) -> Result<Answer<DeployedFunction>, Problem> {
-    let deployed = app.catalog.deploy(body.into_request()?).await.map_err(refused)?;
+    deploy(&app, body.into_request()?).await
+}
+
+async fn deploy(app: &App, request: DeployRequest) -> Result<Answer<DeployedFunction>, Problem> {
+    let deployed = app.catalog.deploy(request).await.map_err(refused)?;
+    app.readiness.on_settled(deployed.name.as_str());
     Ok(Answer(DeployedFunction::of(&deployed)))
 }
 
@@ -243,9 +248,10 @@ async fn deploy_function(
     NamePath(name): NamePath,
     ApiArchive(archive): ApiArchive,
 ) -> Result<Answer<DeployedFunction>, Problem> {
-    let request = Catalog::archive_request(Tenant::default(), &name, archive).map_err(refused)?;
-    let deployed = app.catalog.deploy(request).await.map_err(refused)?;
-    Ok(Answer(DeployedFunction::of(&deployed)))
+    // Inflating and reading take up to seconds, which a thread that serves others does not have.
+    let read = move || Catalog::archive_request(Tenant::default(), &name, archive);
+    let request = tokio::task::spawn_blocking(read).await;
+    deploy(&app, request.expect("reading an archive does not panic").map_err(refused)?).await
 }
 
 /// Turns the catalogue's refusal into an answer.
@@ -374,5 +380,6 @@ async fn delete_function(
     NamePath(name): NamePath,
 ) -> Result<Answer<DeletedFunction>, Problem> {
     app.catalog.delete(&Tenant::default(), &name).await.map_err(refused)?;
+    app.readiness.on_settled(name.as_str());
     Ok(Answer(DeletedFunction { status: "ok", function_name: name.to_string() }))
 }

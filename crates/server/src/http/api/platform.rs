@@ -1,13 +1,13 @@
 //! The platform itself: its workers, its host, its version, whether it is well.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use fp_core::Tenant;
 use fp_core::code::Code;
 use http::header::RETRY_AFTER;
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
@@ -17,6 +17,7 @@ use super::time::rfc3339;
 use crate::app::App;
 use crate::http::problem::Problem;
 use crate::invoke::WorkerView;
+use crate::readiness::{Refused, Standing};
 
 pub(super) fn routes() -> [UtoipaMethodRouter<Arc<App>>; 5] {
     [
@@ -135,7 +136,8 @@ async fn get_health() -> Answer<Status> {
 
 /// Is it ready?
 ///
-/// 200 once every directory given to `up` is deployed.
+/// 200 once every directory given to `up` is deployed. Functions that were refused are named in
+/// the answer until a later deploy of theirs is accepted.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -146,10 +148,26 @@ async fn get_health() -> Answer<Status> {
     )
 )]
 async fn get_readiness(State(app): State<Arc<App>>) -> Result<Answer<Status>, Problem> {
-    if app.ready.load(Ordering::Acquire) {
-        return Ok(Answer(Status { status: "ready" }));
+    match app.readiness.standing() {
+        Standing::Ready => Ok(Answer(Status { status: "ready" })),
+        Standing::Deploying => {
+            let problem = Problem::new(Code::NotReady, "the functions are still being deployed");
+            Err(problem.header(RETRY_AFTER, "1"))
+        }
+        Standing::Refused(refused) => Err(refused_functions(&refused)),
+        Standing::Stopping => Err(Problem::new(Code::NotReady, "the platform is stopping")),
     }
-    Err(Problem::new(Code::NotReady, "the functions are still being deployed").header(RETRY_AFTER, "1"))
+}
+
+fn refused_functions(refused: &[Refused]) -> Problem {
+    let names: Vec<_> = refused.iter().map(|refused| refused.function.as_str()).collect();
+    let detail = format!("not deployed, because refused: {}", names.join(", "));
+    let each = |refused: &Refused| json!({ "function": refused.function, "directory": refused.directory, "detail": refused.detail });
+    Problem::new(Code::NotReady, detail)
+        .hint(
+            "Mend them and run `functionsplatform deploy DIR`, or delete those that are not wanted any more.",
+        )
+        .extra("refused", refused.iter().map(each).collect::<Vec<_>>())
 }
 
 /// What runs and where it listens.

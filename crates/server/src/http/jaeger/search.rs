@@ -139,7 +139,8 @@ fn go_duration(text: &str) -> Option<Duration> {
             "h" => 3_600.0,
             _ => return None,
         };
-        total += Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        total = total.checked_add(part)?;
         rest = next;
     }
     Some(total).filter(|_| !text.is_empty())
@@ -204,7 +205,8 @@ mod tests {
         assert_eq!(go_duration("1m30s"), Some(Duration::from_secs(90)));
         assert_eq!(go_duration("100µs"), Some(Duration::from_micros(100)));
         assert_eq!(go_duration("0.25s"), Some(Duration::from_millis(250)));
-        for bad in ["", "5", "s", "1x", "1.2.3s", "-1s"] {
+        let beyond = "18446744073709551000s18446744073709551000s";
+        for bad in ["", "5", "s", "1x", "1.2.3s", "-1s", beyond] {
             assert_eq!(go_duration(bad), None, "{bad}");
         }
     }
