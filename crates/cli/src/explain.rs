@@ -137,8 +137,9 @@ fn routes(listing: &Listing) -> Vec<Bound> {
 
 /// The very table that the gateway asks.
 fn table<'a>(routes: impl IntoIterator<Item = &'a Bound>) -> Result<RouteTable<String>, Failure> {
-    let routed = routes.into_iter().map(|(event, name)| Routed {
+    let routed = (0..).zip(routes).map(|(order, (event, name))| Routed {
         name,
+        order,
         events: std::slice::from_ref(event),
         function: name.to_string(),
     });

@@ -31,8 +31,8 @@ use signals::Signals;
 
 /// Start the platform and deploy the functions in the given directories
 ///
-/// Runs until SIGINT, SIGTERM or SIGHUP, then lets running calls end within --drain-limit; a second
-/// signal ends it at once. Functions of earlier runs come back from the data directory.
+/// Runs until SIGINT, SIGTERM or SIGHUP, then lets running calls end within --drain-limit; a
+/// second signal ends it at once. Functions of earlier runs come back from the data directory.
 #[derive(Debug, Args)]
 pub(crate) struct Up {
     /// Directories with a function.toml, or whose subdirectories have them

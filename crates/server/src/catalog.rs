@@ -6,8 +6,9 @@
 
 pub(crate) mod code_store;
 mod preloads;
+mod snapshot;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use crate::store::registry::{Registry, StoredVersion};
 pub use fp_core::route::BadPath;
 
 use self::code_store::{CodeError, CodeHold, CodeStore, Tree};
+use self::snapshot::Snapshot;
 
 /// One live version of a function, with its workers.
 #[derive(Debug)]
@@ -117,53 +119,11 @@ pub type Route = route::Route<Arc<Deployed>>;
 /// A route that was found.
 pub type Matched = route::Matched<Arc<Deployed>>;
 
-/// The state of all functions at one moment.
-#[derive(Debug, Default)]
-struct Snapshot {
-    functions: BTreeMap<(Tenant, FunctionName), Arc<Deployed>>,
-    routes: BTreeMap<Tenant, RouteTable<Arc<Deployed>>>,
-}
-
-impl Snapshot {
-    fn of(functions: BTreeMap<(Tenant, FunctionName), Arc<Deployed>>) -> Result<Self, Conflict> {
-        let mut routes = BTreeMap::new();
-        let tenants: std::collections::BTreeSet<_> =
-            functions.keys().map(|(tenant, _)| tenant.clone()).collect();
-        for tenant in tenants {
-            let mine = functions.values().filter(|function| function.tenant == tenant);
-            let mut mine: Vec<_> = mine.collect();
-            mine.sort_by_key(|function| function.order);
-            let routed = mine.into_iter().map(|function| Routed {
-                name: &function.name,
-                events: &function.events,
-                function: function.clone(),
-            });
-            routes.insert(tenant.clone(), RouteTable::build(routed)?);
-        }
-        Ok(Self { functions, routes })
-    }
-
-    /// Whether a version's event types fit in with those of the other functions.
-    fn check(&self, version: &StoredVersion) -> Result<(), Conflict> {
-        let mine = self.functions.values().filter(|function| function.tenant == version.tenant);
-        let others = mine.filter(|function| function.name != version.function).map(|function| Routed {
-            name: &function.name,
-            events: &function.events,
-            function: (),
-        });
-        let fresh = Routed { name: &version.function, events: &version.events, function: () };
-        RouteTable::build(others.chain([fresh])).map(|_| ())
-    }
-
-    fn with(&self, key: (Tenant, FunctionName), function: Arc<Deployed>) -> Result<Self, Conflict> {
-        let mut functions = self.functions.clone();
-        functions.insert(key, function);
-        Self::of(functions)
-    }
-}
-
 /// Lets one deploy or delete of a function through at a time.
 type Gate = Arc<tokio::sync::Mutex<()>>;
+
+/// Gates beyond which those that are not in use are forgotten: some kilobytes.
+const MANY_GATES: usize = 256;
 
 /// Functions and routes.
 pub struct Catalog {
@@ -174,14 +134,14 @@ pub struct Catalog {
     slo: Arc<SloBook>,
     /// One deploy or delete of a function at a time; the value is a gate, not data.
     gates: Mutex<BTreeMap<(Tenant, FunctionName), Gate>>,
-    /// Held while a new snapshot is made from the latest and swapped in.
+    /// Held while a new snapshot is made from the latest, written to the registry and swapped in.
     swap: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Catalog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Catalog")
-            .field("functions", &self.snapshot.load().functions.len())
+            .field("functions", &self.snapshot.load().all().count())
             .finish_non_exhaustive()
     }
 }
@@ -210,10 +170,10 @@ impl Catalog {
     ) -> Result<Self, CatalogError> {
         let code = CodeStore::open(data_dir).map_err(CatalogError::from_code)?;
         let stored = registry.live_versions().await.map_err(CatalogError::from_store)?;
-        code.retain(|hash| stored.iter().any(|version| version.code_hash == hash));
-        let mut functions = BTreeMap::new();
+        let wanted: HashSet<&str> = stored.iter().map(|version| version.code_hash.as_str()).collect();
+        code.retain(|hash| wanted.contains(hash));
+        let mut snapshot = Snapshot::default();
         for version in stored {
-            let key = (version.tenant.clone(), version.function.clone());
             let pool = workers.pool(&version, &code);
             // It imports in the background; what keeps it from that, calls will say.
             let template = workers.sandbox.template(pool.spec()).unwrap_or_else(|error| {
@@ -222,10 +182,10 @@ impl Catalog {
             });
             let held = code.hold(&version.code_hash);
             held.keep();
-            functions.insert(key, Arc::new(Deployed::of(version, pool, template, held, &slo)));
+            let function = Arc::new(Deployed::of(version, pool, template, held, &slo));
+            snapshot.put(function).map_err(CatalogError::from_conflict)?;
         }
-        let snapshot = Snapshot::of(functions).map_err(CatalogError::from_conflict)?;
-        for function in snapshot.functions.values() {
+        for function in snapshot.all() {
             function.pool.tend();
         }
         Ok(Self {
@@ -241,24 +201,18 @@ impl Catalog {
 
     /// All functions of a tenant, first created first.
     pub fn list(&self, tenant: &Tenant) -> Vec<Arc<Deployed>> {
-        let snapshot = self.snapshot.load();
-        let mine = snapshot.functions.values().filter(|function| function.tenant == *tenant);
-        let mut mine: Vec<_> = mine.cloned().collect();
-        mine.sort_by_key(|function| function.order);
-        mine
+        self.snapshot.load().of_tenant(tenant)
     }
 
     /// A function by name.
     pub fn get(&self, tenant: &Tenant, name: &FunctionName) -> Option<Arc<Deployed>> {
-        self.snapshot.load().functions.get(&(tenant.clone(), name.clone())).cloned()
+        self.snapshot.load().get(tenant, name).cloned()
     }
 
     /// What a verb and a path (as it came, percent-encoded, without query) lead to.
     pub fn route(&self, tenant: &Tenant, verb: &str, raw_path: &str) -> Result<Route, BadPath> {
         let normal = route::normal_path(raw_path)?;
-        let snapshot = self.snapshot.load();
-        let table = snapshot.routes.get(tenant);
-        Ok(table.map_or(Route::Nothing { near: Vec::new() }, |table| table.find(verb, &normal)))
+        Ok(self.snapshot.load().route(tenant, verb, &normal))
     }
 
     /// What they lead to where there is no other function than this one.
@@ -268,7 +222,8 @@ impl Catalog {
         raw_path: &str,
     ) -> Result<Route, BadPath> {
         let normal = route::normal_path(raw_path)?;
-        let only = Routed { name: &function.name, events: &function.events, function: function.clone() };
+        let (name, order, events) = (&function.name, function.order, &function.events);
+        let only = Routed { name, order, events, function: function.clone() };
         let table = RouteTable::build([only].into_iter());
         Ok(table.map_or(Route::Nothing { near: Vec::new() }, |table| table.find(verb, &normal)))
     }
@@ -289,8 +244,7 @@ impl Catalog {
 
     async fn deploy_whole(&self, request: DeployRequest) -> Result<Arc<Deployed>, CatalogError> {
         let key = (request.tenant.clone(), request.name.clone());
-        let gate = self.gates.lock().entry(key.clone()).or_default().clone();
-        let _one_at_a_time = gate.lock().await;
+        let _one_at_a_time = self.gate(key).await;
         self.workers.check(&request.settings)?;
         let code = self.store_code(&request).await?;
         self.check_own_modules(code.hash(), &request.settings).await?;
@@ -300,6 +254,11 @@ impl Catalog {
         let template = self.workers.template(&pool).await?;
         let began = self.workers.clock.now();
         let worker = self.workers.load(&pool, &version.settings).await?;
+        // From the check to the swap nobody else changes the routes: what the registry holds must
+        // fit together at the next start.
+        let _one_swap = self.swap.lock().await;
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        next.check(&version).map_err(CatalogError::from_conflict)?;
         self.registry.put_version(version.clone()).await.map_err(CatalogError::from_store)?;
         code.keep();
         if version.settings.scaling.idle != IdleTime::After(Duration::ZERO) {
@@ -307,7 +266,8 @@ impl Catalog {
         }
         let fresh = Arc::new(Deployed::of(version, pool, template, code, &self.slo));
         fresh.pool.tend();
-        let old = self.swap_in(key, &fresh).await?;
+        let old = next.put(fresh.clone()).map_err(CatalogError::from_conflict)?;
+        self.snapshot.store(Arc::new(next));
         if let Some(old) = old {
             old.pool.close();
             old.code.let_go();
@@ -388,17 +348,17 @@ impl Catalog {
         })
     }
 
-    async fn swap_in(
-        &self,
-        key: (Tenant, FunctionName),
-        fresh: &Arc<Deployed>,
-    ) -> Result<Option<Arc<Deployed>>, CatalogError> {
-        let _one_swap = self.swap.lock().await;
-        let latest = self.snapshot.load_full();
-        let old = latest.functions.get(&key).cloned();
-        let next = latest.with(key, fresh.clone()).map_err(CatalogError::from_conflict)?;
-        self.snapshot.store(Arc::new(next));
-        Ok(old)
+    /// Waits for the turn of a deploy or delete of a function.
+    async fn gate(&self, key: (Tenant, FunctionName)) -> tokio::sync::OwnedMutexGuard<()> {
+        let gate = {
+            let mut gates = self.gates.lock();
+            // Those that nobody waits for or is in are forgotten, now that the map is held anyway.
+            if gates.len() >= MANY_GATES {
+                gates.retain(|_, gate| Arc::strong_count(gate) > 1);
+            }
+            gates.entry(key).or_default().clone()
+        };
+        gate.lock_owned().await
     }
 
     /// Removes a function; calls that run end in peace. Goes on when the future is dropped.
@@ -409,22 +369,17 @@ impl Catalog {
     }
 
     async fn delete_whole(&self, tenant: &Tenant, name: &FunctionName) -> Result<(), CatalogError> {
-        let key = (tenant.clone(), name.clone());
-        let gate = self.gates.lock().entry(key.clone()).or_default().clone();
-        let _one_at_a_time = gate.lock().await;
-        let existed = self.registry.delete_function(tenant, name).await.map_err(CatalogError::from_store)?;
+        let _one_at_a_time = self.gate((tenant.clone(), name.clone())).await;
         let _one_swap = self.swap.lock().await;
-        let latest = self.snapshot.load_full();
-        let mut functions = latest.functions.clone();
-        let Some(old) = functions.remove(&key).filter(|_| existed) else {
+        let existed = self.registry.delete_function(tenant, name).await.map_err(CatalogError::from_store)?;
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        let Some(old) = next.remove(tenant, name).filter(|_| existed) else {
             return Err(CatalogError::not_found(name));
         };
-        let next = Snapshot::of(functions).map_err(CatalogError::from_conflict)?;
         self.snapshot.store(Arc::new(next));
         old.pool.close();
         old.code.let_go();
         self.slo.remove(tenant, name);
-        self.gates.lock().remove(&key);
         Ok(())
     }
 

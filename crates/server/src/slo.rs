@@ -91,15 +91,12 @@ impl SloBook {
     /// Housekeeping; called each second. Hands snapshots that are due to the registry, without
     /// waiting for them.
     pub fn tick(&self, now: Duration, _wall_us: u64) {
-        let books: Vec<(Key, Arc<FunctionBook>)> =
-            self.books.read().iter().map(|(key, book)| (key.clone(), book.clone())).collect();
-        books.iter().for_each(|(_, book)| book.tick(now));
-        let mut due: Vec<_> = books
-            .into_iter()
-            .filter_map(|(key, book)| {
-                Some((book.unsaved_for(now).filter(|age| *age >= SNAPSHOT_EVERY)?, key, book))
-            })
-            .collect();
+        let mut due = Vec::new();
+        for (key, book) in self.books.read().iter() {
+            book.tick(now);
+            let age = book.unsaved_for(now).filter(|age| *age >= SNAPSHOT_EVERY);
+            due.extend(age.map(|age| (age, key.clone(), book.clone())));
+        }
         due.sort_by_key(|(age, ..)| std::cmp::Reverse(*age));
         due.truncate(SNAPSHOTS_PER_TICK);
         if due.is_empty() {
