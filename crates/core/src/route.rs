@@ -10,7 +10,6 @@
 //! except `%2F` and `%25`, so that an escaped slash never becomes a separator.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
@@ -85,8 +84,34 @@ struct Entry<F> {
     functions: Arc<[F]>,
 }
 
-/// Patterns that end in one place, by verb.
-type Ends<F> = BTreeMap<Verb, Arc<Entry<F>>>;
+/// Patterns that end in one place, by verb; nearly always one, for which a map's node would take
+/// more than all else of a function's routes.
+#[derive(Debug, Clone)]
+struct Ends<F>(Vec<(Verb, Arc<Entry<F>>)>);
+
+impl<F> Ends<F> {
+    fn get(&self, verb: &Verb) -> Option<&Arc<Entry<F>>> {
+        self.0.iter().find(|(known, _)| known == verb).map(|(_, entry)| entry)
+    }
+
+    fn get_mut(&mut self, verb: &Verb) -> Option<&mut Arc<Entry<F>>> {
+        self.0.iter_mut().find(|(known, _)| known == verb).map(|(_, entry)| entry)
+    }
+
+    fn add(&mut self, verb: Verb, entry: Entry<F>) {
+        self.0.reserve_exact(1);
+        self.0.push((verb, Arc::new(entry)));
+    }
+
+    fn remove(&mut self, verb: &Verb) -> Option<Arc<Entry<F>>> {
+        let at = self.0.iter().position(|(known, _)| known == verb)?;
+        Some(self.0.remove(at).1)
+    }
+
+    fn verbs(&self) -> impl Iterator<Item = &Verb> {
+        self.0.iter().map(|(verb, _)| verb)
+    }
+}
 
 #[derive(Debug, Clone)]
 struct Node<F> {
@@ -101,13 +126,13 @@ struct Node<F> {
 impl<F> Default for Node<F> {
     fn default() -> Self {
         let literals = RedBlackTreeMapSync::new_sync();
-        Self { literals, param: None, here: Ends::new(), rest: Ends::new() }
+        Self { literals, param: None, here: Ends(Vec::new()), rest: Ends(Vec::new()) }
     }
 }
 
 impl<F> Node<F> {
     fn is_empty(&self) -> bool {
-        self.literals.is_empty() && self.param.is_none() && self.here.is_empty() && self.rest.is_empty()
+        self.literals.is_empty() && self.param.is_none() && self.here.0.is_empty() && self.rest.0.is_empty()
     }
 }
 
@@ -228,7 +253,7 @@ impl<F: Clone> RouteTable<F> {
         let event_type: Arc<str> = event.to_string().into();
         let Some(present) = ends.get_mut(verb) else {
             self.known.insert_mut(Known(event_type.clone()), ());
-            ends.insert(verb.clone(), Arc::new(Entry::first(path, event_type, function)));
+            ends.add(verb.clone(), Entry::first(path, event_type, function));
             return Ok(());
         };
         if present.event_type != event_type {
@@ -408,7 +433,7 @@ impl<'a> Search<'a> {
             .or_else(|| self.fallback.as_ref().and_then(|fallback| ends.get(fallback)))
             .or_else(|| ends.get(&Verb::Any));
         if chosen.is_none() {
-            self.others.extend(ends.keys().cloned());
+            self.others.extend(ends.verbs().cloned());
         }
         chosen.map(|entry| &**entry)
     }

@@ -161,15 +161,15 @@ pub(crate) struct WorkerSetup {
 }
 
 impl Catalog {
-    /// The functions that the registry knows, ready to be called.
-    pub(crate) async fn open(
+    /// The functions that the registry knows (`stored`), ready to be called.
+    pub(crate) fn open(
         registry: Arc<Registry>,
+        stored: Vec<StoredVersion>,
         data_dir: &Path,
         workers: WorkerSetup,
         slo: Arc<SloBook>,
     ) -> Result<Self, CatalogError> {
         let code = CodeStore::open(data_dir).map_err(CatalogError::from_code)?;
-        let stored = registry.live_versions().await.map_err(CatalogError::from_store)?;
         let wanted: HashSet<&str> = stored.iter().map(|version| version.code_hash.as_str()).collect();
         code.retain(|hash| wanted.contains(hash));
         let mut snapshot = Snapshot::default();

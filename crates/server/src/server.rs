@@ -120,7 +120,10 @@ impl Server {
         let registry = Arc::new(Registry::open(&data_dir)?);
         let history = Arc::new(History::open(&config.history, &data_dir, clock.clone())?);
         let slo = Arc::new(SloBook::open(registry.clone()).await);
-        let sandbox = Sandbox::start(sandbox_config(&config, &data_dir)).await?;
+        // Ten thousand functions are read and checked in the time that a zygote takes to start.
+        let starting = Sandbox::start(sandbox_config(&config, &data_dir));
+        let (sandbox, stored) = tokio::join!(starting, registry.live_versions());
+        let (sandbox, stored) = (sandbox?, stored?);
         let setup = WorkerSetup {
             sandbox: sandbox.clone(),
             clock: clock.clone(),
@@ -128,7 +131,7 @@ impl Server {
             preload: config.preload.allowed.clone(),
             gateway_url: format!("http://{}", reachable(bound.addresses.gateway)),
         };
-        let catalog = Arc::new(Catalog::open(registry.clone(), &data_dir, setup, slo.clone()).await?);
+        let catalog = Arc::new(Catalog::open(registry.clone(), stored, &data_dir, setup, slo.clone())?);
         let invoker = Arc::new(Invoker {
             catalog: catalog.clone(),
             history: history.clone(),

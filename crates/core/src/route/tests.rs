@@ -1,5 +1,7 @@
 //! Which function answers, and that a changed table is the one that is built anew.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 #[test]
