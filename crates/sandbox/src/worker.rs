@@ -165,23 +165,35 @@ impl Worker {
     /// notice sent or its deadline passed): lets the interrupted handler run its `finally`
     /// blocks for up to `grace` and returns what the call printed and logged from its beginning.
     /// Logs survive a dropped `call` future because they are kept in the worker until taken.
+    /// The worker stays reusable only if the handler had ended before it could be interrupted.
     pub async fn settle(&mut self, grace: std::time::Duration) -> Vec<fp_core::record::LogLine> {
-        if matches!(self.state, State::Calling | State::Streaming(_)) {
+        let ended = match self.state {
+            State::Idle => true,
             // Without a last word by then there is none.
-            timeout(grace, self.last_word()).await.ok();
+            State::Calling | State::Streaming(_) => {
+                matches!(timeout(grace, self.last_word()).await, Ok(Ok(true)))
+            }
+            State::Loading | State::UsedUp => false,
+        };
+        if ended {
+            self.state = State::Idle;
+        } else {
+            self.state = State::UsedUp;
+            self.process.kill();
         }
-        self.state = State::UsedUp;
-        self.process.kill();
         self.take_logs()
     }
 
     /// The end of a call that nobody waits for; what it prints until then is kept.
-    async fn last_word(&mut self) -> Result<(), Broken> {
+    /// True if it came in order: the notice that it was given up was too late to interrupt anything.
+    async fn last_word(&mut self) -> Result<bool, Broken> {
         loop {
             let frame = self.next_frame().await?;
             match frame.kind {
                 FrameType::Log => self.listener.keep_log(&frame, &mut self.logs)?,
-                FrameType::Answer | FrameType::Failure | FrameType::StreamEnd => return Ok(()),
+                // A memfd would still be in the side channel.
+                FrameType::Answer | FrameType::StreamEnd => return Ok(!frame.memfd),
+                FrameType::Failure => return Ok(false),
                 _ => {}
             }
         }

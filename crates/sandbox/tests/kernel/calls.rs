@@ -206,6 +206,31 @@ async fn a_dropped_call_leaves_a_worker_that_takes_no_other() {
 }
 
 #[tokio::test]
+async fn a_given_up_call_that_ends_by_itself_leaves_the_worker_in_use() {
+    let stage = Stage::new().await;
+    let mut worker = stage.worker("def handler(message, context):\n    print('ran')\n    return 1\n").await;
+    {
+        let mut given_up = Box::pin(worker.call(call(1, "")));
+        // One poll sends the call.
+        std::future::poll_fn(|cx| {
+            let _ = given_up.as_mut().poll(cx);
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+    assert!(!worker.is_reusable());
+    assert_eq!(text_of(&worker.settle(Duration::from_secs(10)).await), "ran\n");
+    assert!(worker.is_reusable());
+    let (_, logs) = json(&mut worker, 2).await;
+    assert_eq!(logs, "ran\n");
+    // Nothing runs on it: there is nothing to end.
+    worker.settle(Duration::ZERO).await;
+    assert!(worker.is_reusable());
+    drop(worker);
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn async_handlers_and_the_libraries_that_functions_use_work() {
     let stage = Stage::new().await;
     let code = "import asyncio, concurrent.futures, multiprocessing, socket, sqlite3, subprocess, ssl, tempfile, threading, uuid

@@ -130,10 +130,10 @@ impl Lease {
     /// printed. `is_late` says that its time was up: then a shared worker whose event loop stands
     /// still for the whole grace is ended with all its calls.
     pub async fn settle(&mut self, grace: Duration, is_late: bool) -> Vec<LogLine> {
-        self.give_up();
         let serial = self.serial;
         match self.seat() {
             Seat::Sole(worker) => {
+                // It is used again only if the handler had ended before the notice came.
                 worker.cancel_handle().cancel(serial);
                 worker.settle(grace).await
             }
