@@ -260,10 +260,11 @@ pub struct EndHead {
     pub usage: Usage,
 }
 
-/// Nanoseconds since the call's frame, name, attributes.
+/// Nanoseconds of `CLOCK_MONOTONIC`, name, attributes.
 pub type WorkerEvent = (u64, String, Vec<(String, serde_json::Value)>);
 
-/// A span that the worker made. Times are nanoseconds since the call's frame was read.
+/// A span that the worker made. Times are of `CLOCK_MONOTONIC`, which both ends share: a worker
+/// under load reads its call long after it was sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerSpan {
     /// Its name.
@@ -275,7 +276,7 @@ pub struct WorkerSpan {
     /// Its parent; absent for a child of the run span.
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub parent_span_id: Option<String>,
-    /// Start after the call's frame was read, in nanoseconds.
+    /// Start, in nanoseconds of `CLOCK_MONOTONIC`.
     #[serde(rename = "b")]
     pub start_ns: u64,
     /// Duration in nanoseconds.
@@ -331,6 +332,10 @@ pub struct FailureHead {
     /// What was printed while loading, bounded; only in [`FrameType::LoadFailed`].
     #[serde(default)]
     pub output: String,
+    /// The limit behind the exception, where the worker can tell: `memory`, `tasks`, `files` or
+    /// `disk`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_hit: Option<String>,
     /// The author's finished spans.
     #[serde(rename = "sp", default)]
     pub spans: Vec<WorkerSpan>,

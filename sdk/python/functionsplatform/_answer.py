@@ -65,7 +65,7 @@ def answer_of(result: Any) -> Answer:
             return _from_envelope(result, status)
         return Answer(JSON, json_bytes(result))
     if kind is str:
-        return Answer(TEXT, result.encode("utf-8", "replace"))
+        return Answer(TEXT, _utf8(result, "result"))
     if result is None:
         return Answer(NONE, b"")
     return _other(result, "result")
@@ -76,12 +76,24 @@ def _other(value: Any, place: str) -> Answer:
     if value is None:
         return Answer(NONE, b"")
     if isinstance(value, str):
-        return Answer(TEXT, value.encode("utf-8", "replace"))
+        return Answer(TEXT, _utf8(value, place))
     if isinstance(value, (bytes, bytearray, memoryview)):
         return Answer(BYTES, bytes(value))
     if isinstance(value, (Iterator, AsyncIterator)):
         return Answer(BYTES, b"", stream=value)
     return Answer(JSON, json_bytes(value, place))
+
+
+def _utf8(text: str, place: str) -> bytes:
+    """The bytes of a text; a "?" in place of what was lost would be a silent lie."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start]
+        raise InvalidResult(
+            f"{place} has {half!r} at character {error.start}, half of a surrogate pair, which "
+            "UTF-8 cannot hold"
+        ) from None
 
 
 # ---- envelopes ------------------------------------------------------------------------------
@@ -142,6 +154,8 @@ def _header(name: Any, value: Any) -> tuple[str, str]:
     text = str(value)
     if any((c < " " and c != "\t") or c == "\x7f" for c in text):
         raise InvalidResult(f"{place} contains a line break or another control character")
+    if not text.isascii():
+        _utf8(text, place)
     return name, text
 
 
@@ -282,7 +296,7 @@ class Chunks:
         if self.events:
             return _event(chunk, place)
         if isinstance(chunk, str):
-            return chunk.encode("utf-8", "replace")
+            return _utf8(chunk, place)
         return json_bytes(chunk, place) + b"\n"
 
 
@@ -297,7 +311,7 @@ def content_type(headers: list[tuple[str, str]] | None) -> str | None:
 def _event(chunk: Any, place: str) -> bytes:
     if isinstance(chunk, str):
         if chunk.startswith(_EVENT_STARTS) and chunk.endswith("\n\n"):
-            return chunk.encode("utf-8", "replace")
+            return _utf8(chunk, place)
         chunk = {"data": chunk}
     elif not (isinstance(chunk, dict) and "data" in chunk and set(_EVENT_FIELDS).issuperset(chunk)):
         chunk = {"data": json_bytes(chunk, place).decode()}
@@ -307,4 +321,4 @@ def _event(chunk: Any, place: str) -> bytes:
             value = chunk[field]
             text = value if isinstance(value, str) else json_bytes(value, place).decode()
             lines.extend(f"{field}: {line}" for line in text.splitlines() or [""])
-    return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
+    return _utf8("\n".join(lines) + "\n\n", place)

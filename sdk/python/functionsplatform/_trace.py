@@ -6,7 +6,8 @@ and collects its finished spans; a `Tracer` is what authors hold, and finds the 
 call that runs now. The current span is a context variable, so it follows `await`.
 
 The wire form of a span (`Recorder.finish`) is that of the frame protocol: short keys, times in
-nanoseconds since the call's frame was read.
+nanoseconds of the monotonic clock, which is the platform's as well: when a worker came to read
+its call is not when the call was sent.
 """
 
 from __future__ import annotations
@@ -198,11 +199,10 @@ class Span:
 
     def wire(self) -> dict[str, Any]:
         """The span as the frame protocol wants it."""
-        base = self.recorder.start_ns
         wire: dict[str, Any] = {
             "n": self.name,
             "i": self.span_id,
-            "b": max(0, self.start_ns - base),
+            "b": self.start_ns,
             "d": max(0, self.end_ns - self.start_ns),
         }
         if self.parent_id is not None:
@@ -210,9 +210,7 @@ class Span:
         if self.attributes:
             wire["a"] = list(self.attributes.items())
         if self.events:
-            wire["e"] = [
-                (max(0, at - base), name, list(values.items())) for at, name, values in self.events
-            ]
+            wire["e"] = [(at, name, list(values.items())) for at, name, values in self.events]
         if self.error is not None:
             wire["x"] = self.error
         return wire

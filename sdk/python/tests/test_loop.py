@@ -655,3 +655,42 @@ def test_the_example_handlers_load(start):
         worker = start()
         assert worker.load(handler.read_text()).kind == LOADED, handler
         worker.end()
+
+
+@pytest.mark.parametrize(
+    ("raised", "limit"),
+    [
+        ("MemoryError()", "memory"),
+        ("OSError(errno.EMFILE, 'Too many open files')", "files"),
+        ("OSError(errno.ENOSPC, 'No space left on device')", "disk"),
+        ("OSError(errno.EFBIG, 'File too large')", "disk"),
+        ('RuntimeError("can\'t start new thread")', "tasks"),
+        ("BlockingIOError(errno.EAGAIN, 'a socket without data')", None),
+        ("FileNotFoundError(errno.ENOENT, 'nope')", None),
+        ("ValueError('x')", None),
+    ],
+)
+def test_a_failure_names_the_limit_behind_it(start, raised, limit):
+    worker = start(f"""
+        import errno
+        def handler(message, context):
+            raise {raised}
+    """)
+    head = worker.call().last.head
+    assert head["kind"] == "exception"
+    assert head.get("limit_hit") == limit
+
+
+@pytest.mark.parametrize(
+    ("expression", "place"),
+    [
+        ("'ab\\ud800'", "result has '\\ud800' at character 2"),
+        ("{'status_code': 200, 'body': '\\udfff'}", 'result["body"] has'),
+        ("{'status_code': 200, 'headers': {'X-A': '\\ud800'}}", 'result["headers"]["X-A"] has'),
+        ("iter(['\\ud800'])", "chunk[0] has"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused_by_its_place(start, expression, place):
+    head = start(returning(expression)).call().last.head
+    assert head["exception_type"] == "InvalidResult"
+    assert place.encode("unicode_escape").decode() in head["message"] or place in head["message"]

@@ -127,6 +127,73 @@ fn what_is_refused_or_deleted_leaves_no_code() {
     assert_eq!(platform.get("/twin").status(), 200);
 }
 
+const GREEDY: &str = "\
+import os, time
+kept = []
+def handler(message, context):
+    what = message['path_params']['what']
+    if what == 'memory':
+        return len(bytearray(1 << 60))
+    while what == 'tasks':
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    while what == 'files':
+        kept.append(open('/dev/null'))
+    return os.getpid()
+";
+
+const CHAIN: &str = "\
+import os, urllib.request
+def handler(message, context):
+    if message['query'].get('deep'):
+        return 1
+    with context.tracer.start_as_current_span('outside'):
+        url = os.environ['FUNCTIONSPLATFORM_GATEWAY'] + '/chain?deep=1'
+        request = urllib.request.Request(url, headers={'traceparent': context.recorder.traceparent()})
+        return urllib.request.urlopen(request).read().decode()
+";
+
+#[test]
+fn records_say_which_limit_was_hit_and_when_work_was_done() {
+    let platform = up().start();
+    let made = create(&platform, "greedy", "http|GET|/greedy/{what}", GREEDY, &json!({"tasks": 16}));
+    assert_eq!(made.status(), 200, "{made:?}");
+    for what in ["memory", "tasks", "files"] {
+        let answer = platform.get(&format!("/greedy/{what}"));
+        let said = problem(&answer);
+        if what == "tasks" && answer.status() == 504 {
+            println!("skipped: nothing bounds tasks here");
+            continue;
+        }
+        assert_eq!((&said["code"], &said["limit_hit"]), (&json!("function_error"), &json!(what)), "{said}");
+        let record =
+            platform.api(&format!("/invocations/{}", said["invocation_id"].as_str().expect("an id")));
+        assert_eq!(record["limit_hit"], what, "{record}");
+        assert_eq!(platform.get("/greedy/nothing").status(), 200, "after {what} the function goes on");
+    }
+
+    assert_eq!(create(&platform, "chain", "http|GET|/chain", CHAIN, &json!({})).status(), 200);
+    assert_eq!(platform.get("/chain").status(), 200, "two workers are warm from here on");
+    let answer = platform.get("/chain");
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    let trace = &answer.headers()["traceparent"].to_str().expect("text")[3..35];
+    let request = Request::get(format!("/api/traces/{trace}")).body(Bytes::new()).expect("a request");
+    let found = problem(&call(platform.traces, request));
+    let spans = found["data"][0]["spans"].as_array().expect("spans");
+    let of = |wanted: &dyn Fn(&Value) -> bool| {
+        let span = spans.iter().find(|span| wanted(span)).unwrap_or_else(|| panic!("{found:#}"));
+        let start = span["startTime"].as_u64().expect("microseconds");
+        (start, start + span["duration"].as_u64().expect("microseconds"))
+    };
+    let outside = of(&|span| span["operationName"] == "outside");
+    let id = &spans.iter().find(|span| span["operationName"] == "outside").expect("found above")["spanID"];
+    let inside = of(&|span| span["references"][0]["spanID"] == *id);
+    // Both ends round to microseconds.
+    assert!(outside.0 <= inside.0 + 2 && inside.1 <= outside.1 + 2, "{outside:?} {inside:?}");
+}
+
 fn archive<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> Bytes {
     use std::io::Write;
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));

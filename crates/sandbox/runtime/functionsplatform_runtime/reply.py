@@ -15,7 +15,7 @@ from typing import Any
 from functionsplatform import _failure
 from functionsplatform._answer import Answer, Chunks
 from functionsplatform._context import Context
-from functionsplatform_runtime import frames
+from functionsplatform_runtime import frames, limits
 from functionsplatform_runtime.frames import Channel
 from functionsplatform_runtime.output import STDERR, CallOutput, Output
 
@@ -77,6 +77,9 @@ class Replies:
     ) -> None:
         """Send what an exception says."""
         failure = _failure.failure_of(error, self._code_dir, self._file)
+        limit = limits.hit_by(error)
+        if limit is not None:
+            failure["limit_hit"] = limit
         error.__traceback__ = None  # its frames hold the handler's variables
         self._failure(serial, failure, context, output, cpu_ns)
 

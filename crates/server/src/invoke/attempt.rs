@@ -177,6 +177,9 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
             }
         },
         Some(Ok(Answer::Failed { failure, logs })) => {
+            if is_used_up(&failure) {
+                lease.spoil();
+            }
             Ended::Fault { fault: Box::new(failed(flight, &failure)), logs, failure: Some(failure) }
         }
         Some(Err(error)) => {
@@ -231,7 +234,8 @@ pub(crate) fn failed(flight: &Flight, failure: &FailureHead) -> Fault {
     };
     match failure.kind {
         FailureKind::Exception | FailureKind::BadHandler => {
-            Fault { exception, ..fault(flight, Outcome::FunctionError, "run", named) }
+            let limit_hit = failure.limit_hit.as_deref().and_then(known_limit);
+            Fault { exception, limit_hit, ..fault(flight, Outcome::FunctionError, "run", named) }
         }
         FailureKind::DeadlineExceeded => expired(flight),
         FailureKind::Cancelled => fault(flight, Outcome::Cancelled, "run", "the call was cancelled".into()),
@@ -239,6 +243,17 @@ pub(crate) fn failed(flight: &Flight, failure: &FailureHead) -> Fault {
             fault(flight, Outcome::ResponseTooLarge, "run", failure.message.clone())
         }
     }
+}
+
+/// A limit's word from the worker as our own.
+fn known_limit(word: &str) -> Option<&'static str> {
+    ["memory", "tasks", "files", "disk"].into_iter().find(|known| *known == word)
+}
+
+/// What a call used up stays used up for the next one: processes that it left, open files, a full
+/// `/tmp`. Memory comes back with the exception.
+fn is_used_up(failure: &FailureHead) -> bool {
+    failure.limit_hit.as_deref().is_some_and(|limit| limit != "memory")
 }
 
 /// The worker is gone, or of no use any more.

@@ -253,6 +253,7 @@ async fn run_one(invoker: &Arc<Invoker>, function: Arc<Deployed>, call: AsyncCal
     let mut flight = Flight::open_as(invoker, function, request, Some(promise));
     if cut_off {
         flight.not_dispatched();
+        flight.record().attempts = 1;
         let fault = Fault {
             outcome: Outcome::Crashed,
             detail: "the platform stopped while the call ran; it is not declared idempotent, so it is not tried again".into(),

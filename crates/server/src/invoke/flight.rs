@@ -336,10 +336,15 @@ impl Flight {
         if spans.is_empty() {
             return Vec::new();
         }
-        let began = self.run_began.unwrap_or_default();
-        let base = self.invoker.clock.wall_us(began) * 1000;
+        let clock = &self.invoker.clock;
+        // A worker's word is not taken for a time outside of its run.
+        let (began, now) = (self.run_began.unwrap_or_default(), clock.now());
+        let at = |ns: u64| {
+            let at = clock.of_monotonic(Duration::from_nanos(ns)).clamp(began, now.max(began));
+            clock.wall_us(at) * 1000 + u64::from(at.subsec_nanos() % 1000)
+        };
         let run = phase_span_id(self.trace.span_id, "run");
-        spans.into_iter().filter_map(|span| author_span(span, base, run)).collect()
+        spans.into_iter().filter_map(|span| author_span(span, at, run)).collect()
     }
 }
 
@@ -422,21 +427,21 @@ fn class(functions: Criticality, callers: Option<Criticality>) -> Criticality {
     callers.map_or(functions, |callers| callers.max(functions))
 }
 
-fn author_span(span: WorkerSpan, base_ns: u64, run: SpanId) -> Option<Span> {
+fn author_span(span: WorkerSpan, at: impl Fn(u64) -> u64, run: SpanId) -> Option<Span> {
     let own =
         |pairs: Vec<(String, serde_json::Value)>| pairs.into_iter().map(|(k, v)| (k.into(), v)).collect();
     Some(Span {
         span_id: span.span_id.parse().ok()?,
         parent_span_id: Some(span.parent_span_id.and_then(|id| id.parse().ok()).unwrap_or(run)),
         name: span.name.into(),
-        start_ns: base_ns.saturating_add(span.start_ns),
+        start_ns: at(span.start_ns),
         duration_ns: span.duration_ns,
         attributes: own(span.attributes),
         events: span
             .events
             .into_iter()
-            .map(|(at, name, attributes)| SpanEvent {
-                time_ns: base_ns.saturating_add(at),
+            .map(|(time, name, attributes)| SpanEvent {
+                time_ns: at(time),
                 name: name.into(),
                 attributes: own(attributes),
             })
