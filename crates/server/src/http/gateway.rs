@@ -94,6 +94,9 @@ impl Gateway {
         peer: SocketAddr,
         edge: &Edge,
     ) -> Result<(Arc<[Arc<Deployed>]>, Arc<Request>), Refusal> {
+        if let Err(problem) = intake::check_framing(&parts) {
+            return Err(refuse_reading(problem, body).into());
+        }
         let raw_path = parts.uri.path();
         let matched = match self.find(parts.method.as_str(), raw_path) {
             Ok(matched) => matched,

@@ -414,8 +414,11 @@ fn time_given(function: &Deployed, request: &Request) -> (Duration, bool) {
     }
 }
 
-/// Less than the latency objective; without one, less than twice the warm median.
+/// Nothing, or less than the latency objective; without one, less than twice the warm median.
 fn is_short(function: &Deployed, given: Duration) -> bool {
+    if given.is_zero() {
+        return true;
+    }
     if let Some(objective) = function.settings.slo.as_ref().and_then(|slo| slo.latency.as_ref()) {
         return given < objective.under;
     }

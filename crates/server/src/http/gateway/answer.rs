@@ -56,7 +56,7 @@ impl Edge {
 
     /// An answer without an invocation.
     pub(super) fn refuse(&self, problem: Problem, now: Duration) -> Response<GatewayBody> {
-        let mut response = problem_response(problem, None);
+        let mut response = problem_response(problem.component("gateway"), None);
         let route = now.saturating_sub(self.arrived).as_nanos() as u64;
         let phases = Phases { route, ..Phases::default() };
         self.stamp(response.headers_mut(), &phases);

@@ -5,8 +5,9 @@ use fp_core::code::Code;
 use fp_core::deadline;
 use fp_core::settings::Criticality;
 use fp_core::trace_context::TraceContext;
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -15,6 +16,33 @@ use tokio::time::Instant;
 
 use crate::http::problem::Problem;
 use crate::invoke::attempt::latin1;
+
+/// What HTTP/1.1 asks of a request's head beyond what hyper looks at (RFC 9112 3.2 and 6.1): one
+/// Host, since proxies before us may choose by either of two, and no transfer coding that we
+/// would hand to the function undone.
+pub(super) fn check_framing(parts: &Parts) -> Result<(), Problem> {
+    if parts.version != Version::HTTP_11 {
+        return Ok(());
+    }
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let detail = match (hosts.next(), hosts.next()) {
+        (Some(_), None) => None,
+        (None, _) => Some("the request has no Host header, which HTTP/1.1 wants"),
+        (Some(_), Some(_)) => Some("the request has more than one Host header"),
+    };
+    if let Some(detail) = detail {
+        return Err(Problem::new(Code::BadRequest, detail).hint("Send one Host header."));
+    }
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    match codings.find(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        None => Ok(()),
+        Some(coding) => {
+            let detail = format!("the transfer coding {coding:?} is not understood here, only chunked is");
+            let problem = Problem::new(Code::BadRequest, detail).with_status(StatusCode::NOT_IMPLEMENTED);
+            Err(problem.hint("Send the body as it is, or say its coding in Content-Encoding."))
+        }
+    }
+}
 
 /// The time that the caller gives, from the smallest of the deadline headers.
 pub(in crate::http) fn time_given(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
@@ -101,7 +129,8 @@ async fn next_data(body: &mut Incoming, began: Instant, received: usize) -> Resu
                 return Err(Problem::new(
                     Code::BadRequest,
                     "the body broke off or its framing is wrong; send it again",
-                ));
+                )
+                .hint("Send as many bytes as Content-Length says, or well-formed chunks up to the last one."));
             }
             // Trailers say nothing that a handler is told.
             Some(Ok(frame)) => {
@@ -226,6 +255,28 @@ fn extent(text: &str) -> Extent {
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    fn framing(version: Version, headers: &[(&str, &str)]) -> u16 {
+        let mut request = http::Request::builder().version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        check_framing(&parts).map_or_else(|problem| problem.status().as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn http_1_1_wants_one_host_and_no_unknown_transfer_coding() {
+        let one = ("host", "a");
+        assert_eq!(framing(Version::HTTP_11, &[one]), 200);
+        assert_eq!(framing(Version::HTTP_11, &[]), 400);
+        assert_eq!(framing(Version::HTTP_11, &[one, one]), 400);
+        assert_eq!(framing(Version::HTTP_10, &[]), 200);
+        assert_eq!(framing(Version::HTTP_2, &[]), 200);
+        for (coding, status) in [("chunked", 200), ("Chunked", 200), ("gzip, chunked", 501), ("gzip", 501)] {
+            assert_eq!(framing(Version::HTTP_11, &[one, ("transfer-encoding", coding)]), status, "{coding}");
+        }
+    }
 
     fn json_headers(value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))])
