@@ -14,10 +14,17 @@ use clap::Args;
 use fp_server::config::{Config, ErrorDetail, HistoryConfig, PreloadConfig, PreloadPolicy};
 use serde::{Deserialize, Deserializer};
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 
 /// Read when `--config` is not given and it is there.
 const DEFAULT_FILE: &str = "functionsplatform.toml";
+
+/// Most blank workers: each is a process of some megabytes that waits, and a burst of cold calls
+/// is served by as many at once as the machine has cores.
+const MOST_BLANKS: usize = 256;
+
+/// Smallest ring of history, in bytes: less would not hold the calls of one screen.
+const SMALLEST_RING: u64 = 1 << 20;
 
 /// The flags of `up` and `doctor` that describe a platform.
 #[derive(Debug, Clone, Default, Args)]
@@ -178,6 +185,12 @@ impl PlatformFlags {
                 .or(file.preload_memory)
                 .unwrap_or(default.preload.memory),
         };
+        let blanks = flags.blanks.or(file.blanks).unwrap_or(default.blanks);
+        if blanks > MOST_BLANKS {
+            let wrong =
+                format!("blanks is {blanks}, the most is {MOST_BLANKS}: each is a process that waits");
+            return Err(Failure::usage(wrong));
+        }
         Ok(Config {
             gateway_addr: flags.gateway_addr.or(file.gateway_addr).unwrap_or(default.gateway_addr),
             api_addr: flags.api_addr.or(file.api_addr).unwrap_or(default.api_addr),
@@ -185,11 +198,11 @@ impl PlatformFlags {
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or(default.data_dir),
             python: flags.python.or(file.python),
             preload,
-            blanks: flags.blanks.or(file.blanks).unwrap_or(default.blanks),
+            blanks,
             errors,
             drain_limit: flags.drain_limit.or(file.drain_limit).unwrap_or(default.drain_limit),
             services: file.services.urls()?,
-            history: file.history.over(default.history),
+            history: file.history.over(default.history)?,
             ..default
         })
     }
@@ -205,8 +218,27 @@ impl Services {
             ("object_storage", self.object_storage),
         ];
         let given = all.into_iter().filter_map(|(name, url)| Some((name.to_owned(), url?)));
-        given.map(|(name, url)| Ok((name, url.read()?))).collect()
+        given
+            .map(|(name, url)| {
+                let url = url.read()?;
+                // The text may hold a password: it is not repeated.
+                if is_url(&url) { Ok((name, url)) } else { Err(not_a_url(&name)) }
+            })
+            .collect()
     }
+}
+
+/// `scheme://` and something after it, as all that speak to data services want it.
+fn is_url(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let in_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    let scheme_fits = scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(in_scheme);
+    scheme_fits && !rest.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+fn not_a_url(name: &str) -> Failure {
+    Failure::usage(format!("services.{name} is not a URL"))
+        .hint("write it with its scheme and host, such as postgres://user@db:5432/name")
 }
 
 impl ServiceUrl {
@@ -221,20 +253,26 @@ impl ServiceUrl {
 }
 
 impl History {
-    fn over(self, default: HistoryConfig) -> HistoryConfig {
-        HistoryConfig {
+    fn over(self, default: HistoryConfig) -> Result<HistoryConfig, Failure> {
+        if let Some(ring) = self.ring.filter(|ring| *ring < SMALLEST_RING) {
+            let least = bytesize::ByteSize::b(SMALLEST_RING);
+            return Err(Failure::usage(format!("history.ring is {ring} bytes, the least is {least}")));
+        }
+        Ok(HistoryConfig {
             ring_bytes: self.ring.map_or(default.ring_bytes, |bytes| bytes as usize),
             disk_bytes: self.disk.unwrap_or(default.disk_bytes),
             keep: self.keep.unwrap_or(default.keep),
             per_function_per_second: self.per_function_per_second.unwrap_or(default.per_function_per_second),
             total_per_second: self.total_per_second.unwrap_or(default.total_per_second),
-        }
+        })
     }
 }
 
 fn read_file(path: &Path) -> Result<File, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::file("read the configuration file", path, &error))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let failure = Failure::file("read the configuration file", path, &error);
+        Failure { exit: Exit::Usage, ..failure }
+    })?;
     toml::from_str(&text)
         .map_err(|error| Failure::usage(format!("{}: {error}", path.display()).trim_end().to_owned()))
 }
@@ -314,6 +352,23 @@ mod tests {
         assert_eq!((config.history.ring_bytes, config.history.disk_bytes), (1 << 20, 2 << 30));
         assert_eq!(config.history.keep, Duration::from_secs(7 * 86_400));
         assert_eq!((config.history.per_function_per_second, config.history.total_per_second), (1, 2));
+    }
+
+    #[test]
+    fn values_that_cannot_be_meant_are_refused_in_a_sentence() {
+        for (text, sentence) in [
+            ("blanks = 100000", "blanks is 100000, the most is 256: each is a process that waits"),
+            ("[history]\nring = \"1\"", "history.ring is 1 bytes, the least is 1.0 MiB"),
+            ("[services]\nsql_db = \"not a url\"", "services.sql_db is not a URL"),
+            ("[services]\ncache_service = \"redis:6379\"", "services.cache_service is not a URL"),
+        ] {
+            let refused = PlatformFlags::default().merge(file(text)).expect_err(text);
+            assert_eq!((refused.exit, refused.message.as_str()), (Exit::Usage, sentence));
+        }
+        for url in ["redis://cache:6379", "amqp+ssl://u:p@q/v", "sqlite:///var/x.db"] {
+            assert!(is_url(url), "{url}");
+        }
+        assert_eq!(read_file(Path::new("/does/not/exist.toml")).expect_err("no file").exit, Exit::Usage);
     }
 
     #[test]

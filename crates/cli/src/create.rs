@@ -36,7 +36,7 @@ pub(crate) struct Create {
 impl Create {
     /// Posts the function and says what became of it.
     pub(crate) async fn run(&self, global: &Global, client: &Client) -> Result<Exit, Failure> {
-        let code = payload::read_text(&format!("@{}", self.code_file), "the code file")?;
+        let code = payload::read_code(&self.code_file)?;
         let mut body = json!({
             "event_type": format!("http|{}|{}", self.http_verb, self.http_path),
             "function_code": code,

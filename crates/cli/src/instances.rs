@@ -20,6 +20,11 @@ const FIRST_FIELDS: &[&str] = &[
     "error",
     "started_at",
     "duration_ms",
+    "phases.route",
+    "phases.queue",
+    "phases.start",
+    "phases.run",
+    "phases.send",
     "cold",
     "worker",
     "trace_id",
@@ -66,6 +71,9 @@ pub(crate) async fn list(global: &Global, client: &Client) -> Result<Exit, Failu
 fn fields(mut instance: Value) -> Vec<(String, String)> {
     if let Some(map) = instance.as_object_mut() {
         map.retain(|name, value| !value.is_null() && !SAID_TWICE.contains(&name.as_str()));
+        if let Some(Value::Object(phases)) = map.remove("phases") {
+            map.extend(phases.into_iter().map(|(name, value)| (format!("phases.{name}"), value)));
+        }
     }
     screen::fields(&instance, FIRST_FIELDS)
 }

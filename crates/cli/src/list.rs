@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
@@ -12,6 +13,9 @@ use crate::{glob, screen};
 
 /// `GET /functions`: the functions of each event type, the first created first.
 pub(crate) type Listing = BTreeMap<String, Vec<Value>>;
+
+/// The same with each function as the API wrote it.
+type RawListing = BTreeMap<String, Vec<Box<RawValue>>>;
 
 /// List functions by event type
 #[derive(Debug, Args)]
@@ -33,10 +37,12 @@ impl List {
             }
             return Ok(Exit::Ok);
         };
-        let kept = keep(answer.read()?, filter);
         if global.json() {
-            screen::json(&kept)?;
+            screen::compact(&keep(answer.read::<RawListing>()?, filter, |raw| {
+                serde_json::from_str(raw.get()).unwrap_or_default()
+            }))?;
         } else {
+            let kept = keep(answer.read::<Listing>()?, filter, Value::clone);
             print(&kept, &format!("no function's event type or name matches {filter:?}"))?;
         }
         Ok(Exit::Ok)
@@ -53,10 +59,16 @@ fn print(listing: &Listing, none: &str) -> Result<(), Failure> {
     screen::table(&["event type", "function", "version"], rows.collect(), none)
 }
 
-fn keep(listing: Listing, filter: &str) -> Listing {
-    let name_matches =
-        |function: &Value| function["function_name"].as_str().is_some_and(|name| glob::matches(filter, name));
-    let of_event = |(event, mut functions): (String, Vec<Value>)| {
+/// What matches, in the order in which it came; `read` makes an entry readable.
+fn keep<T>(
+    listing: BTreeMap<String, Vec<T>>,
+    filter: &str,
+    read: impl Fn(&T) -> Value,
+) -> BTreeMap<String, Vec<T>> {
+    let name_matches = |function: &T| {
+        read(function)["function_name"].as_str().is_some_and(|name| glob::matches(filter, name))
+    };
+    let of_event = |(event, mut functions): (String, Vec<T>)| {
         if !glob::matches(filter, &event) {
             functions.retain(name_matches);
         }
@@ -77,7 +89,8 @@ mod tests {
             "http|POST|/b": [{"function_name": "three"}],
         }))
         .expect("a listing");
-        let count = |filter: &str| keep(listing.clone(), filter).values().map(Vec::len).sum::<usize>();
+        let count =
+            |filter: &str| keep(listing.clone(), filter, Value::clone).values().map(Vec::len).sum::<usize>();
         assert_eq!(count("http|GET|*"), 2);
         assert_eq!(count("t*"), 2);
         assert_eq!(count("two"), 1);

@@ -47,11 +47,22 @@ impl FromStr for Header {
 pub(crate) fn read(data: &str) -> Result<Vec<u8>, Failure> {
     match data.strip_prefix('@') {
         None => Ok(data.as_bytes().to_vec()),
-        Some("-") => read_stdin(),
-        Some(path) => {
-            std::fs::read(path).map_err(|error| Failure::file("read the body from", Path::new(path), &error))
-        }
+        Some(path) => read_file(path, "read the body from"),
     }
+}
+
+/// The bytes of a file, or of stdin for `-`; `verb` says what they are read for.
+fn read_file(path: &str, verb: &str) -> Result<Vec<u8>, Failure> {
+    match path {
+        "-" => read_stdin(),
+        path => std::fs::read(path).map_err(|error| Failure::file(verb, Path::new(path), &error)),
+    }
+}
+
+/// The source in a file, or on stdin for `-`.
+pub(crate) fn read_code(path: &str) -> Result<String, Failure> {
+    String::from_utf8(read_file(path, "read the code from")?)
+        .map_err(|_| Failure::usage("the code file is not UTF-8 text"))
 }
 
 /// The text that `-d` or a file flag stands for.

@@ -53,6 +53,12 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Result<(), Failure> {
     line(&text)
 }
 
+/// Prints a value whose parts are the API's own, as the API writes: without added space.
+pub(crate) fn compact(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string(value).map_err(|e| Failure::new(Exit::Other, e.to_string()))?;
+    text(&format!("{json}\n"))
+}
+
 /// Prints rows under a header; says so when there are none.
 pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>, none: &str) -> Result<(), Failure> {
     if rows.is_empty() {
@@ -95,14 +101,27 @@ pub(crate) fn fields(object: &Value, first: &[&str]) -> Vec<(String, String)> {
     let rest = map.iter().filter(|(name, _)| !first.contains(&name.as_str()));
     named
         .chain(rest.map(|(name, value)| (name.as_str(), value)))
-        .map(|(name, value)| (name.to_owned(), cell(value)))
+        .flat_map(|(name, value)| flat(name, value))
         .collect()
 }
 
-/// A JSON value as text for a table: strings bare, null as a dash.
+/// A value as pairs: what is inside of objects has dotted names.
+pub(crate) fn flat(name: &str, value: &Value) -> Vec<(String, String)> {
+    let Some(map) = value.as_object().filter(|map| !map.is_empty()) else {
+        return vec![(name.to_owned(), cell(value))];
+    };
+    map.iter().flat_map(|(inner, value)| flat(&format!("{name}.{inner}"), value)).collect()
+}
+
+/// A JSON value as text for a table: strings bare, null and what is empty as a dash.
 pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
+        Value::Array(items) if items.is_empty() => "-".into(),
+        Value::Array(items) if items.iter().all(|item| !item.is_object() && !item.is_array()) => {
+            items.iter().map(cell).collect::<Vec<_>>().join(", ")
+        }
+        Value::Object(map) if map.is_empty() => "-".into(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }

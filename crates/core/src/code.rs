@@ -415,9 +415,10 @@ impl Code {
                 "shed",
                 true,
                 "Refused because of overload",
-                "More calls came than the function's workers can serve in time, so this one was refused at once \
-                 instead of late. The reason says why it was this one: queue_full, queue_delay, priority or \
-                 memory. It counts against the function's availability.",
+                "More calls came than the function's workers and its queue can take, so this one was refused \
+                 without being run. The reason says why it was this one: queue_full, or priority (a call of a \
+                 higher class took its place); queue_delay and memory are reserved. It counts against the \
+                 function's availability.",
                 "Wait for Retry-After. If it happens often, raise scaling.max, make the handler faster, or give \
                  less important calls X-Criticality: sheddable.",
             ),

@@ -64,6 +64,9 @@ fn the_filter_matches_event_types_and_names() {
     let filtered: serde_json::Value =
         serde_json::from_str(&stub.run(&["--output=json", "list", "--filter=thumbs"]).stdout).unwrap();
     assert_eq!(filtered.as_object().unwrap().len(), 1);
+    let cats = stub.run(&["--output=json", "list", "--filter=audit"]).stdout;
+    let entry = r#"{"event_type":"http|GET|/cats/{id}","function_name":"audit","version":1}"#;
+    assert_eq!(cats, format!("{{\"http|GET|/cats/{{id}}\":[{entry}]}}\n"), "entries as the API wrote them");
 }
 
 #[test]
@@ -228,7 +231,7 @@ fn logs_come_out_exactly() {
 fn instances_are_listed_and_looked_up() {
     let id = "01920192019201920192019201920192";
     let entry = format!(
-        r#"{{"container_id":"{id}","instance_id":"{id}","function_name":"cats","id":"{id}","function":"cats","version":2,"state":"done","outcome":"ok","status":200,"duration_ms":1.25,"started_at":"2026-01-01T00:00:00Z","reason":null,"attempts":1}}"#
+        r#"{{"container_id":"{id}","instance_id":"{id}","function_name":"cats","id":"{id}","function":"cats","version":2,"state":"done","outcome":"ok","status":200,"duration_ms":1.25,"started_at":"2026-01-01T00:00:00Z","reason":null,"phases":{{"route":0.1,"queue":0.0,"start":0.0,"run":1.0,"send":0.15}},"attempts":1}}"#
     );
     let stub = Stub::start([
         ok("GET /functions/instances", &format!("[{entry}]")),
@@ -355,19 +358,28 @@ fn an_objective_is_shown() {
     let stub = Stub::start([
         ok(
             "GET /functions/cats",
-            r#"{"slo":{"availability":{"objective":99.9,"attained":99.95},"window":"30d"}}"#,
+            r#"{"rates":{},"slo":{"window_days":30,"availability":99.9,"latency":{"under_ms":250.0,"percent":99.0},"burn":[{"window":"5m","availability":0.5,"latency":null}],"alerts":[]}}"#,
         ),
         ok("GET /functions/dogs", r#"{"slo":null}"#),
     ]);
-    assert_snapshot!(stub.run(&["slo", "show", "cats"]), @r"
-    exit code 0
-    --- stdout
-    availability.attained   99.95
-    availability.objective  99.9
-    window                  30d
-
-    --- stderr
-    ");
+    let table = stub.run(&["slo", "show", "cats"]);
+    let lines: Vec<_> = table.stdout.lines().map(str::trim_end).collect();
+    let expected = [
+        "availability      99.9",
+        "latency.percent   99.0",
+        "latency.under_ms  250.0",
+        "window_days       30",
+        "",
+        "BURN OVER  AVAILABILITY  LATENCY",
+        "5m         0.5           -",
+        "",
+    ];
+    assert_eq!((lines.as_slice(), table.stderr.as_str()), (&expected[..], "no alerts\n"));
+    let json = stub.run(&["slo", "show", "cats", "--output", "json"]);
+    assert!(
+        json.stdout.starts_with(r#"{"window_days":30,"availability":99.9,"latency":{"under_ms":250.0,"#),
+        "{json}"
+    );
     assert_eq!(stub.run(&["slo", "show", "dogs"]).exit, 3);
 }
 

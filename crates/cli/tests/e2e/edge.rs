@@ -17,7 +17,7 @@ const ECHO: &str = "def handler(message, context):\n    return {'path': message[
 const STREAM: &str = "def handler(message, context):\n    yield 'piece'\n";
 
 /// The whole answer to bytes that may be no request.
-fn raw(platform: &Platform, request: &[u8]) -> String {
+pub(crate) fn raw(platform: &Platform, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(platform.gateway).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
     // It may have been refused before it was sent in whole.

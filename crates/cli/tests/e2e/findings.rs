@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use serde_json::{Value, json};
 
+use crate::edge::raw;
 use crate::platform::{Platform, call, up};
 
 const ECHO: &str = "def handler(message, context):\n    return {'len': len(message['raw_body'])}\n";
@@ -192,6 +193,50 @@ fn records_say_which_limit_was_hit_and_when_work_was_done() {
     let inside = of(&|span| span["references"][0]["spanID"] == *id);
     // Both ends round to microseconds.
     assert!(outside.0 <= inside.0 + 2 && inside.1 <= outside.1 + 2, "{outside:?} {inside:?}");
+}
+
+#[test]
+fn the_gateway_speaks_for_itself_and_a_cut_off_call_was_an_attempt() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut platform = up().data_dir(dir.path()).start();
+    let sleep = "import time\ndef handler(message, context):\n    time.sleep(60)\n";
+    assert_eq!(create(&platform, "sleep", "http|POST|/sleep", sleep, &json!({})).status(), 200);
+    assert_eq!(create(&platform, "quick", "http|GET|/quick", ECHO, &json!({})).status(), 200);
+    let said = |request: &str, status: &str| {
+        let answer = raw(&platform, request.as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str::<Value>(body).unwrap_or_else(|_| panic!("{answer}"))
+    };
+    let close = "Connection: close\r\n";
+    for (request, status, code) in [
+        (format!("GET /quick HTTP/1.1\r\n{close}\r\n"), "400", "bad_request"),
+        (format!("GET /quick HTTP/1.1\r\nHost: a\r\nHost: b\r\n{close}\r\n"), "400", "bad_request"),
+        (
+            format!(
+                "POST /sleep HTTP/1.1\r\nHost: a\r\n{close}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"
+            ),
+            "501",
+            "bad_request",
+        ),
+        (format!("POST /quick HTTP/1.1\r\nHost: a\r\n{close}\r\n"), "405", "method_not_allowed"),
+    ] {
+        let problem = said(&request, status);
+        assert_eq!((&problem["code"], &problem["component"]), (&json!(code), &json!("gateway")), "{problem}");
+        assert!(!problem["hint"].as_str().expect("text").contains("openapi"), "{problem}");
+    }
+    let late = said(&format!("GET /quick HTTP/1.1\r\nHost: a\r\n{close}X-Request-Timeout: 0\r\n\r\n"), "504");
+    assert_eq!((&late["code"], &late["blame"]), (&json!("deadline_exceeded"), &json!("caller")), "{late}");
+    assert!(late["detail"].as_str().expect("text").starts_with("the caller gave no time"), "{late}");
+
+    let answer =
+        call(platform.api, post("/functions/trigger", &json!({"http_verb": "POST", "http_path": "/sleep"})));
+    let record = format!("/invocations/{}", problem(&answer)["container_ids"][0].as_str().expect("an id"));
+    wait_until(|| platform.api(&record)["state"] == "running");
+    platform.kill();
+    let platform = up().data_dir(dir.path()).start();
+    wait_until(|| platform.api(&record)["outcome"] == "crashed");
+    assert_eq!(platform.api(&record)["attempts"], 1);
 }
 
 fn archive<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> Bytes {

@@ -130,7 +130,9 @@ async fn next_data(body: &mut Incoming, began: Instant, received: usize) -> Resu
                     Code::BadRequest,
                     "the body broke off or its framing is wrong; send it again",
                 )
-                .hint("Send as many bytes as Content-Length says, or well-formed chunks up to the last one."));
+                .hint(
+                    "Send as many bytes as Content-Length says, or well-formed chunks up to the last one.",
+                ));
             }
             // Trailers say nothing that a handler is told.
             Some(Ok(frame)) => {
