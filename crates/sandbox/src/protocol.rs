@@ -27,7 +27,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Version of this protocol, said in the worker's first frame.
 pub const VERSION: u32 = 1;
@@ -219,13 +219,13 @@ pub enum BodyKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// CPU time of the process during the call, in microseconds.
-    #[serde(rename = "c", default)]
+    #[serde(rename = "c", default, deserialize_with = "counted")]
     pub cpu_us: u64,
     /// `ru_maxrss` of the process, in KiB.
-    #[serde(rename = "m", default)]
+    #[serde(rename = "m", default, deserialize_with = "counted")]
     pub memory_peak_kib: u64,
     /// Output bytes that were produced, including those beyond the limit.
-    #[serde(rename = "l", default)]
+    #[serde(rename = "l", default, deserialize_with = "counted")]
     pub log_bytes: u64,
 }
 
@@ -233,7 +233,12 @@ pub struct Usage {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct AnswerHead {
     /// Status of a response envelope; absent means 200 (204 for `BodyKind::None`).
-    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "s",
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "final_status"
+    )]
     pub status: Option<u16>,
     /// Headers of a response envelope in order; cookies are `set-cookie` entries.
     #[serde(rename = "h", default, skip_serializing_if = "Vec::is_empty")]
@@ -277,16 +282,16 @@ pub struct WorkerSpan {
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     pub parent_span_id: Option<String>,
     /// Start, in nanoseconds of `CLOCK_MONOTONIC`.
-    #[serde(rename = "b")]
+    #[serde(rename = "b", deserialize_with = "nanoseconds")]
     pub start_ns: u64,
     /// Duration in nanoseconds.
-    #[serde(rename = "d")]
+    #[serde(rename = "d", deserialize_with = "nanoseconds")]
     pub duration_ns: u64,
     /// Attributes in the order they were set; values are JSON.
     #[serde(rename = "a", default, skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<(String, serde_json::Value)>,
     /// What happened during it.
-    #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "e", default, skip_serializing_if = "Vec::is_empty", deserialize_with = "events")]
     pub events: Vec<WorkerEvent>,
     /// `Type: message` when an exception left the span.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
@@ -353,4 +358,68 @@ pub struct LogHead {
     /// Level of a `logging` record.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
+}
+// A handler's code can write frames of its own, so what a worker says is checked where it is read:
+// numbers that overflow in sums and units, or in SQLite's signed ones, stop here.
+
+/// Most of anything that is counted: 200 days in microseconds, 16 PiB in KiB.
+const MOST_COUNTED: u64 = 1 << 44;
+
+/// Most nanoseconds, 73 years: added to a present time it stays within 63 bits.
+const MOST_NANOSECONDS: u64 = 1 << 61;
+
+fn counted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    at_most(u64::deserialize(deserializer)?, MOST_COUNTED)
+}
+
+fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    at_most(u64::deserialize(deserializer)?, MOST_NANOSECONDS)
+}
+
+fn events<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WorkerEvent>, D::Error> {
+    let events = Vec::<WorkerEvent>::deserialize(deserializer)?;
+    for event in &events {
+        at_most(event.0, MOST_NANOSECONDS)?;
+    }
+    Ok(events)
+}
+
+fn at_most<E: serde::de::Error>(number: u64, most: u64) -> Result<u64, E> {
+    (number <= most).then_some(number).ok_or_else(|| E::custom(format!("{number} is not believable")))
+}
+
+/// 101 would hand the caller's connection over; other interim statuses are no answer.
+fn final_status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    let status = Option::<u16>::deserialize(deserializer)?;
+    match status {
+        Some(status) if !(200..=599).contains(&status) => {
+            Err(serde::de::Error::custom(format!("status {status} is not within 200 to 599")))
+        }
+        status => Ok(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_honest_worker_says_is_refused() {
+        let refused = |head: &str| serde_json::from_str::<AnswerHead>(head).expect_err(head).to_string();
+        let most = u64::MAX;
+        for field in ["c", "m", "l"] {
+            assert!(refused(&format!(r#"{{"u":{{"{field}":{most}}}}}"#)).contains("not believable"));
+        }
+        for times in [format!(r#""b":{most},"d":0"#), format!(r#""b":0,"d":{most}"#)] {
+            assert!(
+                refused(&format!(r#"{{"sp":[{{"n":"x","i":"1",{times}}}]}}"#)).contains("not believable")
+            );
+        }
+        let event = format!(r#"{{"sp":[{{"n":"x","i":"1","b":0,"d":0,"e":[[{most},"e",[]]]}}]}}"#);
+        assert!(refused(&event).contains("not believable"));
+        for status in [0, 100, 101, 199, 600] {
+            assert!(refused(&format!(r#"{{"s":{status}}}"#)).contains("not within"));
+        }
+        assert_eq!(serde_json::from_str::<AnswerHead>(r#"{"s":599}"#).expect("an answer").status, Some(599));
+    }
 }

@@ -239,6 +239,11 @@ impl Platform {
         below.into_iter().map(|(pid, _)| pid).find(is_launcher).expect("a platform has a launcher")
     }
 
+    /// Every process below it.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        descendants(self.pid()).into_iter().map(|(pid, _)| pid).collect()
+    }
+
     /// What it has said on stderr so far.
     pub(crate) fn stderr(&self) -> String {
         text(&self.stderr)

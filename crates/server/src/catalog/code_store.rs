@@ -82,6 +82,10 @@ impl Tree {
     pub(crate) fn of_zip(archive: &[u8]) -> Result<Self, CodeError> {
         let mut zip = zip::ZipArchive::new(io::Cursor::new(archive)).map_err(|_| CodeError::NotZip)?;
         refuse_repeated_names(archive, zip.central_directory_start())?;
+        // An archive that owns up to its size costs nothing; one that lies is found out below.
+        if zip.decompressed_size().is_some_and(|size| size > u128::from(MAX_UNPACKED)) {
+            return Err(CodeError::TooLarge);
+        }
         let mut tree = Builder::default();
         for index in 0..zip.len() {
             let mut entry = zip.by_index(index).map_err(|_| CodeError::NotZip)?;

@@ -1,0 +1,72 @@
+//! Too much, endless or dishonest output and answers.
+
+use bytes::Bytes;
+use http::Request;
+
+use crate::siege::{Attacker, Siege, exchange};
+
+#[test]
+fn floods_are_bounded_and_bad_answers_are_the_functions_error() {
+    let siege = Siege::of(&[Attacker { file: "outputs.py", settings: "timeout = \"5s\"" }]);
+    siege.assert_outcomes(&[
+        ("outputs/strange_bytes", "ok"),
+        ("outputs/closed_streams", "ok"),
+        ("outputs/not_a_number", "function_error"),
+        ("outputs/nested", "function_error"),
+        ("outputs/circular", "function_error"),
+        ("outputs/long_number", "function_error"),
+        ("outputs/large", "too_large"),
+        ("outputs/large_json", "too_large"),
+        ("outputs/no_answer_at_all", "function_error"),
+        ("outputs/hostile_headers", "function_error"),
+        ("outputs/many_headers", "function_error"),
+        ("outputs/hostile_error", "function_error"),
+        ("outputs/lying_error", "function_error|crashed"),
+        ("outputs/hostile_text", "ok"),
+        ("outputs/endless_flood", "timeout"),
+    ]);
+    siege.assert_nothing_left();
+    siege.end();
+}
+
+#[test]
+fn gigabytes_of_output_are_counted_and_dropped() {
+    let siege = Siege::of(&[Attacker { file: "outputs.py", settings: "timeout = \"30s\"" }]);
+    for probe in ["flood", "flood_of_prints"] {
+        let flood = siege.attack(&format!("outputs/{probe}"));
+        assert_eq!(flood.outcome(), "ok", "{:?}", flood.record);
+        assert_eq!(flood.record["limit_hit"], "logs", "{:?}", flood.record);
+        let id = flood.answer.headers["x-serverless-instance-id"].to_str().expect("text").to_owned();
+        let logs = siege.platform.api(&format!("/functions/instances/{id}/logs"));
+        let logs = logs["logs"].as_str().expect("text");
+        assert!(logs.len() < (1 << 20) + 4096, "{} bytes", logs.len());
+        assert!(logs.contains("raise limits.logs]"), "{}", &logs[logs.len().saturating_sub(200)..]);
+    }
+    siege.end();
+}
+
+#[test]
+fn endless_streams_end_at_their_limits_or_with_their_caller() {
+    let settings = "timeout = \"5s\"\nstream_idle = \"1s\"\nstream_total = \"3s\"";
+    let siege = Siege::of(&[Attacker { file: "outputs.py", settings }]);
+    let targets = ["endless_stream", "slow_stream", "silent_stream", "broken_stream", "stream_of_nonsense"]
+        .map(|probe| format!("outputs/{probe}"));
+    let targets: Vec<_> = targets.iter().map(String::as_str).collect();
+    for (target, attack) in targets.iter().zip(siege.attack_all(&targets)) {
+        println!("{target}: {} after {} bytes", attack.outcome(), attack.answer.body.len());
+        let expected = match *target {
+            // Whoever is slower when the time is up is said to be: the function or its caller.
+            "outputs/endless_stream" => ["timeout", "cancelled"],
+            "outputs/broken_stream" | "outputs/stream_of_nonsense" => ["function_error"; 2],
+            _ => ["timeout"; 2],
+        };
+        assert!(expected.contains(&attack.outcome()), "{target}: {:?}", attack.record);
+        assert!(!attack.answer.whole, "{target}: the caller was told that this was all");
+    }
+    // A caller who has seen enough leaves.
+    let request = Request::get("/outputs/endless_stream").body(Bytes::new()).expect("a request");
+    let left = exchange(siege.platform.gateway, request, Some(1 << 20));
+    assert_eq!(siege.record_of(&left)["outcome"], "cancelled");
+    siege.assert_nothing_left();
+    siege.end();
+}
