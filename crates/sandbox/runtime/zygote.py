@@ -92,6 +92,7 @@ def _enter_root(enter, config):
 def _import_runtime():
     from functionsplatform_runtime import rehearsal, worker
 
+    worker.prepare()
     return worker.warm, rehearsal.rehearse_calls, worker.serve
 
 

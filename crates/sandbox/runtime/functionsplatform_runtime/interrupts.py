@@ -175,11 +175,21 @@ class Interrupts:
         raise error.with_traceback(None)
 
 
-def restore_signals(keep: Any = ()) -> None:
-    """Python's defaults for every signal, whatever the parent had set."""
+_restored = False
+
+
+def restore_signals() -> None:
+    """Python's defaults for every signal, whatever the parent had set.
+
+    It takes half a millisecond, so the zygote does it and its workers find it done.
+    """
+    global _restored
+    if _restored:
+        return
+    _restored = True
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number in signal.valid_signals():
-        if number in (signal.SIGKILL, signal.SIGSTOP) or number in keep:
+        if number in (signal.SIGKILL, signal.SIGSTOP):
             continue
         try:
             present = signal.getsignal(number)

@@ -13,23 +13,32 @@ from functionsplatform_runtime.output import Output
 
 
 class _Records(logging.Handler):
-    def __init__(self, output: Output) -> None:
-        super().__init__()
-        self._output = output
+    output: Output | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self.output is None:
+            return  # in the zygote
         try:
-            self._output.record(record.levelname, self.format(record))
+            self.output.record(record.levelname, self.format(record))
         except Exception:
             self.handleError(record)
 
 
+_ours = _Records()
+
+
 def install(output: Output) -> None:
-    """Add the handler, unless the root logger has one."""
+    """Send records to `output`, unless the root logger has another handler."""
+    prepare()
+    _ours.output = output
+
+
+def prepare() -> None:
+    """Add the handler, unless the root logger has one. Done in the zygote, once for all workers."""
     root = logging.getLogger()
     if root.handlers:
         return
-    ours = _Records(output)
+    ours = _ours
     root.addHandler(ours)
     root.setLevel(logging.INFO)
     configure = logging.basicConfig
