@@ -83,7 +83,7 @@ fn invoke_runs_the_named_function_and_no_other() {
     let second = platform.cli(&["invoke", "two", "-P", "/shared/7"]);
     assert_eq!(second.status.code(), Some(7), "{second:?}");
     assert!(second.stderr.contains("ValueError") && second.stdout.is_empty(), "{second:?}");
-    assert_eq!(platform.cli(&["invoke", "two", "-P", "/elsewhere"]).status.code(), Some(3));
+    assert_eq!(platform.cli(&["invoke", "two", "-P", "/elsewhere"]).status.code(), Some(4));
     assert_eq!((outcomes(&platform, "one").len(), outcomes(&platform, "two").len()), (1, 1));
     let request = json!({"http_verb": "GET", "http_path": "/shared/7"});
     let answer = call(platform.api, post("/functions/one/invoke", &request));

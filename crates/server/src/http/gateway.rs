@@ -161,7 +161,7 @@ impl Gateway {
             let events: Vec<_> = function.events.iter().map(ToString::to_string).collect();
             let detail =
                 format!("{} answers {}, not http|{verb}|{path}", function.name, events.join(" and "));
-            return Err(Problem::new(Code::NoRoute, detail).field("http_path").into());
+            return Err(Problem::new(Code::Unprocessable, detail).field("http_path").into());
         };
         let time_given = intake::time_given(&parts.headers)?;
         let too_large = body.len() as u64 > function.settings.limits.body.as_u64();
