@@ -70,4 +70,5 @@ def overwrite_self():
     with open("/proc/self/mem", "wb", buffering=0) as memory:
         memory.seek(code)
         memory.write(b"\xcc" * 64)
-    return repr(object())
+    # By its address: a Python may have taken the function in elsewhere.
+    return ctypes.pythonapi.PyObject_Repr(ctypes.py_object(None))

@@ -64,6 +64,14 @@ def survivors():
     swallow_everything()
 
 
+def orphans():
+    """As `survivors`, and first refuses to die with the parent."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(1, 0, 0, 0, 0)  # PR_SET_PDEATHSIG
+    prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    survivors()
+
+
 def stop_self():
     os.kill(os.getpid(), signal.SIGSTOP)
     os.kill(os.getpid(), signal.SIGTSTP)

@@ -86,3 +86,17 @@ fn bombs_and_what_does_not_want_to_end_meet_the_deadline() {
     siege.assert_nothing_left();
     siege.end();
 }
+
+#[test]
+fn a_killed_platform_takes_those_with_it_who_refuse_to_die() {
+    let siege = Siege::of(&[Attacker { file: "stubborn.py", settings: "timeout = \"60s\"" }]);
+    if siege.enforces("pid, ipc, host name and cgroup namespaces") {
+        let begun = siege.begin("stubborn/orphans");
+        // The worker, five daemons and the zygote's others: all of them are there, then none.
+        siege.until("the daemons run", || (siege.strays().len() >= 5).then_some(()));
+        siege.kill();
+        drop(begun);
+    } else {
+        siege.end();
+    }
+}

@@ -1,7 +1,8 @@
 //! A platform under attack, and what its victim saw.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -217,18 +218,34 @@ impl Siege {
         assert!(self.platform.stop().success(), "{}", self.platform.stderr());
     }
 
+    /// Sends an attack whose answer nobody waits for; it lasts as long as the connection.
+    pub(crate) fn begin(&self, target: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.platform.gateway).expect("it listens");
+        write!(stream, "GET /{target} HTTP/1.1\r\nHost: {}\r\n\r\n", self.platform.gateway).expect("sent");
+        stream
+    }
+
+    /// Kills the platform in the middle of an attack; the harness checks what is left.
+    pub(crate) fn kill(mut self) {
+        let victim = self.victim.take().expect("a siege ends once");
+        let seen = victim.stop();
+        assert!(seen.failures.is_empty(), "{:?}", seen.failures);
+        self.platform.kill();
+    }
+
+    /// What runs in workers besides themselves.
+    pub(crate) fn strays(&self) -> Vec<String> {
+        company(&self.platform.processes())
+    }
+
     /// Asserts that workers have no company: whatever attackers started is gone with them.
     pub(crate) fn assert_nothing_left(&self) {
-        let mut strays = Vec::new();
+        let mut strays = self.strays();
         let limit = Instant::now() + CLEAN_LIMIT;
-        loop {
-            strays.clear();
-            strays.extend(company(&self.platform.processes()));
-            if strays.is_empty() {
-                return;
-            }
+        while !strays.is_empty() {
             assert!(Instant::now() < limit, "left by an attack: {strays:#?}");
             std::thread::sleep(Duration::from_millis(20));
+            strays = self.strays();
         }
     }
 }
