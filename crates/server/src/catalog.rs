@@ -5,6 +5,7 @@
 //! is written before the swap, so that what callers see survives a crash.
 
 pub(crate) mod code_store;
+mod error;
 mod preloads;
 mod snapshot;
 
@@ -17,23 +18,22 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fp_core::code::Code;
 use fp_core::pool::PoolConfig;
-use fp_core::route::{self, Conflict, RouteTable, Routed};
+use fp_core::route::{self, RouteTable, Routed};
 use fp_core::settings::{Handler, IdleTime, Network};
 use fp_core::{EventType, FunctionName, Manifest, Settings, Tenant, VersionNumber};
-use fp_sandbox::{
-    PreloadPolicy, Sandbox, StartError as SandboxStartError, Template, Worker, WorkerSpec, ZygoteReport,
-};
+use fp_sandbox::{PreloadPolicy, Sandbox, Template, Worker, WorkerSpec, ZygoteReport};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::pool::VersionPool;
 use crate::slo::{FunctionBook, SloBook};
-use crate::store::StoreError;
 use crate::store::registry::{Registry, StoredVersion};
 
 pub use fp_core::route::BadPath;
 
-use self::code_store::{CodeError, CodeHold, CodeStore, Tree};
+pub use self::error::CatalogError;
+
+use self::code_store::{CodeHold, CodeStore, Tree};
 use self::snapshot::Snapshot;
 
 /// One live version of a function, with its workers.
@@ -95,22 +95,6 @@ pub struct DeployRequest {
     pub settings: Settings,
     /// The code.
     pub source: Source,
-}
-
-/// Why a deploy or a delete was refused.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{detail}")]
-pub struct CatalogError {
-    /// The error's word.
-    pub code: Code,
-    /// What, and what to do.
-    pub detail: String,
-    /// The field at fault (dotted path), where there is one.
-    pub field: Option<String>,
-    /// The line at fault, in the handler's file or in function.toml.
-    pub line: Option<u32>,
-    /// Last lines of the traceback, where the handler could not be loaded.
-    pub traceback: Option<String>,
 }
 
 /// What a verb and a path lead to.
@@ -454,10 +438,6 @@ impl DeployRequest {
     }
 }
 
-/// Largest manifest, in bytes: a hundred times a long one. Reading it takes memory and time that
-/// grow with it.
-const MAX_MANIFEST: usize = 256 << 10;
-
 /// Time that a handler may take to load: the interface's.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -548,84 +528,4 @@ fn host_of(url: &str) -> String {
         Some((v6, _)) => v6.to_owned(),
         None => host.split(':').next().unwrap_or_default().to_owned(),
     }
-}
-
-impl CatalogError {
-    fn new(code: Code, detail: String) -> Self {
-        Self { code, detail, field: None, line: None, traceback: None }
-    }
-
-    fn field(code: Code, field: &str, detail: String) -> Self {
-        Self { field: Some(field.to_owned()), ..Self::new(code, detail) }
-    }
-
-    fn no_directory(path: &str) -> Self {
-        let detail = format!(
-            "there is no directory {path:?} among the function's files; add it or take it out of path"
-        );
-        Self::field(Code::InvalidSettings, "path", detail)
-    }
-
-    fn not_found(name: &FunctionName) -> Self {
-        Self::new(Code::NotFound, format!("there is no function {name}; `functionsplatform list` shows all"))
-    }
-
-    fn manifest_of(tree: &Tree) -> Result<Manifest, Self> {
-        let Some(text) = tree.get("function.toml") else {
-            let detail = "there is no function.toml at the root; add one with at least name and events";
-            return Err(Self::new(Code::InvalidManifest, detail.to_owned()));
-        };
-        if text.len() > MAX_MANIFEST {
-            let detail = format!(
-                "function.toml is larger than {} KiB; large values belong into files",
-                MAX_MANIFEST >> 10
-            );
-            return Err(Self::new(Code::InvalidManifest, detail));
-        }
-        let text = std::str::from_utf8(text).map_err(|_| {
-            Self::new(Code::InvalidManifest, "function.toml is not UTF-8; save it as UTF-8".to_owned())
-        })?;
-        Manifest::parse(text).map_err(|error| Self {
-            field: Some(error.field.clone()).filter(|field| !field.is_empty()),
-            line: error.line,
-            ..Self::new(Code::InvalidManifest, error.to_string())
-        })
-    }
-
-    fn from_code(error: CodeError) -> Self {
-        Self::new(error.code(), error.to_string())
-    }
-
-    fn from_store(error: StoreError) -> Self {
-        tracing::error!(error = %error.chain(), "the registry did not do what it was asked");
-        Self::new(error.code(), error.to_string())
-    }
-
-    fn from_conflict(conflict: Conflict) -> Self {
-        Self::field(Code::EventConflict, "event_type", conflict.to_string())
-    }
-
-    fn from_start(error: SandboxStartError) -> Self {
-        let detail = error.to_string();
-        match error {
-            SandboxStartError::LoadFailed { failure, .. } => Self {
-                line: failure.line,
-                traceback: Some(last_lines(&failure.traceback, 12)),
-                field: Some("function_code".to_owned()),
-                ..Self::new(Code::HandlerNotLoadable, detail)
-            },
-            SandboxStartError::Host(_) => Self::new(Code::StartFailed, detail),
-            SandboxStartError::Preload(fault) => Self {
-                traceback: Some(fault.traceback).filter(|text| !text.is_empty()),
-                ..Self::field(Code::InvalidSettings, "preload", detail)
-            },
-            SandboxStartError::Python(_) => Self::field(Code::InvalidSettings, "python", detail),
-            _ => Self::field(Code::HandlerNotLoadable, "function_code", detail),
-        }
-    }
-}
-
-fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
 }

@@ -1,0 +1,112 @@
+//! Why a deploy or a delete is refused, in words that say what to do.
+//!
+//! Other rooms' errors become one of these here, with the field and the line at fault where they
+//! are known.
+
+use fp_core::code::Code;
+use fp_core::route::Conflict;
+use fp_core::{FunctionName, Manifest};
+use fp_sandbox::StartError as SandboxStartError;
+
+use super::code_store::{CodeError, Tree};
+use crate::store::StoreError;
+
+/// Largest manifest, in bytes: a hundred times a long one. Reading it takes memory and time that
+/// grow with it.
+const MAX_MANIFEST: usize = 256 << 10;
+
+/// Why a deploy or a delete was refused.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{detail}")]
+pub struct CatalogError {
+    /// The error's word.
+    pub code: Code,
+    /// What, and what to do.
+    pub detail: String,
+    /// The field at fault (dotted path), where there is one.
+    pub field: Option<String>,
+    /// The line at fault, in the handler's file or in function.toml.
+    pub line: Option<u32>,
+    /// Last lines of the traceback, where the handler could not be loaded.
+    pub traceback: Option<String>,
+}
+
+impl CatalogError {
+    pub(super) fn new(code: Code, detail: String) -> Self {
+        Self { code, detail, field: None, line: None, traceback: None }
+    }
+
+    pub(super) fn field(code: Code, field: &str, detail: String) -> Self {
+        Self { field: Some(field.to_owned()), ..Self::new(code, detail) }
+    }
+
+    pub(super) fn no_directory(path: &str) -> Self {
+        let detail = format!(
+            "there is no directory {path:?} among the function's files; add it or take it out of path"
+        );
+        Self::field(Code::InvalidSettings, "path", detail)
+    }
+
+    pub(super) fn not_found(name: &FunctionName) -> Self {
+        Self::new(Code::NotFound, format!("there is no function {name}; `functionsplatform list` shows all"))
+    }
+
+    pub(super) fn manifest_of(tree: &Tree) -> Result<Manifest, Self> {
+        let Some(text) = tree.get("function.toml") else {
+            let detail = "there is no function.toml at the root; add one with at least name and events";
+            return Err(Self::new(Code::InvalidManifest, detail.to_owned()));
+        };
+        if text.len() > MAX_MANIFEST {
+            let detail = format!(
+                "function.toml is larger than {} KiB; large values belong into files",
+                MAX_MANIFEST >> 10
+            );
+            return Err(Self::new(Code::InvalidManifest, detail));
+        }
+        let text = std::str::from_utf8(text).map_err(|_| {
+            Self::new(Code::InvalidManifest, "function.toml is not UTF-8; save it as UTF-8".to_owned())
+        })?;
+        Manifest::parse(text).map_err(|error| Self {
+            field: Some(error.field.clone()).filter(|field| !field.is_empty()),
+            line: error.line,
+            ..Self::new(Code::InvalidManifest, error.to_string())
+        })
+    }
+
+    pub(super) fn from_code(error: CodeError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+
+    pub(super) fn from_store(error: StoreError) -> Self {
+        tracing::error!(error = %error.chain(), "the registry did not do what it was asked");
+        Self::new(error.code(), error.to_string())
+    }
+
+    pub(super) fn from_conflict(conflict: Conflict) -> Self {
+        Self::field(Code::EventConflict, "event_type", conflict.to_string())
+    }
+
+    pub(super) fn from_start(error: SandboxStartError) -> Self {
+        let detail = error.to_string();
+        match error {
+            SandboxStartError::LoadFailed { failure, .. } => Self {
+                line: failure.line,
+                traceback: Some(last_lines(&failure.traceback, 12)),
+                field: Some("function_code".to_owned()),
+                ..Self::new(Code::HandlerNotLoadable, detail)
+            },
+            SandboxStartError::Host(_) => Self::new(Code::StartFailed, detail),
+            SandboxStartError::Preload(fault) => Self {
+                traceback: Some(fault.traceback).filter(|text| !text.is_empty()),
+                ..Self::field(Code::InvalidSettings, "preload", detail)
+            },
+            SandboxStartError::Python(_) => Self::field(Code::InvalidSettings, "python", detail),
+            _ => Self::field(Code::HandlerNotLoadable, "function_code", detail),
+        }
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
