@@ -87,7 +87,9 @@ class Plan:
 
     def new_platform(self, name, functions, **options):
         directory = self.directory / name
-        return Platform(self.binary, directory, functions=functions, **options)
+        # The same Python as the bare path and the peers have: versions differ by more than servers do.
+        flags = ["--python", str(Bare.python)]
+        return Platform(self.binary, directory, functions=functions, flags=flags, **options)
 
     def log(self, name):
         return self.directory / f"{name}.log"
