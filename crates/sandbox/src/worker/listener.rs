@@ -71,7 +71,11 @@ impl Listener {
             let drained = drain(output.get_ref(), piped);
             // The kernel tells of a pipe's filling, not of its being full: ready until empty.
             match drained {
-                Drained::Full => ready.retain_ready(),
+                Drained::Full => {
+                    ready.retain_ready();
+                    // Who never stops writing must not keep this thread from other calls.
+                    tokio::task::yield_now().await;
+                }
                 Drained::Empty => ready.clear_ready(),
                 Drained::Ended => self.output = None,
             }
