@@ -83,6 +83,8 @@ pub struct Invocation {
     pub span_id: SpanId,
     /// The caller's span, where it sent a trace context.
     pub parent_span_id: Option<SpanId>,
+    /// The function that called, known where its network is internal.
+    pub called_by: Option<FunctionName>,
     /// Arrival, Unix time in microseconds.
     pub started_us: u64,
     /// Where the time went.
@@ -350,6 +352,7 @@ mod tests {
             trace_id: TraceId::from_parts(1_000, 9),
             span_id: SpanId::from_random(0x10),
             parent_span_id: Some(SpanId::from_random(0x20)),
+            called_by: None,
             started_us: 1_000_000,
             phases: Phases { route: 10, queue: 20, start: 0, run: 300, send: 0 },
             outcome,

@@ -41,7 +41,7 @@ pub enum Criticality {
 pub enum Network {
     /// A network namespace of its own with nothing in it.
     None,
-    /// As `none`, with the gateway and OTLP on 127.0.0.1.
+    /// As `none`, with the gateway on 127.0.0.1:5000.
     Internal,
     /// The host's network.
     #[default]

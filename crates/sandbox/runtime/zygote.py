@@ -5,7 +5,7 @@ descriptor 0. Speaks JSON messages, one object each, `t` says which:
 
     launcher -> zygote   config {...}                       once, first
                          fork {serial, uid, network, ...}   descriptors: requests, answers,
-                                                          side, output, cgroups
+                                                          side, output, network, cgroups
     zygote -> launcher   importing {module}                 before each module of the template
                          preload_failed {module, why, traceback}   and the zygote ends
                          ready {python}                     once
@@ -33,7 +33,7 @@ import sys
 import time
 
 MESSAGE_LIMIT = 1 << 18
-# One fork order carries four descriptors and at most one per cgroup hierarchy.
+# One fork order carries four descriptors, its network's, and at most one per cgroup hierarchy.
 DESCRIPTOR_LIMIT = 16
 
 
@@ -236,13 +236,14 @@ class Zygote:
     def _child(self, order, descriptors):
         """Never returns."""
         code = 70
+        network_end = 5 if order["own_network"] else 4
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
                 self.enter.enter(
-                    self.mode, order, descriptors[:4], self.control.fileno(), descriptors[4:],
-                    self.worker_filter, self.own_proc,
+                    self.mode, order, descriptors[:4], self.control.fileno(), descriptors[4:network_end],
+                    descriptors[network_end:], self.worker_filter, self.own_proc,
                 )
             except Exception as error:
                 self._tell({"t": "failed", "serial": order["serial"], "step": getattr(error, "step", "enter"), "why": str(error)})

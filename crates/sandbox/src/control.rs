@@ -10,7 +10,7 @@ use fp_core::settings::Network;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{HostReport, Mode};
-use crate::preload::{PreloadConfig, PreloadFault, TemplateKey, ZygoteReport};
+use crate::preload::{PreloadConfig, PreloadFault, TemplateKey, Want, ZygoteReport};
 use crate::python::Python;
 use crate::start::Exit;
 
@@ -24,8 +24,8 @@ pub(crate) enum ToLauncher {
     Start(StartOrder),
     /// Nobody waits for the worker of that request any more.
     Abandon(u64),
-    /// All templates that live versions need; others end when they have no workers.
-    Templates(Vec<TemplateKey>),
+    /// All templates and networks that live versions need; others end when they have no workers.
+    Templates(Vec<Want>),
     /// Say when that template stands, or why it cannot.
     Prepare { request: u64, template: TemplateKey },
     /// End everything.
@@ -65,7 +65,8 @@ pub(crate) enum FromLauncher {
     Ready(HostReport),
     /// It does not, and the launcher ends.
     Failed(String),
-    /// Here is a worker. Descriptors: requests, answers, side channel, output pipe, pidfd.
+    /// Here is a worker. Descriptors: requests, answers, side channel, output pipe, pidfd, and in
+    /// an internal network the listener inside it.
     Started(Started),
     /// There is none.
     NotStarted { request: u64, refusal: Refusal },
@@ -130,14 +131,15 @@ pub(crate) struct ZygoteConfig<'a> {
     pub worker_filter: String,
 }
 
-/// Launcher → zygote: fork one. Descriptors: requests, answers, side channel, output pipe, cgroups.
+/// Launcher → zygote: fork one. Descriptors: requests, answers, side channel, output pipe, the
+/// network namespace if it has its own, cgroups.
 #[derive(Debug, Serialize)]
 pub(crate) struct ForkOrder<'a> {
     pub serial: u64,
     /// Nobody waits for this one: it may take its time to get ready.
     pub blank: bool,
     pub uid: Option<u32>,
-    pub network: Network,
+    pub own_network: bool,
     pub tmp_size: u64,
     pub tmp_files: u32,
     pub limits: &'a BTreeMap<&'static str, u64>,

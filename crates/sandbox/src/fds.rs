@@ -15,7 +15,7 @@ use rustix::net::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// Most descriptors in one message: a fork order has four and one per cgroup hierarchy.
+/// Most descriptors in one message: a fork order has five and one per cgroup hierarchy.
 pub(crate) const MAX_FDS: usize = 16;
 
 /// Longest control message; below the default socket buffer of 208 KiB. The longest is the

@@ -10,6 +10,7 @@
 
 mod cgroups;
 mod mounts;
+mod networks;
 mod probe;
 mod templates;
 mod workers;
@@ -29,6 +30,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use self::cgroups::{Cgroups, Group};
 use self::mounts::{Home, last_error};
+use self::networks::Networks;
 use self::probe::Host;
 use self::templates::Template;
 use self::workers::Entry;
@@ -58,6 +60,8 @@ struct Launcher {
     filters: Filters,
     cgroups: Cgroups,
     home: Option<Home>,
+    /// None where workers cannot have networks of their own.
+    networks: Option<Networks>,
     zygotes: BTreeMap<u64, Zygote>,
     /// The first ones are those without preloads, numbered like the Pythons.
     templates: BTreeMap<u64, Template>,
@@ -116,6 +120,7 @@ fn start() -> Result<Launcher, String> {
         filters = Filters { base: Vec::new(), worker: Vec::new() };
     }
     let home = (host.mode != crate::Mode::Reduced).then(Home::open).transpose().map_err(|e| e.to_string())?;
+    let networks = host.network.then(Networks::open).transpose().map_err(|e| e.to_string())?;
     let children = child_signals().map_err(|e| format!("signalfd: {e}"))?;
     let pythons = 0..init.pythons.len();
     let mut launcher = Launcher {
@@ -127,6 +132,7 @@ fn start() -> Result<Launcher, String> {
         filters,
         cgroups,
         home,
+        networks,
         zygotes: BTreeMap::new(),
         templates: BTreeMap::new(),
         next_template: 0,
@@ -275,7 +281,7 @@ impl Launcher {
             match message {
                 Ok(ToLauncher::Start(order)) => self.take_start(order),
                 Ok(ToLauncher::Abandon(request)) => self.abandon(request),
-                Ok(ToLauncher::Templates(keys)) => self.want_templates(&keys),
+                Ok(ToLauncher::Templates(wants)) => self.want_templates(&wants),
                 Ok(ToLauncher::Prepare { request, template }) => self.prepare(request, &template),
                 Ok(ToLauncher::Shutdown) => return Heard::End,
                 Ok(ToLauncher::Init(_)) | Err(_) => {

@@ -20,6 +20,7 @@ mod control;
 mod fds;
 mod frames;
 mod host;
+mod inner;
 mod launcher;
 mod logs;
 mod preload;
@@ -35,6 +36,7 @@ pub mod protocol;
 
 pub use call::{Answer, Call, CallError, StreamPiece, WholeAnswer};
 pub use host::{HostReport, Mechanism, Mode};
+pub use inner::{INNER_GATEWAY, InnerListener};
 pub use launcher::launcher_main;
 pub use preload::{PreloadConfig, PreloadFault, PreloadPolicy, Template, ZygoteReport, ZygoteState};
 pub use python::{Python, PythonError, find_pythons};

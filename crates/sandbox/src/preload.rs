@@ -5,13 +5,14 @@
 //! therefore taken from the operator's places alone: the layers of the platform's configuration
 //! and the site-packages of the chosen Python, never from a function's own code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use fp_core::settings::Network;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -134,27 +135,38 @@ impl TemplateKey {
     }
 }
 
-/// How many live versions need each template.
-pub(crate) type Wanted = BTreeMap<TemplateKey, usize>;
+/// What the workers of a version are made from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Want {
+    /// Which zygote forks them.
+    pub template: TemplateKey,
+    /// What network they have from their birth.
+    pub network: Network,
+}
 
-/// Keeps a Python's zygote with its preloaded modules alive, restarted when it dies: one for each
-/// live version that preloads. The zygote ends when the last of its like is dropped.
+/// How many live versions want each of them.
+pub(crate) type Wanted = BTreeMap<Want, usize>;
+
+/// Keeps what a version's workers are made from at hand: one for each live version that preloads or
+/// whose network is not the host's. A zygote with its preloaded modules is alive, restarted when it
+/// dies, and ends when the last of its like is dropped; blank workers in such networks likewise.
 #[derive(Debug)]
 pub struct Template {
-    pub(crate) key: TemplateKey,
+    pub(crate) want: Want,
     wanted: Arc<watch::Sender<Wanted>>,
 }
 
 impl Template {
-    /// One more for this key, unless there are too many different ones.
-    pub(crate) fn new(key: TemplateKey, wanted: &Arc<watch::Sender<Wanted>>) -> Result<Self, PreloadFault> {
+    /// One more of these, unless there are too many different lists.
+    pub(crate) fn new(want: Want, wanted: &Arc<watch::Sender<Wanted>>) -> Result<Self, PreloadFault> {
+        let key = &want.template;
         let mut is_full = false;
         wanted.send_if_modified(|wanted| {
-            is_full = wanted.len() >= MAX_PRELOADING && !wanted.contains_key(&key);
+            is_full = !key.preload.is_empty() && is_full_for(wanted, key);
             if is_full {
                 return false;
             }
-            let count = wanted.entry(key.clone()).or_default();
+            let count = wanted.entry(want.clone()).or_default();
             *count += 1;
             *count == 1
         });
@@ -167,18 +179,25 @@ impl Template {
                 traceback: String::new(),
             });
         }
-        Ok(Self { key, wanted: wanted.clone() })
+        Ok(Self { want, wanted: wanted.clone() })
     }
+}
+
+/// There are as many lists of modules as there may be, and this is not one of them.
+fn is_full_for(wanted: &Wanted, key: &TemplateKey) -> bool {
+    let preloading = wanted.keys().map(|want| &want.template).filter(|template| !template.preload.is_empty());
+    let different: BTreeSet<_> = preloading.collect();
+    different.len() >= MAX_PRELOADING && !different.contains(key)
 }
 
 impl Drop for Template {
     fn drop(&mut self) {
         self.wanted.send_if_modified(|wanted| {
-            let count = wanted.entry(self.key.clone()).or_default();
+            let count = wanted.entry(self.want.clone()).or_default();
             *count = count.saturating_sub(1);
             let is_last = *count == 0;
             if is_last {
-                wanted.remove(&self.key);
+                wanted.remove(&self.want);
             }
             is_last
         });
@@ -244,7 +263,10 @@ mod tests {
     #[test]
     fn a_template_is_wanted_until_the_last_is_dropped_and_there_are_only_so_many() {
         let wanted = Arc::new(watch::Sender::new(Wanted::new()));
-        let of = |module: &str| TemplateKey { python: 0, preload: vec![module.to_owned()] };
+        let of = |module: &str| Want {
+            template: TemplateKey { python: 0, preload: vec![module.to_owned()] },
+            network: Network::Full,
+        };
         let mut changes = wanted.subscribe();
         let first = Template::new(of("m"), &wanted).expect("room");
         assert!(changes.has_changed().expect("a sender"));
@@ -254,6 +276,9 @@ mod tests {
         let more: Vec<_> = (1..MAX_PRELOADING)
             .map(|n| Template::new(of(&format!("m{n}")), &wanted).expect("room"))
             .collect();
+        let plain = Want { template: TemplateKey { python: 0, preload: Vec::new() }, network: Network::None };
+        drop(Template::new(plain, &wanted).expect("a network is no list"));
+        drop(Template::new(Want { network: Network::None, ..of("m") }, &wanted).expect("a list as before"));
         let error = Template::new(of("x"), &wanted).expect_err("no room");
         assert!(error.to_string().contains("16 different lists"), "{error}");
         drop((first, more));

@@ -14,18 +14,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fp_core::WorkerId;
+use fp_core::settings::Network;
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
 use crate::control::{FromLauncher, Init, Refusal, StartOrder, Started, ToLauncher};
 use crate::fds;
 use crate::host::{HostReport, memory_of};
-use crate::preload::{PreloadConfig, Template, TemplateKey, Wanted, ZygoteReport};
+use crate::inner::{Inner, InnerListener};
+use crate::preload::{PreloadConfig, Template, TemplateKey, Want, Wanted, ZygoteReport};
 use crate::protocol::LoadHead;
 use crate::python::{self, Python, PythonError};
 use crate::spec::WorkerSpec;
@@ -84,6 +86,7 @@ struct Shared {
     /// Where it was started: the threads that serve calls.
     runtime: Handle,
     supervisor: Mutex<Option<JoinHandle<()>>>,
+    inner: Inner,
 }
 
 impl Drop for Shared {
@@ -132,6 +135,8 @@ impl fmt::Debug for Link {
 struct Handed {
     started: Started,
     descriptors: [OwnedFd; 5],
+    /// Inside its network, if that is internal.
+    listener: Option<OwnedFd>,
     exit: watch::Receiver<Option<Exit>>,
 }
 
@@ -169,7 +174,9 @@ impl Sandbox {
         let (link, child) = state.launch().await.map_err(SandboxError::Host)?;
         let supervisor = tokio::spawn(supervise(state.clone(), link, child));
         let supervisor = Mutex::new(Some(supervisor));
-        Ok(Self { shared: Arc::new(Shared { state, runtime: Handle::current(), supervisor }) })
+        Ok(Self {
+            shared: Arc::new(Shared { state, runtime: Handle::current(), supervisor, inner: Inner::new() }),
+        })
     }
 
     /// What this host lets us enforce.
@@ -186,21 +193,28 @@ impl Sandbox {
         zygotes
     }
 
-    /// Keeps the template that a version's workers are forked from, when it preloads anything. Its
-    /// zygote starts in the background; [`prepare`](Self::prepare) waits for it.
+    /// Keeps at hand what a version's workers are made from, when it preloads anything or has a
+    /// network of its own. A zygote of its own starts in the background; [`prepare`](Self::prepare)
+    /// waits for it.
     pub fn template(&self, spec: &WorkerSpec) -> Result<Option<Template>, StartError> {
-        if spec.preload.is_empty() {
+        if spec.preload.is_empty() && spec.network == Network::Full {
             return Ok(None);
         }
         let state = &self.shared.state;
-        let key = state.template_key(spec)?;
-        Template::new(key, &state.wanted).map(Some).map_err(StartError::Preload)
+        let want = Want { template: state.template_key(spec)?, network: spec.network };
+        Template::new(want, &state.wanted).map(Some).map_err(StartError::Preload)
     }
 
     /// Waits until a template's zygote has imported everything; the error says what it could not.
     pub async fn prepare(&self, template: &Template) -> Result<(), StartError> {
         let late = || StartError::Host(format!("the zygote was not ready within {READY_LIMIT:?}"));
-        timeout(READY_LIMIT, self.shared.state.prepare(&template.key)).await.map_err(|_| late())?
+        timeout(READY_LIMIT, self.shared.state.prepare(&template.want.template)).await.map_err(|_| late())?
+    }
+
+    /// The listeners inside workers' networks, each as its worker starts; none when they have been
+    /// taken. Who takes them serves them until the receiver is dropped.
+    pub fn inner_listeners(&self) -> Option<mpsc::UnboundedReceiver<InnerListener>> {
+        self.shared.inner.take()
     }
 
     /// The runtime that it was started on, on which its workers' descriptors are watched.
@@ -214,8 +228,13 @@ impl Sandbox {
         let state = &self.shared.state;
         let obtained = timeout_at(deadline, state.obtain(spec)).await;
         let late = || StartError::Host(format!("no worker was handed over within {:?}", spec.start_limit));
-        let handed = obtained.map_err(|_| late())??;
+        let mut handed = obtained.map_err(|_| late())??;
         let code_dir = handed.started.code_dir.clone();
+        if let Some(listener) = handed.listener.take() {
+            // Before the handler is loaded: it may call others while it is.
+            let (worker, exit) = (handed.started.worker, handed.exit.clone());
+            self.shared.inner.give(InnerListener::new(listener, spec, worker, exit));
+        }
         let worker = {
             // Its descriptors wake the threads that will call it, whoever asked for it.
             let _calls = self.shared.runtime.enter();
@@ -475,16 +494,17 @@ impl Link {
         }
     }
 
-    fn take_started(&self, started: Started, descriptors: Vec<OwnedFd>, state: &State) {
+    fn take_started(&self, started: Started, mut descriptors: Vec<OwnedFd>, state: &State) {
         state.next_worker.fetch_max(started.worker.0 + 1, Ordering::Relaxed);
         let waiting = lock(&self.waiting).remove(&started.request);
+        let listener = (descriptors.len() == 6).then(|| descriptors.pop()).flatten();
         let Ok(descriptors) = <[OwnedFd; 5]>::try_from(descriptors) else {
             tracing::error!(worker = %started.worker, "a worker came without its descriptors");
             return;
         };
         let (sender, exit) = watch::channel(None);
         lock(&self.workers).insert(started.worker, sender);
-        let handed = Handed { started, descriptors, exit };
+        let handed = Handed { started, descriptors, listener, exit };
         let refused = match waiting {
             Some(waiting) => waiting.send(Ok(handed)).err().and_then(Result::ok),
             None => Some(handed),

@@ -21,7 +21,7 @@ use fp_core::pool::PoolConfig;
 use fp_core::route::{self, RouteTable, Routed};
 use fp_core::settings::{Handler, IdleTime, Network};
 use fp_core::{EventType, FunctionName, Manifest, Settings, Tenant, VersionNumber};
-use fp_sandbox::{PreloadPolicy, Sandbox, Template, Worker, WorkerSpec, ZygoteReport};
+use fp_sandbox::{INNER_GATEWAY, PreloadPolicy, Sandbox, Template, Worker, WorkerSpec, ZygoteReport};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
@@ -140,7 +140,8 @@ pub(crate) struct WorkerSetup {
     /// Modules that the operator lets zygotes import. There is one tenant; with more of them, what
     /// it allows is to be asked for each.
     pub(crate) preload: PreloadPolicy,
-    /// `http://host:port` of the gateway, as `FUNCTIONSPLATFORM_GATEWAY` in every environment.
+    /// `http://host:port` of the gateway, as `FUNCTIONSPLATFORM_GATEWAY` in environments whose
+    /// network is the host's.
     pub(crate) gateway_url: String,
 }
 
@@ -161,7 +162,7 @@ impl Catalog {
             let pool = workers.pool(&version, &code);
             // It imports in the background; what keeps it from that, calls will say.
             let template = workers.sandbox.template(pool.spec()).unwrap_or_else(|error| {
-                tracing::warn!(function = %version.function, %error, "nothing is preloaded");
+                tracing::warn!(function = %version.function, %error, "nothing is made ahead for its workers");
                 None
             });
             let held = code.hold(&version.code_hash);
@@ -450,7 +451,9 @@ impl WorkerSetup {
     fn spec(&self, version: &StoredVersion, code: &CodeStore) -> WorkerSpec {
         let settings = &version.settings;
         let mut env = settings.env.clone();
-        env.entry("FUNCTIONSPLATFORM_GATEWAY".into()).or_insert_with(|| self.gateway_url.clone());
+        if let Some(url) = self.gateway_url(settings.network) {
+            env.entry("FUNCTIONSPLATFORM_GATEWAY".into()).or_insert(url);
+        }
         let queue = self.services.get("message_queue").map(|url| host_of(url)).unwrap_or_default();
         WorkerSpec {
             tenant: version.tenant.clone(),
@@ -476,16 +479,21 @@ impl WorkerSetup {
         }
     }
 
+    /// Where a worker finds the gateway; nowhere without a network.
+    fn gateway_url(&self, network: Network) -> Option<String> {
+        match network {
+            Network::None => None,
+            Network::Internal => Some(format!("http://{INNER_GATEWAY}")),
+            Network::Full => Some(self.gateway_url.clone()),
+        }
+    }
+
     /// Settings that are valid but not to be had here.
     fn check(&self, settings: &Settings) -> Result<(), CatalogError> {
         if let Some(secret) = settings.secrets.first() {
             let detail =
                 format!("secret {secret:?} is not known: this release has no secrets yet; pass it in env");
             return Err(CatalogError::field(Code::InvalidSettings, "secrets", detail));
-        }
-        if settings.network == Network::Internal {
-            let detail = "network = \"internal\" is reserved for a later release; use \"full\" or \"none\"";
-            return Err(CatalogError::field(Code::InvalidSettings, "network", detail.to_owned()));
         }
         if let Some(module) = settings.preload.iter().find(|module| !self.preload.allows(module)) {
             let detail = format!(

@@ -63,6 +63,8 @@ pub struct Request {
     pub time_given: Option<Duration>,
     /// The caller's class; may lower the function's.
     pub criticality: Option<Criticality>,
+    /// The function that asks, where that is certain.
+    pub called_by: Option<FunctionName>,
     /// Hash of whoever the queue is fair between.
     pub caller: u64,
     /// When the first byte was seen, on the platform's clock.

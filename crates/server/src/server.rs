@@ -1,5 +1,7 @@
 //! Wiring: builds the rooms in dependency order, binds early, starts late, drains.
 
+mod inner;
+
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::net::SocketAddr;
@@ -18,7 +20,7 @@ use crate::catalog::{Catalog, CatalogError, Deployed, WorkerSetup};
 use crate::clock::Clock;
 use crate::config::{Config, ErrorDetail};
 use crate::history::History;
-use crate::http::gateway::{self, Gateway};
+use crate::http::gateway::{self, Gateway, Peer};
 use crate::http::{self, listener};
 use crate::invoke::Invoker;
 use crate::readiness::Readiness;
@@ -95,6 +97,8 @@ pub struct Server {
     stop: CancellationToken,
     abort: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
+    /// What serves workers from inside their networks.
+    inner: JoinHandle<()>,
     housekeeping: JoinHandle<()>,
     /// Locked as long as the platform lives.
     _lock: File,
@@ -172,16 +176,19 @@ impl Server {
         let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
         let gateway = app.gateway.clone();
         let answering = gateway.clone();
-        let answer = move |request, peer| answering.clone().answer(request, peer);
+        let answer = move |request, peer| answering.clone().answer(request, Peer::Address(peer));
+        let most = listener::MAX_CONNECTIONS;
         let api = http::served(http::api_router(&app));
         let traces = http::served(http::traces_router(&app));
         let listeners = vec![
-            tokio::spawn(listener::serve(bound.gateway, answer, stop.clone(), abort.clone())),
-            management.spawn(listener::serve(bound.api, api, stop.clone(), abort.clone())),
-            management.spawn(listener::serve(bound.traces, traces, stop.clone(), abort.clone())),
+            tokio::spawn(listener::serve(bound.gateway, most, answer, stop.clone(), abort.clone())),
+            management.spawn(listener::serve(bound.api, most, api, stop.clone(), abort.clone())),
+            management.spawn(listener::serve(bound.traces, most, traces, stop.clone(), abort.clone())),
         ];
+        let listeners_inside = sandbox.inner_listeners().expect("nobody else serves them");
+        let inner = tokio::spawn(inner::serve(listeners_inside, gateway.clone(), abort.clone()));
         let housekeeping = tokio::spawn(keep_house(app.clone()));
-        Self { app, gateway, registry, sandbox, stop, abort, listeners, housekeeping, _lock: lock }
+        Self { app, gateway, registry, sandbox, stop, abort, listeners, inner, housekeeping, _lock: lock }
     }
 
     /// The rooms, for what starts with the platform.
@@ -234,6 +241,8 @@ impl Server {
         }
         self.abort.cancel();
         self.housekeeping.abort();
+        // It has ended its own, unless it panicked.
+        let _ = self.inner.await;
         self.sandbox.shutdown().await;
         self.app.slo.close().await;
         self.app.history.close().await;

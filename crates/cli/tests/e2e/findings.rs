@@ -108,11 +108,7 @@ fn what_is_refused_or_deleted_leaves_no_code() {
         assert_eq!((answer.status().as_u16(), &said["blame"]), (422, &json!("caller")), "{said}");
         assert!(said["detail"].as_str().expect("text").contains(entries.last().expect("one")), "{said}");
     }
-    for (settings, field) in [
-        (json!({"network": "internal"}), "network"),
-        (json!({"path": ["nope"]}), "path"),
-        (json!({"secrets": ["KEY"]}), "secrets"),
-    ] {
+    for (settings, field) in [(json!({"path": ["nope"]}), "path"), (json!({"secrets": ["KEY"]}), "secrets")] {
         let answer = create(&platform, "bad", "http|GET|/bad", ECHO, &settings);
         assert_eq!((answer.status().as_u16(), &problem(&answer)["field"]), (422, &json!(field)));
     }

@@ -8,6 +8,7 @@ mod contract;
 mod edge;
 mod findings;
 mod mishaps;
+mod networks;
 mod preloading;
 mod running;
 mod sharing;

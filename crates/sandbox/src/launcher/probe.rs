@@ -11,6 +11,7 @@ use rustix::thread::UnshareFlags;
 
 use super::cgroups::{Cgroups, Controller};
 use super::mounts::{last_error, read_only_clone};
+use super::networks;
 use crate::host::{HostReport, Mechanism, Mode};
 use crate::python::Python;
 
@@ -47,7 +48,7 @@ pub(super) fn probe(run_dir: &Path) -> Host {
     Host {
         mode,
         own_proc: namespaced && in_child(|| own_proc(&scratch)).is_ok(),
-        network: namespaced && in_child(|| unshare(UnshareFlags::NEWNET)).is_ok(),
+        network: namespaced && in_child(networks::try_out).is_ok(),
         uids: mode != Mode::UserNamespace && in_child(become_worker).is_ok(),
         seccomp: has_seccomp(),
         mode_why_not,
@@ -226,8 +227,10 @@ impl Host {
             whole.or(self.code_why_not.as_deref()),
             USER_NAMESPACE_REMEDY,
         );
-        let network = Some("network namespaces are refused; functions with network = \"none\" do not start");
-        list.add("network = \"none\"", self.network, whole.or(network), USER_NAMESPACE_REMEDY);
+        let network = Some("network namespaces are refused; functions with this network do not start");
+        for name in ["network = \"none\"", "network = \"internal\""] {
+            list.add(name, self.network, whole.or(network), USER_NAMESPACE_REMEDY);
+        }
         let fence =
             Some("workers with network = \"full\" reach every port of this host; the fence is not built yet");
         list.add(

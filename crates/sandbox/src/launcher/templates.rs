@@ -6,14 +6,16 @@
 //! do) and a moment longer; its zygote is started at once, restarted when it dies, and never
 //! left to the first call.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use fp_core::settings::Network;
 
+use super::workers::Entry;
 use super::zygotes::State;
 use super::{Launcher, RETRY_DELAY};
 use crate::control::{FromLauncher, Refusal};
-use crate::preload::{PreloadFault, PreloadPolicy, TemplateKey};
+use crate::preload::{PreloadFault, PreloadPolicy, TemplateKey, Want};
 
 /// Rest between two tries to start a zygote whose preloads fail: imports may burn seconds of CPU
 /// each time. A deploy that brings a template anew never waits for it.
@@ -23,10 +25,11 @@ const IMPORT_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// start that was under way, finds it warm.
 const UNUSED_LIMIT: Duration = Duration::from_secs(1);
 
-/// Blank workers of a template with preloads: one for the call that comes and one for the next
-/// while the first is replaced. Fewer than the plain ones, because templates may be many and each
-/// serves few functions; a burst beyond them is forked from the warm zygote at 3-5 ms each.
-const PRELOADED_BLANKS: usize = 2;
+/// Blank workers of a template with preloads, or in a network that is not the host's: one for the
+/// call that comes and one for the next while the first is replaced. Fewer than the plain ones,
+/// because such kinds may be many and each serves few functions; a burst beyond them is forked from
+/// the warm zygote at 3-5 ms each, into network namespaces that stand ready.
+const FEW_BLANKS: usize = 2;
 
 /// One template.
 #[derive(Debug)]
@@ -42,8 +45,8 @@ pub(super) struct Template {
     pub rests_until: Option<Instant>,
     /// Requests that wait for it to stand.
     waiting: Vec<u64>,
-    /// A live version needs it.
-    wanted: bool,
+    /// The networks of the live versions that need it; none if no version does.
+    wanted: BTreeSet<Network>,
     /// When it was last needed or asked for anything.
     used: Instant,
 }
@@ -57,7 +60,7 @@ impl Template {
             fault: None,
             rests_until: None,
             waiting: Vec::new(),
-            wanted: false,
+            wanted: BTreeSet::new(),
             used: Instant::now(),
         }
     }
@@ -66,13 +69,23 @@ impl Template {
         !self.key.preload.is_empty()
     }
 
+    /// A live version needs it.
+    fn is_wanted(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// A live version needs it with networks apart from the host's.
+    pub(super) fn wants_own_network(&self) -> bool {
+        self.wanted.iter().any(|network| *network != Network::Full)
+    }
+
     pub(super) fn rests(&self) -> bool {
         self.rests_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// When it may be ended; none while it is needed.
     fn unused_at(&self) -> Option<Instant> {
-        let is_needed = self.wanted || !self.waiting.is_empty() || !self.preloads();
+        let is_needed = self.is_wanted() || !self.waiting.is_empty() || !self.preloads();
         (!is_needed).then(|| self.used + UNUSED_LIMIT)
     }
 
@@ -148,19 +161,35 @@ impl Launcher {
     }
 
     /// These are needed by live versions, others are not.
-    pub(super) fn want_templates(&mut self, keys: &[TemplateKey]) {
-        for template in self.templates.values_mut().filter(|template| template.wanted) {
-            template.wanted = false;
+    pub(super) fn want_templates(&mut self, wants: &[Want]) {
+        for template in self.templates.values_mut().filter(|template| template.is_wanted()) {
+            template.wanted.clear();
             template.used = Instant::now();
         }
-        for key in keys {
-            match self.template_for(key) {
+        for want in wants {
+            match self.template_for(&want.template) {
                 Ok(id) => {
                     if let Some(template) = self.templates.get_mut(&id) {
-                        template.wanted = true;
+                        template.wanted.insert(want.network);
                     }
                 }
                 Err(refusal) => eprintln!("launcher: {}", refusal.text()),
+            }
+        }
+        self.refill_at = Some(Instant::now());
+    }
+
+    /// Ends blank workers of which none are to be kept: no live version has their network any more,
+    /// or who ordered them has given up.
+    pub(super) fn end_unwanted_blanks(&mut self) {
+        let is_unwanted = |entry: &&Entry| {
+            let template = self.zygotes.get(&entry.zygote).map(|zygote| zygote.template);
+            entry.is_blank() && template.is_some_and(|id| self.blanks_of(id, entry.network) == 0)
+        };
+        let unwanted: Vec<_> = self.workers.values().filter(is_unwanted).map(|entry| entry.serial).collect();
+        for serial in unwanted {
+            if let Some(entry) = self.workers.get_mut(&serial) {
+                entry.discard();
             }
         }
     }
@@ -195,7 +224,7 @@ impl Launcher {
     /// Starts the zygotes that are missing and ends the templates that nobody needs.
     pub(super) fn keep_templates(&mut self) {
         let missing = |(id, template): (&u64, &Template)| {
-            (template.wanted && template.current.is_none() && !template.rests()).then_some(*id)
+            (template.is_wanted() && template.current.is_none() && !template.rests()).then_some(*id)
         };
         let missing: Vec<_> = self.templates.iter().filter_map(missing).collect();
         for id in missing {
@@ -225,7 +254,8 @@ impl Launcher {
     /// When [`keep_templates`](Self::keep_templates) has something to do.
     pub(super) fn templates_due(&self) -> Option<Instant> {
         let due = self.templates.values().filter_map(|template| {
-            let missing = (template.wanted && template.current.is_none()).then_some(template.rests_until);
+            let missing =
+                (template.is_wanted() && template.current.is_none()).then_some(template.rests_until);
             missing.map(|rest| rest.unwrap_or_else(Instant::now)).or_else(|| template.unused_at())
         });
         due.min()
@@ -241,31 +271,38 @@ impl Launcher {
 
     /// Orders one blank worker where one is missing; whether there was anything to do.
     pub(super) fn order_missing_blank(&mut self) -> Result<bool, Refusal> {
-        for id in self.templates.keys().copied().collect::<Vec<_>>() {
-            let (template, wanted) = (&self.templates[&id], self.blanks_of(id));
-            let blanks = self.workers.values().filter(|entry| {
-                entry.is_blank() && self.zygotes.get(&entry.zygote).is_some_and(|z| z.template == id)
-            });
-            let starts =
-                template.current.is_some_and(|zygote| self.zygotes[&zygote].state == State::Starting);
-            if starts || blanks.count() >= wanted {
-                continue;
-            }
-            let zygote = self.zygote_for(id)?;
-            self.order_fork(zygote, Network::Full, None).map_err(Refusal::Host)?;
-            return Ok(true);
-        }
-        Ok(false)
+        let Some((id, network)) = self.missing_blank() else { return Ok(false) };
+        let zygote = self.zygote_for(id)?;
+        self.order_fork(zygote, network, None).map_err(Refusal::Host)?;
+        Ok(true)
     }
 
-    /// Only the default Python has blanks besides the templates with preloads: it is the one that
-    /// functions use that ask for nothing.
-    fn blanks_of(&self, id: u64) -> usize {
-        let template = &self.templates[&id];
-        match template.preloads() {
+    fn missing_blank(&self) -> Option<(u64, Network)> {
+        let starts = |zygote: u64| self.zygotes[&zygote].state == State::Starting;
+        let usable = self.templates.iter().filter(|(_, template)| !template.current.is_some_and(starts));
+        let kinds = usable.flat_map(|(id, _)| {
+            [Network::Full, Network::Internal, Network::None].map(|network| (*id, network))
+        });
+        let is_of = |entry: &Entry, id: u64, network: Network| {
+            let same_template = self.zygotes.get(&entry.zygote).is_some_and(|zygote| zygote.template == id);
+            entry.is_blank() && entry.network == network && same_template
+        };
+        kinds.into_iter().find(|(id, network)| {
+            let blanks = self.workers.values().filter(|entry| is_of(entry, *id, *network));
+            blanks.count() < self.blanks_of(*id, *network)
+        })
+    }
+
+    /// How many blank workers of a template and a network are kept. Without preloads only the default
+    /// Python has any: it is the one that functions use that ask for nothing.
+    fn blanks_of(&self, id: u64, network: Network) -> usize {
+        let Some(template) = self.templates.get(&id) else { return 0 };
+        let is_possible = network == Network::Full || self.networks.is_some();
+        match (template.preloads(), template.wanted.contains(&network) && is_possible) {
             // A missing zygote of theirs is started by `keep_templates`, which respects its rest.
-            true if template.wanted && template.current.is_some() => PRELOADED_BLANKS.min(self.init.blanks),
-            false if id == 0 => self.init.blanks,
+            (true, true) if template.current.is_some() => FEW_BLANKS.min(self.init.blanks),
+            (false, _) if id == 0 && network == Network::Full => self.init.blanks,
+            (false, true) if id == 0 => FEW_BLANKS.min(self.init.blanks),
             _ => 0,
         }
     }

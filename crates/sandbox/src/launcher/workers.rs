@@ -13,6 +13,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, pidfd_send_signal, prlimit}
 use super::cgroups::{Controller, Group, Limits};
 use super::mounts::CODE_DIR;
 use super::probe::{FIRST_UID, UIDS};
+use super::templates::Template;
 use super::{Launcher, RETRY_DELAY, host_pid};
 use crate::control::{FromLauncher, Refusal, StartOrder, Started};
 use crate::fds;
@@ -35,7 +36,9 @@ pub(super) struct Entry {
     pidfd: Option<OwnedFd>,
     /// Requests, answers, side channel, output: ours until the platform has them.
     platform_ends: Vec<OwnedFd>,
-    /// The same of the worker, then the cgroups': ours until the fork.
+    /// The listener inside its network, as long.
+    listener: Option<OwnedFd>,
+    /// The same of the worker, then its network, then the cgroups': ours until the fork.
     worker_ends: Vec<OwnedFd>,
     group: Option<Group>,
     rlimits: BTreeMap<&'static str, u64>,
@@ -73,6 +76,15 @@ impl Entry {
         }
     }
 
+    /// Ends a blank worker, so that nobody claims it any more. One that is being forked becomes
+    /// complete first.
+    pub(super) fn discard(&mut self) {
+        if self.entered {
+            self.given = true;
+            self.kill();
+        }
+    }
+
     pub(super) fn into_group(self) -> Option<Group> {
         self.group
     }
@@ -85,12 +97,10 @@ impl Entry {
 impl Launcher {
     /// Claims a blank worker or orders a fork.
     pub(super) fn start_worker(&mut self, order: StartOrder) -> Result<(), Refusal> {
-        if order.network == Network::Internal {
-            let why = "network = \"internal\" is not built yet; use \"full\" or \"none\"";
+        if order.network != Network::Full && self.networks.is_none() {
+            let why = "a network of its own cannot be had on this host (see doctor); \
+                only functions with network = \"full\" can run here";
             return Err(Refusal::Host(why.into()));
-        }
-        if order.network == Network::None && !self.host.network {
-            return Err(Refusal::Host("network = \"none\" cannot be had on this host; see doctor".into()));
         }
         let template = self.template_for(&order.template)?;
         let zygote = self.zygote_for(template)?;
@@ -121,10 +131,7 @@ impl Launcher {
             self.refill_at = Some(Instant::now() + super::REFILL_DELAY);
             return;
         }
-        if !self.can_fit_blank() {
-            return;
-        }
-        let pause = match self.order_missing_blank() {
+        let pause = match self.order_missing() {
             Ok(false) => return,
             Ok(true) => super::REFILL_DELAY,
             Err(refusal) => {
@@ -133,6 +140,17 @@ impl Launcher {
             }
         };
         self.refill_at = Some(Instant::now() + pause);
+    }
+
+    /// Whether something was missing; one thing at a time.
+    fn order_missing(&mut self) -> Result<bool, Refusal> {
+        self.end_unwanted_blanks();
+        if self.can_fit_blank() && self.order_missing_blank()? {
+            return Ok(true);
+        }
+        let is_needed = self.templates.values().any(Template::wants_own_network);
+        let networks = self.networks.as_mut().filter(|_| is_needed);
+        networks.map_or(Ok(false), |networks| networks.refill().map_err(Refusal::Host))
     }
 
     /// Everything that a worker needs before its fork, and the order for it.
@@ -150,7 +168,8 @@ impl Launcher {
             make_ends().map_err(|e| named("making its sockets")(e.into()))?;
         let (group, joins) =
             self.cgroups.create(&format!("w{serial}")).map_err(named("making its cgroups"))?;
-        worker_ends.extend(joins);
+        let (its_network, listener) = self.network_for(network)?;
+        worker_ends.extend(its_network.into_iter().chain(joins));
         let mut rlimits = BTreeMap::from(RLIMITS);
         rlimits.extend(
             order.filter(|_| !self.can_fit_blank()).into_iter().flat_map(|o| self.soft_limits(zygote, o)),
@@ -164,6 +183,7 @@ impl Launcher {
             host_pid: 0,
             pidfd: None,
             platform_ends,
+            listener,
             worker_ends,
             group: Some(group),
             rlimits,
@@ -178,6 +198,17 @@ impl Launcher {
         }
         self.send_orders(zygote);
         Ok(serial)
+    }
+
+    /// The network namespace that a worker is to enter, and for `internal` the listener in it.
+    fn network_for(&mut self, network: Network) -> Result<(Option<OwnedFd>, Option<OwnedFd>), String> {
+        let Some(networks) = self.networks.as_mut().filter(|_| network != Network::Full) else {
+            return Ok((None, None));
+        };
+        let its_own = networks.take()?;
+        let is_internal = network == Network::Internal;
+        let listener = is_internal.then(|| networks.listen_in(&its_own)).transpose()?;
+        Ok((Some(its_own), listener))
     }
 
     /// A uid that no living worker has, the one given back longest ago; none where the host
@@ -212,6 +243,9 @@ impl Launcher {
     pub(super) fn entered(&mut self, serial: u64) {
         if let Some(entry) = self.workers.get_mut(&serial) {
             entry.entered = true;
+            if entry.is_blank() {
+                self.refill_at = Some(Instant::now() + super::REFILL_DELAY);
+            }
         }
         self.give(serial);
     }
@@ -252,12 +286,13 @@ impl Launcher {
             blank: entry.was_blank,
             code_dir: code_dir.display().to_string(),
         };
-        let descriptors: Vec<_> =
-            entry.platform_ends.iter().map(AsFd::as_fd).chain([pidfd.as_fd()]).collect();
+        let ends = entry.platform_ends.iter().chain([pidfd]).chain(&entry.listener);
+        let descriptors: Vec<_> = ends.map(AsFd::as_fd).collect();
         self.say(&FromLauncher::Started(started), &descriptors);
         if let Some(entry) = self.workers.get_mut(&serial) {
             entry.given = true;
             entry.platform_ends.clear();
+            entry.listener = None;
         }
     }
 

@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use fp_core::settings::Network;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -325,7 +326,7 @@ impl Launcher {
                 serial,
                 blank: entry.is_blank(),
                 uid: entry.uid,
-                network: entry.network,
+                own_network: entry.network != Network::Full,
                 tmp_size: TMP_SIZE,
                 tmp_files: TMP_FILES,
                 limits: &limits,

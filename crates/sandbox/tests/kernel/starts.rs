@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use fp_core::settings::Network;
 use fp_sandbox::protocol::FailureKind;
 use fp_sandbox::{Sandbox, SandboxConfig, SandboxError, StartError};
 
@@ -92,10 +91,6 @@ async fn a_module_that_hangs_or_dies_while_loading_is_told_apart() {
 #[tokio::test]
 async fn what_cannot_be_started_says_so() {
     let stage = Stage::new().await;
-    let mut spec = stage.function("f", ONE);
-    spec.network = Network::Internal;
-    let error = stage.sandbox.start_worker(&spec).await.expect_err("not built");
-    assert!(error.to_string().contains("\"internal\" is not built yet"), "{error}");
     let mut spec = stage.function("f", ONE);
     spec.code_dir = stage.dir.path().join("not-there");
     let error = stage.sandbox.start_worker(&spec).await.expect_err("no code");

@@ -36,6 +36,8 @@ pub struct Running {
     pub span_id: SpanId,
     /// The caller's span, where it sent a trace context.
     pub parent_span_id: Option<SpanId>,
+    /// The function that called, known where its network is internal.
+    pub called_by: Option<FunctionName>,
     /// Arrival, Unix time in microseconds: the time that the id was made from.
     pub started_us: u64,
     /// Its class.

@@ -10,15 +10,15 @@ pub(crate) mod answer;
 mod body;
 pub(in crate::http) mod intake;
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash as _, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fp_core::Tenant;
 use fp_core::code::Code;
 use fp_core::record::Trigger;
+use fp_core::{FunctionName, Tenant};
 use http::header::ALLOW;
 use http::request::Parts;
 use http::{Method, Request as HttpRequest, Response, Version};
@@ -71,7 +71,7 @@ impl Gateway {
     pub(crate) async fn answer(
         self: Arc<Self>,
         request: HttpRequest<Incoming>,
-        peer: SocketAddr,
+        peer: Peer,
     ) -> Response<GatewayBody> {
         let arrived = self.clock.now();
         let (parts, body) = request.into_parts();
@@ -91,14 +91,15 @@ impl Gateway {
         &self,
         parts: Parts,
         body: Incoming,
-        peer: SocketAddr,
+        peer: Peer,
         edge: &Edge,
     ) -> Result<(Arc<[Arc<Deployed>]>, Arc<Request>), Refusal> {
         if let Err(problem) = intake::check_framing(&parts) {
             return Err(refuse_reading(problem, body).into());
         }
         let raw_path = parts.uri.path();
-        let matched = match self.find(parts.method.as_str(), raw_path) {
+        let tenant = peer.tenant(&self.tenant);
+        let matched = match self.find(tenant, parts.method.as_str(), raw_path) {
             Ok(matched) => matched,
             Err(problem) => return Err(refuse_reading(problem, body).into()),
         };
@@ -118,8 +119,8 @@ impl Gateway {
         let first = matched.functions[0].clone();
         let functions = matched.functions.clone();
         let upload = self.clock.now().saturating_sub(head_read);
-        let request =
-            self.request_of(matched, parts, Read { body, upload }, time_given, self.caller(peer), edge)?;
+        let read = Read { body, upload };
+        let request = self.request_of(matched, parts, read, time_given, Some(peer), edge)?;
         if too_large {
             let completed = self.invoker.refuse_body(first, request);
             return Err(Refusal::Recorded(Box::new(completed)));
@@ -169,7 +170,7 @@ impl Gateway {
             intake::check_json(&parts.headers, &body)?;
         }
         let read = Read { body, upload: Duration::ZERO };
-        let request = self.request_of(matched, parts, read, time_given, NO_PEER, edge)?;
+        let request = self.request_of(matched, parts, read, time_given, None, edge)?;
         if too_large {
             let completed = self.invoker.refuse_body(function.clone(), request);
             return Err(Refusal::Recorded(Box::new(completed)));
@@ -184,13 +185,13 @@ impl Gateway {
         parts: Parts,
         Read { body, upload }: Read,
         time_given: Option<Duration>,
-        caller: u64,
+        peer: Option<Peer>,
         edge: &Edge,
     ) -> Result<Arc<Request>, Problem> {
         let path = Catalog::decoded_path(parts.uri.path())
             .map_err(|error| Problem::new(Code::InvalidPath, error.to_string()))?;
         Ok(Arc::new(Request {
-            tenant: self.tenant.clone(),
+            tenant: peer.as_ref().map_or(&self.tenant, |peer| peer.tenant(&self.tenant)).clone(),
             event_type: matched.event_type,
             trigger: Trigger::Http,
             verb: parts.method.as_str().into(),
@@ -202,15 +203,16 @@ impl Gateway {
             trace: intake::trace(&parts.headers),
             time_given,
             criticality: intake::criticality(&parts.headers),
-            caller,
+            caller: peer.as_ref().map_or(NO_PEER, |peer| self.caller(peer)),
+            called_by: peer.and_then(Peer::into_function),
             arrived: edge.arrived,
             upload,
             headers: parts.headers,
         }))
     }
 
-    fn find(&self, verb: &str, raw_path: &str) -> Result<Matched, Problem> {
-        let route = self.catalog.route(&self.tenant, verb, raw_path);
+    fn find(&self, tenant: &Tenant, verb: &str, raw_path: &str) -> Result<Matched, Problem> {
+        let route = self.catalog.route(tenant, verb, raw_path);
         match route.map_err(|error| Problem::new(Code::InvalidPath, error.to_string()))? {
             Route::Found(matched) => Ok(matched),
             Route::OtherVerbs(verbs) => {
@@ -226,11 +228,15 @@ impl Gateway {
         }
     }
 
-    fn caller(&self, peer: SocketAddr) -> u64 {
+    /// Whom the queues are fair between: functions where they are known, else addresses.
+    fn caller(&self, peer: &Peer) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        match peer.ip() {
-            std::net::IpAddr::V4(ip) => hasher.write(&ip.octets()),
-            std::net::IpAddr::V6(ip) => hasher.write(&ip.octets()),
+        match peer {
+            Peer::Function { tenant, function } => (tenant, function).hash(&mut hasher),
+            Peer::Address(address) => match address.ip() {
+                std::net::IpAddr::V4(ip) => hasher.write(&ip.octets()),
+                std::net::IpAddr::V6(ip) => hasher.write(&ip.octets()),
+            },
         }
         hasher.finish()
     }
@@ -252,6 +258,37 @@ impl Gateway {
         }
         let completed = self.invoker.call(functions[0].clone(), request).await;
         edge.respond(completed, &self.clock, self.full_errors)
+    }
+}
+
+/// Who asks, by the connection that it came on: nothing in a request can change it.
+#[derive(Debug, Clone)]
+pub(crate) enum Peer {
+    /// Whoever reaches the gateway from there.
+    Address(SocketAddr),
+    /// A worker of that function: the connection came from inside its own network.
+    Function {
+        /// Whose it is.
+        tenant: Tenant,
+        /// Which.
+        function: FunctionName,
+    },
+}
+
+impl Peer {
+    /// Whose functions it may reach; a stranger those of the gateway.
+    fn tenant<'a>(&'a self, gateways: &'a Tenant) -> &'a Tenant {
+        match self {
+            Self::Address(_) => gateways,
+            Self::Function { tenant, .. } => tenant,
+        }
+    }
+
+    fn into_function(self) -> Option<FunctionName> {
+        match self {
+            Self::Address(_) => None,
+            Self::Function { function, .. } => Some(function),
+        }
     }
 }
 

@@ -41,7 +41,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Connections at once on one listener: below the usual limit of open files.
-const MAX_CONNECTIONS: usize = 16_384;
+pub(crate) const MAX_CONNECTIONS: usize = 16_384;
 
 /// Largest request head, in bytes: what nginx and Apache take, times four.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -67,9 +67,10 @@ pub(crate) fn bind(addr: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Serves connections until `stop`; then lets requests that run end, until `abort`.
+/// Serves connections, at `most` so many at once, until `stop`; then lets requests that run end, until `abort`.
 pub(crate) async fn serve<H, F, B>(
     listener: std::net::TcpListener,
+    most: usize,
     handle: H,
     stop: CancellationToken,
     abort: CancellationToken,
@@ -84,7 +85,7 @@ pub(crate) async fn serve<H, F, B>(
         Err(error) => return tracing::error!(%error, "a listener cannot be used"),
     };
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(most));
     loop {
         let accepted = tokio::select! {
             biased;

@@ -312,6 +312,7 @@ fn request_of(invoker: &Invoker, call: &AsyncCall) -> Option<(Request, Promise)>
         trace: head.parent,
         time_given: None,
         criticality: None,
+        called_by: None,
         caller: 0,
         arrived: invoker.clock.now(),
         upload: Duration::ZERO,

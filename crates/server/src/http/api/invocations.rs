@@ -70,6 +70,8 @@ pub(super) struct Call {
     span_id: String,
     /// The caller's span.
     parent_span_id: Option<String>,
+    /// The function that called, known where its network is internal.
+    called_by: Option<String>,
     /// Its class.
     #[schema(value_type = String, example = "default")]
     criticality: Criticality,
@@ -202,6 +204,7 @@ impl Call {
             trace_id: running.trace_id.to_string(),
             span_id: running.span_id.to_string(),
             parent_span_id: running.parent_span_id.map(|id| id.to_string()),
+            called_by: running.called_by.map(|function| function.to_string()),
             criticality: running.criticality,
             deadline_ms: running.deadline_ms,
             worker: worker.map(|id| id.to_string()),
@@ -223,6 +226,7 @@ impl Call {
             trace_id: invocation.trace_id.to_string(),
             span_id: invocation.span_id.to_string(),
             parent_span_id: invocation.parent_span_id.map(|id| id.to_string()),
+            called_by: invocation.called_by.as_ref().map(ToString::to_string),
             criticality: invocation.criticality,
             deadline_ms: invocation.deadline_ms,
             worker: invocation.worker.map(|id| id.to_string()),

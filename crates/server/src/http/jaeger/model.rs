@@ -252,6 +252,7 @@ pub(super) mod tests {
             trace_id: TraceId::from_parts(1_000, 9),
             span_id: SpanId::from_random(0x10),
             parent_span_id: None,
+            called_by: None,
             started_us: 1_000_000,
             phases: Phases { route: 10_000, queue: 0, start: 0, run: 300_000, send: 5_000 },
             outcome: Outcome::FunctionError,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use fp_core::outcome::Blame;
 use fp_core::record::{Invocation, Kept, LogLine, LogSource, Phases, Span, SpanEvent, Trigger};
 use fp_core::settings::Criticality;
-use fp_core::{InvocationId, Outcome, SpanId, TraceId, VersionNumber, WorkerId};
+use fp_core::{FunctionName, InvocationId, Outcome, SpanId, TraceId, VersionNumber, WorkerId};
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 use rusqlite_migration::{M, Migrations};
 use serde::Serialize;
@@ -18,8 +18,9 @@ use serde::de::DeserializeOwned;
 
 /// The layout, step by step; steps are only ever added.
 pub(super) fn layout() -> Migrations<'static> {
-    Migrations::new(vec![M::up(
-        "CREATE TABLE invocations (
+    Migrations::new(vec![
+        M::up(
+            "CREATE TABLE invocations (
              number           INTEGER PRIMARY KEY,
              id               BLOB NOT NULL,
              tenant           TEXT NOT NULL,
@@ -93,7 +94,9 @@ pub(super) fn layout() -> Migrations<'static> {
              second INTEGER PRIMARY KEY,
              calls  INTEGER NOT NULL
          );",
-    )])
+        ),
+        M::up("ALTER TABLE invocations ADD COLUMN called_by TEXT"),
+    ])
 }
 
 /// A call on its way into a file: what was recorded, and what was learnt since.
@@ -140,14 +143,14 @@ pub(super) fn insert(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Res
                  route_ns, queue_ns, start_ns, run_ns, send_ns,
                  outcome, reason, blame, caller_was_short, status, error, cold, attempts, worker,
                  criticality, deadline_ms, queue_length, request_bytes, response_bytes, log_bytes,
-                 cpu_us, memory_peak_kib, limit_hit, latency_met, degraded, weight, result)
+                 cpu_us, memory_peak_kib, limit_hit, latency_met, degraded, weight, result, called_by)
              VALUES (
                  :id, :tenant, :function, :version, :event_type, :trigger, :verb, :path, :correlation_id,
                  :trace_id, :span_id, :parent_span_id, :started_us,
                  :route_ns, :queue_ns, :start_ns, :run_ns, :send_ns,
                  :outcome, :reason, :blame, :caller_was_short, :status, :error, :cold, :attempts, :worker,
                  :criticality, :deadline_ms, :queue_length, :request_bytes, :response_bytes, :log_bytes,
-                 :cpu_us, :memory_peak_kib, :limit_hit, :latency_met, :degraded, :weight, :result)",
+                 :cpu_us, :memory_peak_kib, :limit_hit, :latency_met, :degraded, :weight, :result, :called_by)",
         )?
         .execute(named_params! {
             ":id": invocation.id.0,
@@ -190,6 +193,7 @@ pub(super) fn insert(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Res
             ":degraded": invocation.degraded.as_deref(),
             ":weight": row.weight,
             ":result": row.kept.result.as_deref(),
+            ":called_by": invocation.called_by.as_ref().map(|function| function.as_str()),
         })?;
     if inserted == 0 {
         return Ok(());
@@ -334,6 +338,7 @@ pub(super) fn read_invocation(row: &Row<'_>) -> rusqlite::Result<Invocation> {
         trace_id: TraceId(row.get("trace_id")?),
         span_id: SpanId(row.get("span_id")?),
         parent_span_id: row.get::<_, Option<[u8; 8]>>("parent_span_id")?.map(SpanId),
+        called_by: called_by(row)?,
         started_us: row.get("started_us")?,
         phases: Phases {
             route: row.get("route_ns")?,
@@ -363,6 +368,15 @@ pub(super) fn read_invocation(row: &Row<'_>) -> rusqlite::Result<Invocation> {
         degraded: row.get("degraded")?,
         weight: row.get("weight")?,
     })
+}
+
+fn called_by(row: &Row<'_>) -> rusqlite::Result<Option<FunctionName>> {
+    let name = match row.get_ref("called_by") {
+        // A file of an earlier release is not written to any more, so it keeps its layout.
+        Err(rusqlite::Error::InvalidColumnName(_)) => return Ok(None),
+        name => name?.as_str_or_null()?,
+    };
+    name.map(|name| name.parse().map_err(unreadable)).transpose()
 }
 
 fn read_spans(connection: &Connection, number: i64) -> rusqlite::Result<Vec<Span>> {

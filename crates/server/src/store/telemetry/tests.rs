@@ -33,6 +33,7 @@ fn full() -> Kept {
     invocation.parent_span_id = Some(fp_core::SpanId::from_random(9));
     invocation.outcome = fp_core::Outcome::ResponseTooLarge;
     invocation.blame = invocation.outcome.blame(true);
+    invocation.called_by = Some("front".parse().expect("a name"));
     invocation.caller_was_short = true;
     invocation.error = Some("ValueError: ä".into());
     invocation.cold = true;
