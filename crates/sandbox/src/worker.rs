@@ -323,8 +323,13 @@ impl Worker {
             let memfd =
                 frames::sealed(&call.body).map_err(|e| Broken::Host(format!("a memfd for the body: {e}")))?;
             // Empty between calls, so there is room; it goes first, so it waits when looked for.
-            fds::send(&**self.listener.side(), &call.serial.to_le_bytes(), &[memfd.as_fd()])
-                .map_err(|e| Broken::host(e.into()))?;
+            let sent = fds::send(&**self.listener.side(), &call.serial.to_le_bytes(), &[memfd.as_fd()]);
+            sent.map_err(|error| match error {
+                Errno::AGAIN | Errno::TOOMANYREFS => {
+                    Broken::Protocol("it left the bodies of earlier calls in its side channel".into())
+                }
+                error => Broken::host(error.into()),
+            })?;
         }
         self.write_out().await
     }

@@ -195,7 +195,7 @@ fn records_say_which_limit_was_hit_and_when_work_was_done() {
 fn the_gateway_speaks_for_itself_and_a_cut_off_call_was_an_attempt() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut platform = up().data_dir(dir.path()).start();
-    let sleep = "import time\ndef handler(message, context):\n    time.sleep(60)\n";
+    let sleep = "import socket, time\ndef handler(message, context):\n    socket.create_connection(('127.0.0.1', int(message['query']['tell']))).close()\n    time.sleep(60)\n";
     assert_eq!(create(&platform, "sleep", "http|POST|/sleep", sleep, &json!({})).status(), 200);
     assert_eq!(create(&platform, "quick", "http|GET|/quick", ECHO, &json!({})).status(), 200);
     let said = |request: &str, status: &str| {
@@ -225,13 +225,18 @@ fn the_gateway_speaks_for_itself_and_a_cut_off_call_was_an_attempt() {
     assert_eq!((&late["code"], &late["blame"]), (&json!("deadline_exceeded"), &json!("caller")), "{late}");
     assert!(late["detail"].as_str().expect("text").starts_with("the caller gave no time"), "{late}");
 
-    let answer =
-        call(platform.api, post("/functions/trigger", &json!({"http_verb": "POST", "http_path": "/sleep"})));
+    // Not "running" but the handler's own word: a call that never began would be run again.
+    let begun = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let path = format!("/sleep?tell={}", begun.local_addr().expect("bound").port());
+    let trigger = post("/functions/trigger", &json!({"http_verb": "POST", "http_path": path}));
+    let answer = call(platform.api, trigger);
     let record = format!("/invocations/{}", problem(&answer)["container_ids"][0].as_str().expect("an id"));
-    wait_until(|| platform.api(&record)["state"] == "running");
+    begun.accept().expect("the handler has begun");
     platform.kill();
     let platform = up().data_dir(dir.path()).start();
-    wait_until(|| platform.api(&record)["outcome"] == "crashed");
+    // Its record is made when its turn comes, which may be after the first question.
+    let ask = || call(platform.api, Request::get(&record).body(Bytes::new()).expect("a request"));
+    wait_until(|| ask().status() == 200 && platform.api(&record)["outcome"] == "crashed");
     assert_eq!(platform.api(&record)["attempts"], 1);
 }
 

@@ -16,6 +16,10 @@ use tokio::sync::mpsc;
 use super::flight::{Flight, Leftovers, settle_later};
 use super::{Completed, Fault, Reply, StreamBroken, attempt};
 
+/// A caller that takes nothing for this long holds up the stream, not the handler: far above what
+/// a piece needs on any line that is alive.
+const SLOW_READER: Duration = Duration::from_secs(1);
+
 type Pieces = mpsc::Sender<Result<Bytes, StreamBroken>>;
 
 /// Answers with the head now; the rest follows by itself.
@@ -81,11 +85,13 @@ async fn pump(flight: &mut Flight, sender: &Pieces, sent: &mut u64) -> Result<Le
         match piece {
             Ok(StreamPiece::Chunk(bytes)) => {
                 *sent += bytes.len() as u64;
+                let offered = tokio::time::Instant::now();
                 let delivered = tokio::time::timeout_at(total, sender.send(Ok(bytes))).await;
                 match delivered {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(Stop::CallerLeft),
-                    Err(_) => return Err(not_taken(flight)),
+                    Err(_) if offered.elapsed() >= SLOW_READER => return Err(not_taken(flight)),
+                    Err(_) => return Err(too_slow(flight, settings.stream_total)),
                 }
             }
             Ok(StreamPiece::End { end, logs }) => {
