@@ -132,6 +132,7 @@ async fn look_at_host(config: &Config) -> Result<HostReport, Failure> {
         executable: config.executable.clone(),
         python: config.python.clone(),
         blanks: 0,
+        guarded_ports: vec![config.api_addr.port(), config.traces_addr.port()],
         preload: config.preload.clone(),
     })
     .await

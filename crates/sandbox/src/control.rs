@@ -39,6 +39,7 @@ pub(crate) struct Init {
     /// The first is the default.
     pub pythons: Vec<Python>,
     pub blanks: usize,
+    pub guarded_ports: Vec<u16>,
     pub preload: PreloadConfig,
     pub first_worker: u64,
 }

@@ -9,6 +9,7 @@
 //! and they their workers (parent-death signals, pid namespaces).
 
 mod cgroups;
+mod fence;
 mod mounts;
 mod networks;
 mod probe;
@@ -29,6 +30,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use self::cgroups::{Cgroups, Group};
+use self::fence::Fence;
 use self::mounts::{Home, last_error};
 use self::networks::Networks;
 use self::probe::Host;
@@ -62,6 +64,8 @@ struct Launcher {
     home: Option<Home>,
     /// None where workers cannot have networks of their own.
     networks: Option<Networks>,
+    /// Or why there is none.
+    fence: Result<Fence, String>,
     zygotes: BTreeMap<u64, Zygote>,
     /// The first ones are those without preloads, numbered like the Pythons.
     templates: BTreeMap<u64, Template>,
@@ -121,6 +125,11 @@ fn start() -> Result<Launcher, String> {
     }
     let home = (host.mode != crate::Mode::Reduced).then(Home::open).transpose().map_err(|e| e.to_string())?;
     let networks = host.network.then(Networks::open).transpose().map_err(|e| e.to_string())?;
+    let fence = if host.uids {
+        Fence::raise(&format!("functionsplatform_{}", tag(run_dir)), &init.guarded_ports)
+    } else {
+        Err("workers have the platform's own uid, so no rule can tell them apart".into())
+    };
     let children = child_signals().map_err(|e| format!("signalfd: {e}"))?;
     let pythons = 0..init.pythons.len();
     let mut launcher = Launcher {
@@ -133,6 +142,7 @@ fn start() -> Result<Launcher, String> {
         cgroups,
         home,
         networks,
+        fence,
         zygotes: BTreeMap::new(),
         templates: BTreeMap::new(),
         next_template: 0,

@@ -58,6 +58,8 @@ pub struct SandboxConfig {
     pub python: Option<PathBuf>,
     /// Blank workers kept ready for the default Python.
     pub blanks: usize,
+    /// TCP ports of this host that no worker may reach: the platform's own but the gateway's.
+    pub guarded_ports: Vec<u16>,
     /// What zygotes may import for their workers, and from where.
     pub preload: PreloadConfig,
 }
@@ -410,6 +412,7 @@ impl State {
             run_dir: self.config.run_dir.clone(),
             pythons: self.pythons.clone(),
             blanks: self.config.blanks,
+            guarded_ports: self.config.guarded_ports.clone(),
             preload: self.config.preload.clone(),
             first_worker: self.next_worker.load(Ordering::Relaxed),
         };

@@ -125,7 +125,7 @@ impl Server {
         let history = Arc::new(History::open(&config.history, &data_dir, clock.clone())?);
         let slo = Arc::new(SloBook::open(registry.clone()).await);
         // Ten thousand functions are read and checked in the time that a zygote takes to start.
-        let starting = Sandbox::start(sandbox_config(&config, &data_dir));
+        let starting = Sandbox::start(sandbox_config(&config, bound.addresses, &data_dir));
         let (sandbox, stored) = tokio::join!(starting, registry.live_versions());
         let (sandbox, stored) = (sandbox?, stored?);
         let setup = WorkerSetup {
@@ -259,12 +259,13 @@ async fn keep_house(app: Arc<App>) {
     }
 }
 
-fn sandbox_config(config: &Config, data_dir: &Path) -> SandboxConfig {
+fn sandbox_config(config: &Config, addresses: Addresses, data_dir: &Path) -> SandboxConfig {
     SandboxConfig {
         run_dir: data_dir.join("run"),
         executable: config.executable.clone(),
         python: config.python.clone(),
         blanks: config.blanks,
+        guarded_ports: vec![addresses.api.port(), addresses.traces.port()],
         preload: config.preload.clone(),
     }
 }

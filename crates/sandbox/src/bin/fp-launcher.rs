@@ -57,7 +57,14 @@ async fn platform(run_dir: PathBuf, code_dir: PathBuf) -> ExitCode {
 
 async fn run(run_dir: PathBuf, code_dir: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
     let executable = std::env::current_exe()?;
-    let config = SandboxConfig { run_dir, executable, python: None, blanks: 1, preload: Default::default() };
+    let config = SandboxConfig {
+        run_dir,
+        executable,
+        python: None,
+        blanks: 1,
+        guarded_ports: Vec::new(),
+        preload: Default::default(),
+    };
     let sandbox = Sandbox::start(config).await?;
     let mut worker = sandbox.start_worker(&spec(code_dir)?).await?;
     let answer = one_call(&mut worker).await?;

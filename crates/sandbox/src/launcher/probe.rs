@@ -213,7 +213,7 @@ impl Host {
     }
 
     /// The report of `doctor` and `/host`.
-    pub(super) fn report(&self, cgroups: &Cgroups, pythons: &[Python]) -> HostReport {
+    pub(super) fn report(&self, cgroups: &Cgroups, fence: Option<&String>, pythons: &[Python]) -> HostReport {
         let namespaced = self.mode != Mode::Reduced;
         let whole = self.mode_why_not.as_deref();
         let mut list = List(Vec::new());
@@ -232,12 +232,13 @@ impl Host {
             list.add(name, self.network, whole.or(network), USER_NAMESPACE_REMEDY);
         }
         let fence =
-            Some("workers with network = \"full\" reach every port of this host; the fence is not built yet");
+            fence.map(|why| format!("{why}; workers with network = \"full\" reach every port of this host"));
         list.add(
             "network = \"full\" without the platform's own ports",
-            false,
-            fence,
-            "keep the API on loopback and trust the functions",
+            fence.is_none(),
+            fence.as_deref(),
+            "run the platform as root with CAP_NET_ADMIN on a kernel with CONFIG_NF_TABLES_INET and \
+                CONFIG_NFT_REJECT, or use network = \"internal\"",
         );
         let uid = Some("this user has one uid only; workers are apart by namespaces alone");
         list.add("uid per worker", self.uids, uid, ROOT_REMEDY);

@@ -306,7 +306,7 @@ impl Launcher {
         }
         if template == 0 && !self.ready_said {
             self.ready_said = true;
-            let report = self.host.report(&self.cgroups, &self.init.pythons);
+            let report = self.host.report(&self.cgroups, self.fence.as_ref().err(), &self.init.pythons);
             self.say(&FromLauncher::Ready(report), &[]);
         }
         self.answer_waiting(template, None);

@@ -296,6 +296,7 @@ async fn platform_and_launcher_killed_together_are_swept_by_the_next() {
         executable: EXECUTABLE.into(),
         python: None,
         blanks: 0,
+        guarded_ports: Vec::new(),
         preload: Default::default(),
     };
     let next = fp_sandbox::Sandbox::start(config).await.expect("it starts over the leftovers");

@@ -7,7 +7,7 @@ use std::time::Instant;
 use fp_core::settings::Network;
 use fp_sandbox::{InnerListener, WorkerSpec};
 
-use crate::stage::{PATIENCE, Stage, eventually, json};
+use crate::stage::{PATIENCE, Stage, eventually, json, kill, parent_of};
 
 /// Connects to ports of the loopback address, to an address out there, to a socket of its own.
 const REACH: &str = "import socket
@@ -87,6 +87,52 @@ async fn an_internal_network_reaches_the_gateway_and_nothing_else() {
             .inner_listeners()
             .is_none_or(|_| !stage.sandbox.host().enforces("network = \"internal\""))
     );
+    stage.close().await;
+}
+
+/// A port of this host that somebody listens on.
+fn port_of_the_host() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    (listener, port)
+}
+
+/// Whether a process with the uid of a worker, but outside any sandbox, can connect.
+fn connects_as_a_worker(port: u16) -> bool {
+    use std::os::unix::process::CommandExt as _;
+    let script = format!("</dev/tcp/127.0.0.1/{port}");
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-c", &script]).uid(259_999).stderr(std::process::Stdio::null());
+    bash.status().expect("bash runs").success()
+}
+
+#[tokio::test]
+async fn a_full_network_is_without_the_guarded_ports_and_metadata_while_the_platform_lives() {
+    let (_guarded, port) = port_of_the_host();
+    let stage = Stage::with(|config| config.guarded_ports = vec![port]).await;
+    if stage.enforces("network = \"full\" without the platform's own ports") {
+        let code = REACH.replace("HOST", &port.to_string());
+        let mut worker = stage.worker(&code).await;
+        let (seen, _) = json(&mut worker, 1).await;
+        assert_eq!(seen["host"], REFUSED, "{seen}");
+        assert!([101, 113, 13].contains(&seen["metadata"].as_i64().expect("an errno")), "{seen}");
+        let (_other, open) = port_of_the_host();
+        let mut worker = stage.worker(&REACH.replace("HOST", &open.to_string())).await;
+        assert_eq!(json(&mut worker, 1).await.0["host"], 0, "other ports of the host stay");
+        assert!(!connects_as_a_worker(port) && connects_as_a_worker(open));
+        std::net::TcpStream::connect(("127.0.0.1", port)).expect("others are not kept out");
+        // However the launcher ends, its rules go with it.
+        let zygote = u32::try_from(stage.sandbox.zygotes()[0].pid).expect("a process id");
+        kill(parent_of(zygote));
+        eventually("a new launcher's fence", || {
+            stage.sandbox.zygotes().iter().any(|z| z.pid != zygote as i32)
+        })
+        .await;
+        assert!(!connects_as_a_worker(port), "it is raised again");
+        stage.close().await;
+        assert!(connects_as_a_worker(port), "it is gone with the platform");
+        return;
+    }
     stage.close().await;
 }
 

@@ -39,6 +39,7 @@ impl Stage {
             executable: EXECUTABLE.into(),
             python: None,
             blanks: 0,
+            guarded_ports: Vec::new(),
             preload: Default::default(),
         };
         change(&mut config);

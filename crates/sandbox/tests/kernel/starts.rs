@@ -127,6 +127,7 @@ async fn a_sandbox_that_cannot_start_says_why() {
         executable: executable.into(),
         python: python.map(Into::into),
         blanks: 0,
+        guarded_ports: Vec::new(),
         preload: Default::default(),
     };
     let error = Sandbox::start(config(Some("/bin/cat"), EXECUTABLE)).await.expect_err("no Python");
