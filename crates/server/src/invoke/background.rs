@@ -192,6 +192,12 @@ impl Invoker {
             Err(error) => return tracing::error!(%error, "accepted calls cannot be read back"),
         };
         for call in pending {
+            // Visible before the platform answers anybody, not first when its turn comes.
+            if let Some(function) = self.catalog.get(&call.tenant, &call.function)
+                && let Some((request, promise)) = request_of(self, &call)
+            {
+                Flight::announce(self, &function, &request, &promise);
+            }
             let queue = self.queue_of(&call.tenant, &call.function);
             // In a task of its own: a backlog beyond the bound must not keep the platform from starting.
             self.background.tasks.spawn(async move {
