@@ -9,6 +9,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
@@ -22,21 +23,16 @@ const READY: usize = 4;
 /// Connections that wait for the platform to accept them: no handler has more at once.
 const BACKLOG: i32 = 128;
 
-/// The namespaces that stand ready, and the launcher's own to come back to.
-#[derive(Debug)]
+/// The namespaces that stand ready.
+#[derive(Debug, Default)]
 pub(super) struct Networks {
-    home: OwnedFd,
     ready: Vec<OwnedFd>,
 }
 
 impl Networks {
-    pub(super) fn open() -> rustix::io::Result<Self> {
-        Ok(Self { home: own_network()?, ready: Vec::new() })
-    }
-
     /// An unused one.
     pub(super) fn take(&mut self) -> Result<OwnedFd, String> {
-        self.ready.pop().map_or_else(|| self.make(), Ok)
+        self.ready.pop().map_or_else(make, Ok)
     }
 
     /// Makes one for later; whether there was a need.
@@ -44,36 +40,40 @@ impl Networks {
         if self.ready.len() >= READY {
             return Ok(false);
         }
-        let network = self.make()?;
+        let network = make()?;
         self.ready.push(network);
         Ok(true)
     }
+}
 
-    /// A listener at [`INNER_GATEWAY`] inside a namespace.
-    pub(super) fn listen_in(&self, network: &OwnedFd) -> Result<OwnedFd, String> {
-        enter(network).map_err(|e| format!("entering its network: {e}"))?;
-        let listener = listen();
-        self.return_home();
-        listener.map_err(|e| format!("opening {INNER_GATEWAY} in its network: {e}"))
-    }
+/// A listener at [`INNER_GATEWAY`] inside a namespace.
+pub(super) fn listen_in(network: &OwnedFd) -> Result<OwnedFd, String> {
+    aside(|| enter(network).and_then(|()| listen()))
+        .map_err(|e| format!("opening {INNER_GATEWAY} in its network: {e}"))
+}
 
-    fn make(&self) -> Result<OwnedFd, String> {
+fn make() -> Result<OwnedFd, String> {
+    let made = aside(|| {
         // SAFETY: no descriptor table is unshared; the flag concerns the network only.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
-            .map_err(|e| format!("making a network namespace: {e}"))?;
-        let made = loopback_up().and_then(|()| own_network());
-        self.return_home();
-        made.map_err(|e| format!("setting up a network namespace: {e}"))
-    }
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+        loopback_up()?;
+        own_network()
+    });
+    made.map_err(|e| format!("making a network namespace: {e}"))
+}
 
-    fn return_home(&self) {
-        // Staying in a worker's namespace would be the end of all order: no way but back.
-        enter(&self.home).expect("the launcher may return to its own network namespace");
-    }
+/// Does it in a thread that ends with it, so that the launcher itself never leaves its network: in
+/// a user namespace it could not come back, because the host's network is not its own.
+fn aside<T: Send>(task: impl FnOnce() -> rustix::io::Result<T> + Send) -> rustix::io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, task);
+        let thread = thread.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN))?;
+        thread.join().unwrap_or(Err(Errno::IO))
+    })
 }
 
 fn own_network() -> rustix::io::Result<OwnedFd> {
-    rustix::fs::open("/proc/self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn enter(network: &OwnedFd) -> rustix::io::Result<()> {

@@ -207,7 +207,7 @@ impl Launcher {
         };
         let its_own = networks.take()?;
         let is_internal = network == Network::Internal;
-        let listener = is_internal.then(|| networks.listen_in(&its_own)).transpose()?;
+        let listener = is_internal.then(|| super::networks::listen_in(&its_own)).transpose()?;
         Ok((Some(its_own), listener))
     }
 
