@@ -84,6 +84,17 @@ pub enum PythonError {
     },
 }
 
+/// The wanted Python first, or the newest; then every other that a function can ask for.
+pub(crate) fn all_pythons(wanted: Option<PathBuf>) -> Result<Vec<Python>, PythonError> {
+    let Some(wanted) = wanted else { return find_pythons(None) };
+    let mut pythons = find_pythons(Some(&wanted))?;
+    let others = find_pythons(None).unwrap_or_default();
+    let is_other = |other: &Python| other.version != pythons[0].version;
+    let others: Vec<_> = others.into_iter().filter(is_other).collect();
+    pythons.extend(others);
+    Ok(pythons)
+}
+
 /// All Pythons from 3.10 on, newest first, one per version; with `wanted`, that one alone.
 /// Runs each candidate once (about 10 ms); blocks.
 pub fn find_pythons(wanted: Option<&Path>) -> Result<Vec<Python>, PythonError> {

@@ -152,7 +152,7 @@ impl Sandbox {
     pub async fn start(config: SandboxConfig) -> Result<Self, SandboxError> {
         let host = |what: &str, e: &dyn fmt::Display| SandboxError::Host(format!("{what}: {e}"));
         let wanted = config.python.clone();
-        let found = tokio::task::spawn_blocking(move || all_pythons(wanted)).await;
+        let found = tokio::task::spawn_blocking(move || python::all_pythons(wanted)).await;
         let pythons = found.map_err(|e| host("looking for Pythons", &e))??;
         std::fs::create_dir_all(&config.run_dir)
             .map_err(|e| host(&config.run_dir.display().to_string(), &e))?;
@@ -261,17 +261,6 @@ impl Sandbox {
             supervisor.await.ok();
         }
     }
-}
-
-/// The wanted Python first, or the newest; then every other that a function can ask for.
-fn all_pythons(wanted: Option<PathBuf>) -> Result<Vec<Python>, PythonError> {
-    let Some(wanted) = wanted else { return python::find_pythons(None) };
-    let mut pythons = python::find_pythons(Some(&wanted))?;
-    let others = python::find_pythons(None).unwrap_or_default();
-    let is_other = |other: &Python| other.version != pythons[0].version;
-    let others: Vec<_> = others.into_iter().filter(is_other).collect();
-    pythons.extend(others);
-    Ok(pythons)
 }
 
 /// Worker ids are unique within a data directory's life without a file that counts them: they
