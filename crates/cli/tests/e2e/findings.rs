@@ -124,6 +124,28 @@ fn what_is_refused_or_deleted_leaves_no_code() {
     assert_eq!(platform.get("/twin").status(), 200);
 }
 
+#[test]
+fn accepted_calls_of_a_deleted_function_say_why_they_never_ran() {
+    let platform = up().start();
+    let slow = "import time\ndef handler(message, context):\n    time.sleep(1)\n";
+    let one_at_once = json!({"scaling": {"max": 1}});
+    assert_eq!(create(&platform, "slow", "http|POST|/slow", slow, &one_at_once).status(), 200);
+    let request = json!({"http_verb": "POST", "http_path": "/slow"});
+    for _ in 0..3 {
+        assert_eq!(call(platform.api, post("/functions/trigger", &request)).status(), 200);
+    }
+    wait_until(|| {
+        let workers = platform.api("/workers");
+        workers["items"].as_array().expect("items").iter().any(|worker| worker["state"] == "busy")
+    });
+    assert_eq!(platform.cli(&["delete", "slow"]).status.code(), Some(0));
+    wait_until(|| outcomes(&platform, "slow") == ["shed", "shed", "ok"]);
+    let records = platform.api("/invocations?function=slow&outcome=shed");
+    for item in records["items"].as_array().expect("items") {
+        assert!(item["error"].as_str().expect("a reason").contains("was deleted"), "{item}");
+    }
+}
+
 const GREEDY: &str = "\
 import os, time
 kept = []

@@ -84,7 +84,8 @@ pub(crate) fn fault(flight: &Flight, outcome: Outcome, phase: &'static str, deta
     }
 }
 
-fn deleted(flight: &Flight) -> Fault {
+/// The function of a queued call is no more.
+pub(crate) fn deleted(flight: &Flight) -> Fault {
     let detail = format!("function {} was deleted while the call was queued", flight.function.name);
     fault(flight, Outcome::Shed(ShedReason::Priority), "queue", detail)
 }

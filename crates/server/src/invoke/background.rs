@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::flight::{Flight, Promise};
-use super::{Fault, Invoker, Request};
+use super::{Fault, Invoker, Request, attempt};
 use crate::catalog::{Catalog, Deployed, Route};
 use crate::store::{AsyncCall, AsyncState};
 
@@ -82,10 +82,19 @@ impl Head {
     }
 }
 
+/// A call in its queue.
+#[derive(Debug)]
+struct Accepted {
+    call: AsyncCall,
+    /// Its function when it was accepted. A newer version runs it; this one is what a call is
+    /// refused for whose function has been deleted meanwhile.
+    function: Arc<Deployed>,
+}
+
 /// The queues of accepted calls, one task per function.
 #[derive(Debug, Default)]
 pub(crate) struct Background {
-    queues: Mutex<HashMap<(Tenant, FunctionName), mpsc::Sender<AsyncCall>>>,
+    queues: Mutex<HashMap<(Tenant, FunctionName), mpsc::Sender<Accepted>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -148,7 +157,7 @@ impl Invoker {
         let ids = calls.iter().map(|call| call.id).collect();
         for ((place, call), function) in places.into_iter().zip(calls).zip(matched.functions.iter()) {
             self.announce(&call, function);
-            place.send(call);
+            place.send(Accepted { call, function: function.clone() });
         }
         Ok(ids)
     }
@@ -163,7 +172,7 @@ impl Invoker {
     fn reserve(
         self: &Arc<Self>,
         functions: &[Arc<Deployed>],
-    ) -> Result<Vec<mpsc::OwnedPermit<AsyncCall>>, TriggerError> {
+    ) -> Result<Vec<mpsc::OwnedPermit<Accepted>>, TriggerError> {
         let reserve = |function: &Arc<Deployed>| {
             self.queue_of(&function.tenant, &function.name).try_reserve_owned().map_err(|_| TriggerError {
                 code: Code::Shed,
@@ -174,7 +183,7 @@ impl Invoker {
         functions.iter().map(reserve).collect()
     }
 
-    fn queue_of(self: &Arc<Self>, tenant: &Tenant, function: &FunctionName) -> mpsc::Sender<AsyncCall> {
+    fn queue_of(self: &Arc<Self>, tenant: &Tenant, function: &FunctionName) -> mpsc::Sender<Accepted> {
         let mut queues = self.background.queues.lock();
         let key = (tenant.clone(), function.clone());
         let queue = queues.entry(key).or_insert_with(|| {
@@ -192,17 +201,18 @@ impl Invoker {
             Err(error) => return tracing::error!(%error, "accepted calls cannot be read back"),
         };
         for call in pending {
+            let Some(function) = self.catalog.get(&call.tenant, &call.function) else {
+                // Deleted in that life; its queue was not reached any more.
+                forget(self, call.id).await;
+                continue;
+            };
             // Visible before the platform answers anybody, not first when its turn comes.
-            if let Some(function) = self.catalog.get(&call.tenant, &call.function)
-                && let Some((request, promise)) = request_of(self, &call)
-            {
-                Flight::announce(self, &function, &request, &promise);
-            }
+            self.announce(&call, &function);
             let queue = self.queue_of(&call.tenant, &call.function);
             // In a task of its own: a backlog beyond the bound must not keep the platform from starting.
             self.background.tasks.spawn(async move {
                 // The queue ends with the platform only; then the next start resumes again.
-                let _ = queue.send(call).await;
+                let _ = queue.send(Accepted { call, function }).await;
             });
         }
     }
@@ -216,19 +226,19 @@ impl Invoker {
     }
 }
 
-async fn run_queue(invoker: Arc<Invoker>, mut calls: mpsc::Receiver<AsyncCall>) {
+async fn run_queue(invoker: Arc<Invoker>, mut calls: mpsc::Receiver<Accepted>) {
     let stop = invoker.background.stop.clone();
     let running = Arc::new(Semaphore::new(0));
     let mut places = 0;
     loop {
-        let call = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            call = calls.recv() => call,
+            accepted = calls.recv() => accepted,
         };
-        let Some(call) = call else { return };
+        let Some(Accepted { call, function }) = accepted else { return };
         let Some(function) = invoker.catalog.get(&call.tenant, &call.function) else {
-            forget(&invoker, call.id).await;
+            refuse_deleted(&invoker, function, call).await;
             continue;
         };
         let wanted = function.settings.scaling.max as usize;
@@ -280,6 +290,17 @@ async fn run_one(invoker: &Arc<Invoker>, function: Arc<Deployed>, call: AsyncCal
         if let super::Reply::Stream { mut pieces, .. } = completed.reply {
             while let Some(Ok(_)) = pieces.recv().await {}
         }
+    }
+    forget(invoker, call.id).await;
+}
+
+/// Closes the record of a call whose function is no more: whoever asks for it learns why it never ran.
+async fn refuse_deleted(invoker: &Arc<Invoker>, function: Arc<Deployed>, call: AsyncCall) {
+    if let Some((request, promise)) = request_of(invoker, &call) {
+        let mut flight = Flight::open_as(invoker, function, Arc::new(request), Some(promise));
+        flight.not_dispatched();
+        let fault = attempt::deleted(&flight);
+        flight.fail(fault, Vec::new(), None);
     }
     forget(invoker, call.id).await;
 }
