@@ -35,6 +35,8 @@ pub enum Code {
     InvalidName,
     InvalidPath,
     InvalidSettings,
+    KeyInvalid,
+    KeyMissing,
     MethodNotAllowed,
     NameReserved,
     NoRoute,
@@ -45,10 +47,13 @@ pub enum Code {
     QuotaExceeded,
     RequestTimeout,
     SampledOut,
+    ScopeMissing,
     Shed,
     StartFailed,
     StorageFailed,
     StorageFull,
+    TenantExists,
+    TenantNotFound,
     Timeout,
     TooLarge,
     Unprocessable,
@@ -124,7 +129,7 @@ impl Code {
     }
 
     /// Every code, in the order of their words.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 42] = [
         Self::BadRequest,
         Self::Cancelled,
         Self::Crashed,
@@ -143,6 +148,8 @@ impl Code {
         Self::InvalidName,
         Self::InvalidPath,
         Self::InvalidSettings,
+        Self::KeyInvalid,
+        Self::KeyMissing,
         Self::MethodNotAllowed,
         Self::NameReserved,
         Self::NoRoute,
@@ -153,10 +160,13 @@ impl Code {
         Self::QuotaExceeded,
         Self::RequestTimeout,
         Self::SampledOut,
+        Self::ScopeMissing,
         Self::Shed,
         Self::StartFailed,
         Self::StorageFailed,
         Self::StorageFull,
+        Self::TenantExists,
+        Self::TenantNotFound,
         Self::Timeout,
         Self::TooLarge,
         Self::Unprocessable,
@@ -329,6 +339,23 @@ impl Code {
                  message says what was given and what is allowed.",
                 "Correct the field; the keys are those of function.toml, listed in docs/function-toml.md.",
             ),
+            Self::KeyInvalid => entry(
+                "key_invalid",
+                false,
+                "The key is not valid",
+                "A key or a session came with the request, and it is not one of this platform's, has expired or \
+                 was revoked. Which of these is not told.",
+                "Use another key; whoever administers the tenant makes one with `functionsplatform key create`.",
+            ),
+            Self::KeyMissing => entry(
+                "key_missing",
+                false,
+                "A key is needed",
+                "This listener answers only to those who hold a key, and none came with the request. Listeners \
+                 beyond loopback always ask for one, those on loopback with --require-key.",
+                "Send it as Authorization: Bearer fpk_…; on the command line with --key or FUNCTIONSPLATFORM_KEY; \
+                 in a browser at /login.",
+            ),
             Self::MethodNotAllowed => entry(
                 "method_not_allowed",
                 false,
@@ -411,6 +438,14 @@ impl Code {
                 "Errors, missed objectives, refusals and cold starts are kept first; raise the history limits \
                  in the configuration to keep more.",
             ),
+            Self::ScopeMissing => entry(
+                "scope_missing",
+                false,
+                "The key may not do this",
+                "The key is valid, but does not have the scope that this needs: deploy, invoke, read or admin. \
+                 `scope` names it.",
+                "Use a key with this scope, or have one made: a key's scopes do not change.",
+            ),
             Self::Shed => entry(
                 "shed",
                 true,
@@ -448,6 +483,22 @@ impl Code {
                 "What was asked must be written before it is confirmed, and the data directory has no space \
                  left. Functions go on answering; history is off until there is space.",
                 "Free space in the data directory's file system, or lower the history budget.",
+            ),
+            Self::TenantExists => entry(
+                "tenant_exists",
+                false,
+                "There is such a tenant already",
+                "Names of tenants are unique on a platform, and this one is taken. Nothing was changed.",
+                "Choose another name, or use the tenant that is there.",
+            ),
+            Self::TenantNotFound => entry(
+                "tenant_not_found",
+                false,
+                "There is no such tenant",
+                "The request is to act for a tenant (X-Tenant, --tenant) or is about one that does not exist, or \
+                 that is none of the caller's business: only the operator may act for others.",
+                "Leave X-Tenant out: a key acts for its own tenant. The operator's `functionsplatform tenant \
+                 list` shows all.",
             ),
             Self::Timeout => entry(
                 "timeout",

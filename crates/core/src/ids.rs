@@ -14,13 +14,21 @@ use serde::{Deserialize, Serialize};
 /// Why a piece of text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// A function or tenant name that breaks the naming rule.
+    /// A name that breaks the naming rule.
     #[error(
         "{noun} {text:?} is not a name; use 1 to 63 of A-Z a-z 0-9 _ . - and begin with a letter or digit"
     )]
     Name {
-        /// `function name` or `tenant`.
+        /// `function name` or `key name`.
         noun: &'static str,
+        /// What was given.
+        text: String,
+    },
+    /// A tenant's name is also a label of a host name, which has no case and no dots.
+    #[error(
+        "tenant {text:?} is not a name for a tenant; use 1 to 63 of a-z 0-9 - and neither begin nor end with -"
+    )]
+    Tenant {
         /// What was given.
         text: String,
     },
@@ -43,11 +51,20 @@ pub enum IdError {
 /// Longest function or tenant name, in bytes: a DNS label, so that a tenant can be a host name.
 pub const MAX_NAME_LEN: usize = 63;
 
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let first_is_alphanumeric = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     first_is_alphanumeric
         && text.len() <= MAX_NAME_LEN
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+}
+
+/// Whether it is a label of a host name in its one way of being written (RFC 1123 section 2.1).
+fn is_label(text: &str) -> bool {
+    let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=MAX_NAME_LEN).contains(&text.len())
+        && text.bytes().all(inside)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 macro_rules! text_id {
@@ -88,7 +105,7 @@ pub struct Tenant(Arc<str>);
 text_id!(Tenant);
 
 impl Default for Tenant {
-    /// The one tenant there is until others are created.
+    /// The operator's, which is always there and the only one until others are created.
     fn default() -> Self {
         Self("default".into())
     }
@@ -97,10 +114,7 @@ impl Default for Tenant {
 impl FromStr for Tenant {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        if !is_name(text) {
-            return Err(IdError::Name { noun: "tenant", text: text.into() });
-        }
-        Ok(Self(text.into()))
+        if is_label(text) { Ok(Self(text.into())) } else { Err(IdError::Tenant { text: text.into() }) }
     }
 }
 

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::access::Access;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::history::History;
 use crate::http::gateway::Gateway;
+use crate::http::pages::Port;
 use crate::invoke::Invoker;
 use crate::readiness::Readiness;
 use crate::slo::SloBook;
@@ -34,6 +36,8 @@ pub struct App {
     pub clock: Clock,
     /// When the platform started, Unix time in microseconds.
     pub started_us: u64,
+    /// Tenants and keys.
+    pub access: Arc<Access>,
     /// Functions and routes.
     pub catalog: Arc<Catalog>,
     /// Calls.
@@ -46,4 +50,16 @@ pub struct App {
     pub slo: Arc<SloBook>,
     /// Whether everything that `up` was asked for is deployed.
     pub readiness: Readiness,
+}
+
+impl App {
+    /// Whether a management listener answers only to those who hold a key: always when others than
+    /// this machine's own people can reach it.
+    pub(crate) fn needs_key(&self, port: Port) -> bool {
+        let bound = match port {
+            Port::Api => self.addresses.api,
+            Port::Traces => self.addresses.traces,
+        };
+        self.config.require_key || !bound.ip().is_loopback()
+    }
 }

@@ -28,6 +28,8 @@ pub struct Config {
     pub api_addr: SocketAddr,
     /// Trace pages and the Jaeger query API.
     pub traces_addr: SocketAddr,
+    /// Also on loopback, the management API and the traces answer only to those who hold a key.
+    pub require_key: bool,
     /// Registry, code, history; locked while the platform runs.
     pub data_dir: PathBuf,
     /// The executable to start the launcher from: normally this one.
@@ -83,6 +85,7 @@ impl Default for Config {
             gateway_addr: SocketAddr::from(([127, 0, 0, 1], 5000)),
             api_addr: SocketAddr::from(([127, 0, 0, 1], 8000)),
             traces_addr: SocketAddr::from(([127, 0, 0, 1], 16686)),
+            require_key: false,
             data_dir: PathBuf::from("./.functionsplatform"),
             executable: PathBuf::from("/proc/self/exe"),
             python: None,

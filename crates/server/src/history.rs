@@ -136,6 +136,11 @@ impl History {
         self.in_background(move |inner| inner.search_traces(&tenant, filter)).await.unwrap_or_default()
     }
 
+    /// Calls of a tenant that have not ended.
+    pub fn running_of(&self, tenant: &Tenant) -> usize {
+        self.inner.ring.running_that(|running| running.tenant == *tenant).len()
+    }
+
     /// How history is doing.
     pub fn status(&self) -> HistoryStatus {
         let Inner { ring, disk } = &*self.inner;

@@ -4,11 +4,13 @@
 //! `slo`, never what lies below them.
 
 pub mod api;
+pub(crate) mod caller;
 pub mod csrf;
 pub(crate) mod gateway;
 pub mod guard;
 pub mod jaeger;
 pub(crate) mod listener;
+mod login;
 mod metrics;
 mod openapi;
 pub mod pages;
@@ -27,6 +29,7 @@ use tower::ServiceExt;
 
 use crate::app::App;
 
+use self::caller::{Caller, Door};
 use self::guard::Hosts;
 use self::pages::Port;
 use self::problem::Problem;
@@ -43,17 +46,30 @@ pub(crate) fn traces_router(app: &Arc<App>) -> Router {
     finished(router, app, Port::Traces, Hosts::of(app.addresses.traces))
 }
 
-/// What every management listener has around its routes: an answer for unknown paths and verbs,
-/// and the guard before everything. It comes after all merges: it sees only what is there.
+/// What every management listener has around its routes: the login, an answer for unknown paths and
+/// verbs, the question who asks, and the guard before everything. It comes after all merges: it sees only what is there.
 fn finished(router: Router, app: &Arc<App>, port: Port, hosts: Hosts) -> Router {
-    let app = app.clone();
-    let lost = move |uri: Uri, headers: HeaderMap| not_found(app, port, uri, headers);
-    guard::protect(router.method_not_allowed_fallback(method_not_allowed).fallback(lost), hosts)
+    let lost = {
+        let app = app.clone();
+        move |caller: Option<Caller>, uri: Uri, headers: HeaderMap| not_found(app, caller, port, uri, headers)
+    };
+    let router = router.merge(login::router(app.clone()));
+    let router = router.method_not_allowed_fallback(method_not_allowed).fallback(lost);
+    let door = Door { app: app.clone(), port, needs_key: app.needs_key(port) };
+    guard::protect(caller::authenticated(router, door), hosts)
 }
 
 /// A page for a browser, a problem document for everybody else.
-async fn not_found(app: Arc<App>, port: Port, uri: Uri, headers: HeaderMap) -> Response<Body> {
-    if let Some(page) = pages::lost(&app, port, &headers).await {
+async fn not_found(
+    app: Arc<App>,
+    caller: Option<Caller>,
+    port: Port,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response<Body> {
+    if let Some(caller) = caller
+        && let Some(page) = pages::lost(&app, &caller, port, &headers).await
+    {
         return page;
     }
     let problem = Problem::new(Code::NotFound, format!("there is no {:?} here", uri.path()));

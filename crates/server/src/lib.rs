@@ -1,10 +1,11 @@
 //! The async room: the platform's server.
 //!
-//! Top to bottom: [`http`] → [`invoke`], [`catalog`], [`history`], [`slo`] → [`pool`], [`store`]
-//! → [`config`], [`clock`]. `http` never touches `store`, `pool` or the sandbox; nothing below
+//! Top to bottom: [`http`] → [`invoke`], [`catalog`], [`history`], [`slo`] → [`pool`], [`access`],
+//! [`store`] → [`config`], [`clock`]. `http` never touches `store`, `pool` or the sandbox; nothing below
 //! `http` knows a status code's header. [`Server`] wires the rooms in dependency order, binds
 //! early, starts late and drains.
 
+pub mod access;
 pub mod app;
 pub mod catalog;
 pub mod clock;
@@ -13,6 +14,7 @@ pub mod history;
 pub mod http;
 pub mod invoke;
 pub mod pool;
+mod random;
 pub mod readiness;
 pub mod runtimes;
 pub mod server;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use fp_core::Tenant;
 use parking_lot::Mutex;
 
 /// A function of `up` that was refused.
@@ -56,8 +57,11 @@ impl Readiness {
     }
 
     /// A deploy was accepted, or the function is not wanted any more.
-    pub fn on_settled(&self, function: &str) {
-        self.0.lock().refused.remove(function);
+    pub fn on_settled(&self, tenant: &Tenant, function: &str) {
+        // What `up` deploys is the operator's.
+        if *tenant == Tenant::default() {
+            self.0.lock().refused.remove(function);
+        }
     }
 
     /// `up` has gone through everything that it was asked to deploy.
@@ -99,10 +103,11 @@ mod tests {
         assert_eq!(readiness.standing(), Standing::Deploying);
         readiness.on_deployed();
         assert_eq!(readiness.standing(), Standing::Refused(vec![refused("a"), refused("b")]));
-        readiness.on_settled("other");
-        readiness.on_settled("a");
+        readiness.on_settled(&Tenant::default(), "other");
+        readiness.on_settled(&"acme".parse().expect("a tenant"), "a");
+        readiness.on_settled(&Tenant::default(), "a");
         assert_eq!(readiness.standing(), Standing::Refused(vec![refused("b")]));
-        readiness.on_settled("b");
+        readiness.on_settled(&Tenant::default(), "b");
         assert_eq!(readiness.standing(), Standing::Ready);
         readiness.on_stop();
         assert_eq!(readiness.standing(), Standing::Stopping);

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::app::{Addresses, App};
 use crate::catalog::{Catalog, CatalogError, Deployed, WorkerSetup};
 use crate::clock::Clock;
@@ -135,6 +136,7 @@ impl Server {
             preload: config.preload.allowed.clone(),
             gateway_url: format!("http://{}", reachable(bound.addresses.gateway)),
         };
+        let access = Arc::new(Access::open(registry.clone(), clock.clone()).await?);
         let catalog = Arc::new(Catalog::open(registry.clone(), stored, &data_dir, setup, slo.clone())?);
         let invoker = Arc::new(Invoker {
             catalog: catalog.clone(),
@@ -155,6 +157,7 @@ impl Server {
             addresses: bound.addresses,
             started_us: clock.wall_now_us(),
             clock: clock.clone(),
+            access,
             catalog,
             invoker,
             history,
@@ -244,6 +247,7 @@ impl Server {
         // It has ended its own, unless it panicked.
         let _ = self.inner.await;
         self.sandbox.shutdown().await;
+        self.app.access.tick();
         self.app.slo.close().await;
         self.app.history.close().await;
         self.registry.close().await;
@@ -256,6 +260,7 @@ async fn keep_house(app: Arc<App>) {
         every.tick().await;
         app.clock.resync();
         app.slo.tick(app.clock.now(), app.clock.wall_now_us());
+        app.access.tick();
     }
 }
 

@@ -13,7 +13,7 @@ use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use fp_core::{FunctionName, Tenant, TraceId};
+use fp_core::{FunctionName, Scope, Tenant, TraceId};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
@@ -22,6 +22,8 @@ use self::model::{LogLines, Trace};
 use self::search::{Parameters, Search};
 use crate::app::App;
 use crate::history::Filter;
+use crate::http::caller::Caller;
+use crate::http::problem::Problem;
 
 /// Traces that are looked at to learn a service's operations: enough for each operation of a
 /// function to appear, few enough to read in milliseconds.
@@ -84,19 +86,25 @@ fn envelope<T: Serialize>(status: StatusCode, envelope: &Envelope<T>) -> Respons
 }
 
 /// Functions that are deployed, and those that recent traces speak of.
-async fn list_services(State(app): State<Arc<App>>) -> Response {
-    let tenant = Tenant::default();
+async fn list_services(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
+    let tenant = caller.tenant;
     let mut services: BTreeSet<_> = app.catalog.list(&tenant).iter().map(|f| f.name.to_string()).collect();
     let recent = app.history.search_traces(&tenant, &Filter { limit: SAMPLE, ..Filter::default() }).await;
     for trace in recent {
         services.extend(trace.functions.iter().map(|(name, _)| name.to_string()));
     }
-    answer(services.into_iter().collect())
+    Ok(answer(services.into_iter().collect()))
 }
 
-async fn list_service_operations(State(app): State<Arc<App>>, Path(service): Path<String>) -> Response {
-    let operations = operations(&app, &service).await;
-    answer(operations.into_iter().map(|(name, _)| name).collect())
+async fn list_service_operations(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(service): Path<String>,
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
+    let operations = operations(&app, &caller.tenant, &service).await;
+    Ok(answer(operations.into_iter().map(|(name, _)| name).collect()))
 }
 
 /// An operation with the kind of its spans.
@@ -107,61 +115,71 @@ struct Operation {
     span_kind: &'static str,
 }
 
-async fn list_operations(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
+async fn list_operations(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
     let parameters = Parameters::parse(query.as_deref());
     let Some(service) = parameters.first("service") else {
-        return JaegerError::bad_request("parameter 'service' is required").into_response();
+        return Ok(JaegerError::bad_request("parameter 'service' is required").into_response());
     };
     let wanted = parameters.first("spanKind").filter(|kind| !kind.is_empty());
-    let all = operations(&app, service).await.into_iter();
+    let all = operations(&app, &caller.tenant, service).await.into_iter();
     let of_kind = all.filter(|(_, kind)| wanted.is_none_or(|wanted| wanted == *kind));
-    answer(of_kind.map(|(name, span_kind)| Operation { name, span_kind }).collect())
+    Ok(answer(of_kind.map(|(name, span_kind)| Operation { name, span_kind }).collect()))
 }
 
 /// Names and kinds of the spans in a service's recent traces.
-async fn operations(app: &App, service: &str) -> BTreeSet<(String, &'static str)> {
+async fn operations(app: &App, tenant: &Tenant, service: &str) -> BTreeSet<(String, &'static str)> {
     let Ok(function) = service.parse::<FunctionName>() else { return BTreeSet::new() };
     let filter = Filter { function: Some(function), limit: SAMPLE, ..Filter::default() };
     let mut operations = BTreeSet::new();
-    for trace in load(app, &filter).await {
+    for trace in load(app, tenant, &filter).await {
         operations.extend(trace.operations_of(service));
     }
     operations
 }
 
-async fn search_traces(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
+async fn search_traces(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
+    let tenant = &caller.tenant;
     let parameters = Parameters::parse(query.as_deref());
     let ids: Vec<_> = parameters.all("traceID").collect();
     if !ids.is_empty() {
-        return traces_by_id(&app, &ids).await;
+        return Ok(traces_by_id(&app, tenant, &ids).await);
     }
     let search = match Search::read(&parameters, app.clock.wall_now_us()) {
         Ok(search) => search,
-        Err(error) => return error.into_response(),
+        Err(error) => return Ok(error.into_response()),
     };
-    let mut found = load(&app, &search.filter()).await;
+    let mut found = load(&app, tenant, &search.filter()).await;
     found.retain(|trace| search.matches(trace));
     found.truncate(search.limit);
-    answer(found)
+    Ok(answer(found))
 }
 
 /// The traces that pass a filter, newest first, without log lines: a list needs none.
-async fn load(app: &App, filter: &Filter) -> Vec<Trace> {
-    let tenant = Tenant::default();
+async fn load(app: &App, tenant: &Tenant, filter: &Filter) -> Vec<Trace> {
     let mut traces = Vec::new();
-    for summary in app.history.search_traces(&tenant, filter).await {
+    for summary in app.history.search_traces(tenant, filter).await {
         // It may have been dropped from the ring since it was listed.
-        if let Some(calls) = app.history.trace(&tenant, summary.trace_id).await {
+        if let Some(calls) = app.history.trace(tenant, summary.trace_id).await {
             traces.push(Trace::of(summary.trace_id, &calls, LogLines::LeaveOut));
         }
     }
     traces
 }
 
-async fn traces_by_id(app: &App, ids: &[&str]) -> Response {
+async fn traces_by_id(app: &App, tenant: &Tenant, ids: &[&str]) -> Response {
     let mut traces = Vec::new();
     for id in ids {
-        match find(app, id).await {
+        match find(app, tenant, id).await {
             Ok(trace) => traces.push(trace),
             Err(error) if error.code == 404 => {}
             Err(error) => return error.into_response(),
@@ -170,16 +188,21 @@ async fn traces_by_id(app: &App, ids: &[&str]) -> Response {
     answer(traces)
 }
 
-async fn get_trace(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
-    match find(&app, &id).await {
+async fn get_trace(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
+    Ok(match find(&app, &caller.tenant, &id).await {
         Ok(trace) => answer(vec![trace]),
         Err(error) => error.into_response(),
-    }
+    })
 }
 
-async fn find(app: &App, id: &str) -> Result<Trace, JaegerError> {
+async fn find(app: &App, tenant: &Tenant, id: &str) -> Result<Trace, JaegerError> {
     let trace_id = read_trace_id(id)?;
-    let calls = app.history.trace(&Tenant::default(), trace_id).await;
+    let calls = app.history.trace(tenant, trace_id).await;
     let calls = calls.filter(|calls| !calls.is_empty()).ok_or_else(JaegerError::not_found)?;
     Ok(Trace::of(trace_id, &calls, LogLines::Include))
 }

@@ -2,6 +2,9 @@
 //!
 //! Nothing is counted here; counters belong to `slo`, `pool` and `history`, which never sample
 //! them. Labels are bounded by the number of functions: no path, id or message is ever one.
+//!
+//! A tenant sees its own functions and nothing of the platform as a whole, whose figures say what
+//! others do; the operator sees all tenants' at once, unless they act for one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,8 +12,8 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use fp_core::Tenant;
 use fp_core::code::Code;
+use fp_core::{Scope, Tenant};
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
@@ -21,8 +24,10 @@ use prometheus_client::registry::{Registry, Unit};
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
+use super::caller::Caller;
 use super::problem::Problem;
 use crate::app::App;
+use crate::catalog::Deployed;
 use crate::history::DiskState;
 use crate::slo::{DurationCounts, FunctionView, SloView};
 
@@ -36,7 +41,7 @@ pub(super) fn routes() -> UtoipaMethodRouter<Arc<App>> {
 /// Read the metrics.
 ///
 /// Calls by function and outcome, latencies, workers, objectives and history, as OpenMetrics
-/// text for Prometheus.
+/// text for Prometheus. The operator gets those of every tenant and of the platform as a whole.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -48,9 +53,10 @@ pub(super) fn routes() -> UtoipaMethodRouter<Arc<App>> {
         content_type = "application/openmetrics-text",
     ))
 )]
-async fn get_metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+async fn get_metrics(State(app): State<Arc<App>>, caller: Caller) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
     let mut registry = Registry::with_prefix("functionsplatform");
-    registry.register_collector(Box::new(Snapshot::of(&app)));
+    registry.register_collector(Box::new(Snapshot::of(&app, &caller)));
     let mut body = String::new();
     text::encode(&mut body, &registry)
         .map_err(|_| Problem::new(Code::PlatformError, "the metrics cannot be written as text"))?;
@@ -61,18 +67,33 @@ async fn get_metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
 #[derive(Debug)]
 struct Snapshot {
     functions: Vec<FunctionSample>,
-    workers: Vec<(String, &'static str, i64)>,
+    workers: Vec<WorkerSample>,
     running: i64,
-    history_on_disk: i64,
-    dropped: u64,
-    sampled_out: u64,
-    ring_bytes: i64,
-    disk_bytes: i64,
+    /// For the operator only.
+    history: Option<HistorySample>,
     started_seconds: f64,
 }
 
 #[derive(Debug)]
+struct WorkerSample {
+    tenant: Tenant,
+    function: String,
+    state: &'static str,
+    count: i64,
+}
+
+#[derive(Debug)]
+struct HistorySample {
+    on_disk: i64,
+    dropped: u64,
+    sampled_out: u64,
+    ring_bytes: i64,
+    disk_bytes: i64,
+}
+
+#[derive(Debug)]
 struct FunctionSample {
+    tenant: Tenant,
     name: String,
     view: FunctionView,
     slo: Option<SloView>,
@@ -93,25 +114,17 @@ fn edges(slo: Option<&SloView>) -> Vec<Duration> {
 }
 
 impl Snapshot {
-    fn of(app: &App) -> Self {
-        let tenant = Tenant::default();
-        let (now, wall_us) = (app.clock.now(), app.clock.wall_now_us());
-        let functions = app.catalog.list(&tenant).into_iter().filter_map(|function| {
-            let book = app.slo.get(&tenant, &function.name)?;
-            let (name, slo) = (function.name.to_string(), book.slo(wall_us));
-            let durations = book.durations(&edges(slo.as_ref()));
-            Some(FunctionSample { name, view: book.view(now), slo, durations })
-        });
-        let history = app.history.status();
+    fn of(app: &App, caller: &Caller) -> Self {
+        let sees_all = caller.is_operator() && caller.tenant == Tenant::default();
+        let named = || app.access.tenants().into_iter().map(|tenant| tenant.name);
+        let mut tenants = vec![caller.tenant.clone()];
+        tenants.extend(sees_all.then(named).into_iter().flatten());
+        let running = tenants.iter().map(|tenant| app.history.running_of(tenant)).sum::<usize>();
         Self {
-            functions: functions.collect(),
-            workers: count_workers(app, &tenant),
-            running: history.running as i64,
-            history_on_disk: i64::from(history.disk == DiskState::On),
-            dropped: history.dropped,
-            sampled_out: history.sampled_out,
-            ring_bytes: history.ring_bytes as i64,
-            disk_bytes: history.disk_bytes as i64,
+            functions: tenants.iter().flat_map(|tenant| functions_of(app, tenant)).collect(),
+            workers: tenants.iter().flat_map(|tenant| count_workers(app, tenant)).collect(),
+            running: running as i64,
+            history: sees_all.then(|| HistorySample::of(app)),
             started_seconds: app.started_us as f64 / 1e6,
         }
     }
@@ -122,7 +135,8 @@ impl Snapshot {
             encoder.encode_descriptor("calls", "Calls that have ended, by outcome", None, kind)?;
         for function in &self.functions {
             for count in &function.view.outcomes {
-                let labels = [("function", function.name.as_str()), ("outcome", count.outcome)];
+                let (tenant, name) = (function.tenant.as_str(), function.name.as_str());
+                let labels = [("tenant", tenant), ("function", name), ("outcome", count.outcome)];
                 ConstCounter::new(count.total).encode(calls.encode_family(&labels)?)?;
             }
         }
@@ -133,11 +147,11 @@ impl Snapshot {
         let help = "Durations of the calls that reached a handler";
         let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
         let mut durations = encoder.encode_descriptor("call_duration", help, unit, kind)?;
-        for FunctionSample { name, durations: counts, .. } in &self.functions {
+        for FunctionSample { tenant, name, durations: counts, .. } in &self.functions {
             let up_to = counts.up_to.iter().map(|(edge, count)| (edge.as_secs_f64(), *count));
             let buckets: Vec<_> = up_to.chain([(f64::INFINITY, counts.above)]).collect();
             let all = buckets.iter().map(|(_, count)| count).sum();
-            let labels = [("function", name.as_str())];
+            let labels = [("tenant", tenant.as_str()), ("function", name.as_str())];
             let mut family = durations.encode_family(&labels)?;
             family.encode_histogram::<NoLabelSet>(counts.sum.as_secs_f64(), all, &buckets, None)?;
         }
@@ -148,12 +162,13 @@ impl Snapshot {
         let help = "Durations of the calls of the last five minutes, by quantile";
         let (name, kind) = ("call_duration_quantile", MetricType::Gauge);
         let mut durations = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
-        for FunctionSample { name, view, .. } in &self.functions {
+        for FunctionSample { tenant, name, view, .. } in &self.functions {
             let quantiles =
                 [("0.5", view.p50_ms), ("0.9", view.p90_ms), ("0.99", view.p99_ms), ("0.999", view.p99_9_ms)];
             for (quantile, milliseconds) in quantiles {
                 let Some(milliseconds) = milliseconds else { continue };
-                let labels = [("function", name.as_str()), ("quantile", quantile)];
+                let labels =
+                    [("tenant", tenant.as_str()), ("function", name.as_str()), ("quantile", quantile)];
                 ConstGauge::new(milliseconds / 1e3).encode(durations.encode_family(&labels)?)?;
             }
         }
@@ -165,11 +180,11 @@ impl Snapshot {
         let kind = MetricType::Gauge;
         let unit = Unit::Other("ratio".to_owned());
         let mut budgets = encoder.encode_descriptor("slo_budget_left", help, Some(&unit), kind)?;
-        for (name, slo) in self.objectives() {
+        for (tenant, name, slo) in self.objectives() {
             let latency = slo.latency.as_ref().map(|latency| latency.budget_left);
             for (objective, left) in [("availability", slo.budget_left), ("latency", latency)] {
                 let Some(left) = left else { continue };
-                let labels = [("function", name), ("objective", objective)];
+                let labels = [("tenant", tenant), ("function", name), ("objective", objective)];
                 ConstGauge::new(left).encode(budgets.encode_family(&labels)?)?;
             }
         }
@@ -179,11 +194,16 @@ impl Snapshot {
     fn encode_burn_rates(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let help = "Burn rate by window: 1 spends the budget exactly in the objective's window";
         let mut rates = encoder.encode_descriptor("slo_burn_rate", help, None, MetricType::Gauge)?;
-        for (name, slo) in self.objectives() {
+        for (tenant, name, slo) in self.objectives() {
             for burn in &slo.burn {
                 for (objective, rate) in [("availability", burn.availability), ("latency", burn.latency)] {
                     let Some(rate) = rate else { continue };
-                    let labels = [("function", name), ("objective", objective), ("window", burn.window)];
+                    let labels = [
+                        ("tenant", tenant),
+                        ("function", name),
+                        ("objective", objective),
+                        ("window", burn.window),
+                    ];
                     ConstGauge::new(rate).encode(rates.encode_family(&labels)?)?;
                 }
             }
@@ -191,35 +211,43 @@ impl Snapshot {
         Ok(())
     }
 
-    fn objectives(&self) -> impl Iterator<Item = (&str, &SloView)> {
-        self.functions.iter().filter_map(|sample| Some((sample.name.as_str(), sample.slo.as_ref()?)))
+    fn objectives(&self) -> impl Iterator<Item = (&str, &str, &SloView)> {
+        self.functions
+            .iter()
+            .filter_map(|sample| Some((sample.tenant.as_str(), sample.name.as_str(), sample.slo.as_ref()?)))
     }
 
     fn encode_workers(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let kind = MetricType::Gauge;
         let mut workers =
             encoder.encode_descriptor("workers", "Workers that live now, by state", None, kind)?;
-        for (function, state, count) in &self.workers {
-            let labels = [("function", function.as_str()), ("state", state)];
+        for WorkerSample { tenant, function, state, count } in &self.workers {
+            let labels = [("tenant", tenant.as_str()), ("function", function.as_str()), ("state", state)];
             ConstGauge::new(*count).encode(workers.encode_family(&labels)?)?;
         }
         Ok(())
     }
 
+    fn encode_running(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "Calls that have not ended";
+        let running = encoder.encode_descriptor("calls_running", help, None, MetricType::Gauge)?;
+        ConstGauge::new(self.running).encode(running)
+    }
+
     fn encode_history(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let Some(history) = &self.history else { return Ok(()) };
         let gauges = [
-            ("calls_running", "Calls that have not ended", None, self.running),
-            ("history_on_disk", "1 while history reaches the disk", None, self.history_on_disk),
-            ("history_ring", "Memory of the history ring in use", Some(&Unit::Bytes), self.ring_bytes),
-            ("history_disk", "Size of the history on disk", Some(&Unit::Bytes), self.disk_bytes),
+            ("history_on_disk", "1 while history reaches the disk", None, history.on_disk),
+            ("history_ring", "Memory of the history ring in use", Some(&Unit::Bytes), history.ring_bytes),
+            ("history_disk", "Size of the history on disk", Some(&Unit::Bytes), history.disk_bytes),
         ];
         for (name, help, unit, value) in gauges {
             let metric = ConstGauge::new(value);
             metric.encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)?;
         }
         let counters = [
-            ("history_dropped", "Records that were to be kept on disk and were lost", self.dropped),
-            ("history_sampled_out", "Records that sampling left out", self.sampled_out),
+            ("history_dropped", "Records that were to be kept on disk and were lost", history.dropped),
+            ("history_sampled_out", "Records that sampling left out", history.sampled_out),
         ];
         for (name, help, value) in counters {
             let metric = ConstCounter::new(value);
@@ -237,6 +265,7 @@ impl Collector for Snapshot {
         self.encode_objectives(&mut encoder)?;
         self.encode_burn_rates(&mut encoder)?;
         self.encode_workers(&mut encoder)?;
+        self.encode_running(&mut encoder)?;
         self.encode_history(&mut encoder)?;
         let help = "When the platform started, Unix time";
         let (unit, kind) = (Some(&Unit::Seconds), MetricType::Gauge);
@@ -245,10 +274,40 @@ impl Collector for Snapshot {
     }
 }
 
-fn count_workers(app: &App, tenant: &Tenant) -> Vec<(String, &'static str, i64)> {
+impl HistorySample {
+    fn of(app: &App) -> Self {
+        let history = app.history.status();
+        Self {
+            on_disk: i64::from(history.disk == DiskState::On),
+            dropped: history.dropped,
+            sampled_out: history.sampled_out,
+            ring_bytes: history.ring_bytes as i64,
+            disk_bytes: history.disk_bytes as i64,
+        }
+    }
+}
+
+fn functions_of(app: &App, tenant: &Tenant) -> Vec<FunctionSample> {
+    let (now, wall_us) = (app.clock.now(), app.clock.wall_now_us());
+    let sample = |function: Arc<Deployed>| {
+        let book = app.slo.get(tenant, &function.name)?;
+        let (name, slo) = (function.name.to_string(), book.slo(wall_us));
+        let durations = book.durations(&edges(slo.as_ref()));
+        Some(FunctionSample { tenant: tenant.clone(), name, view: book.view(now), slo, durations })
+    };
+    app.catalog.list(tenant).into_iter().filter_map(sample).collect()
+}
+
+fn count_workers(app: &App, tenant: &Tenant) -> Vec<WorkerSample> {
     let mut counts = std::collections::BTreeMap::new();
     for worker in app.invoker.workers(tenant) {
         *counts.entry((worker.function, worker.state)).or_insert(0) += 1;
     }
-    counts.into_iter().map(|((function, state), count)| (function.to_string(), state, count)).collect()
+    let sample = |((function, state), count): ((fp_core::FunctionName, _), _)| WorkerSample {
+        tenant: tenant.clone(),
+        function: function.to_string(),
+        state,
+        count,
+    };
+    counts.into_iter().map(sample).collect()
 }

@@ -10,9 +10,13 @@ use serde::Serialize;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::Response;
 use utoipa::openapi::schema::{AnyOf, KnownFormat, ObjectBuilder, Schema, SchemaFormat, SchemaType, Type};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{Content, Info, License, OpenApi, PathItem, Ref, RefOr, Tag};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+use super::caller::COOKIE_NAME;
 use super::problem::PROBLEM_JSON;
 
 const DESCRIPTION: &str = "\
@@ -21,7 +25,14 @@ a problem document (RFC 9457) whose `code` is explained in docs/errors.md and by
 `functionsplatform explain code`. Functions themselves are called at the gateway, traces are on \
 the traces port.\n\n\
 The listener answers only to its own host names and refuses requests of foreign web pages; \
-writes are taken only as `application/json` or `application/zip`.";
+writes are taken only as `application/json` or `application/zip`.\n\n\
+Who asks is known by a key (`Authorization: Bearer fpk_…`) or by the session of a browser. On \
+loopback none is needed, unless the platform was started with `--require-key`. Everything is about \
+the caller's own tenant; the operator, an admin of the tenant `default`, may name another in the \
+header `X-Tenant`.";
+
+/// Paths that answer everybody.
+const OPEN: [&str; 3] = ["/healthz", "/readyz", "/version"];
 
 /// Parameters of routes that name a function.
 #[derive(Debug, IntoParams)]
@@ -82,6 +93,12 @@ pub(crate) struct ProblemDocument {
     /// Why, where a code has several reasons.
     #[schema(nullable = false)]
     reason: Option<String>,
+    /// The scope that the key lacks.
+    #[schema(nullable = false)]
+    scope: Option<String>,
+    /// The name of the key that lacks it.
+    #[schema(nullable = false)]
+    key: Option<String>,
     /// The limit that was exceeded.
     #[schema(nullable = false)]
     limit_bytes: Option<u64>,
@@ -168,15 +185,56 @@ pub(crate) fn preamble() -> OpenApi {
 /// Adds to every operation the errors that its kind of input can cause, and to every error the
 /// shape of a problem document.
 pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         for operation in operations(item) {
+            if !OPEN.contains(&path.as_str()) {
+                add_access(operation);
+            }
             add_common_errors(operation);
             shape_errors(operation);
         }
     }
     let components = document.components.get_or_insert_default();
     components.schemas.insert("Problem".to_owned(), ProblemDocument::schema());
+    components.add_security_scheme(KEY, bearer());
+    components.add_security_scheme(SESSION, cookie());
     document
+}
+
+/// Names of the security schemes.
+const KEY: &str = "key";
+const SESSION: &str = "session";
+
+fn bearer() -> SecurityScheme {
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("fpk_…");
+    SecurityScheme::Http(
+        scheme.description(Some("A key, as `functionsplatform key create` makes them")).build(),
+    )
+}
+
+fn cookie() -> SecurityScheme {
+    let cookie = ApiKeyValue::with_description(COOKIE_NAME, "A browser's session, begun at /login");
+    SecurityScheme::ApiKey(ApiKey::Cookie(cookie))
+}
+
+/// What a route that asks who asks can answer besides. Nobody at all is let in on loopback.
+fn add_access(operation: &mut Operation) {
+    let none: [&str; 0] = [];
+    operation.security = Some(vec![
+        SecurityRequirement::new(KEY, none),
+        SecurityRequirement::new(SESSION, none),
+        SecurityRequirement::default(),
+    ]);
+    let errors = [
+        (400, "The request cannot be read"),
+        (401, "A key is needed and none came, or the one that came is not in force"),
+        (403, "The key lacks the scope that `scope` names, or the request comes from a foreign web page"),
+        (404, "There is no such thing in the caller's tenant, or no tenant of the name in X-Tenant"),
+    ];
+    let responses = &mut operation.responses.responses;
+    for (status, description) in errors {
+        responses.entry(status.to_string()).or_insert_with(|| RefOr::T(Response::new(description)));
+    }
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
@@ -282,6 +340,8 @@ mod tests {
             .line(1)
             .reason("b")
             .extra("limit_bytes", 1)
+            .extra("scope", "read")
+            .extra("key", "ci")
             .extra("traceback", "c");
         let members: serde_json::Value = serde_json::from_slice(&problem.to_json()).expect("JSON");
         for member in members.as_object().expect("an object").keys() {

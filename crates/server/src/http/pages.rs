@@ -39,11 +39,12 @@ use axum::extract::{Path, Query, State};
 use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
-use fp_core::{FunctionName, InvocationId, Tenant, TraceId};
+use fp_core::{FunctionName, InvocationId, Scope, Tenant, TraceId};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 
+pub(crate) use self::assets::css_link;
 use self::filter::Fields;
 use self::message::WayOn;
 pub(crate) use self::shell::Port;
@@ -51,6 +52,8 @@ use self::shell::Shell;
 use crate::app::App;
 use crate::catalog::Deployed;
 use crate::history::{Entry, Filter, Lookup};
+use crate::http::caller::Caller;
+use crate::http::problem::Problem;
 use crate::invoke::WorkerView;
 
 /// What pages may load and do: their own style, script, images and requests, and nothing else.
@@ -91,7 +94,7 @@ pub fn traces_router(app: Arc<App>) -> Router {
         .merge(assets::router())
 }
 
-async fn protect(mut response: Response) -> Response {
+pub(crate) async fn protect(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -110,12 +113,14 @@ struct OverviewQuery {
 
 async fn show_overview(
     State(app): State<Arc<App>>,
+    caller: Caller,
     headers: HeaderMap,
     query: Result<Query<OverviewQuery>, QueryRejection>,
-) -> Response {
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
     let query = query.map(|Query(query)| query).unwrap_or_default();
-    let tenant = Tenant::default();
-    let shell = Shell::of(&app, &headers, Port::Api, "Overview");
+    let tenant = caller.tenant.clone();
+    let shell = Shell::of(&app, &caller, &headers, Port::Api, "Overview");
     let all = app.catalog.list(&tenant);
     let wanted = query.q.trim().to_lowercase();
     let matching: Vec<_> = all.iter().filter(|function| matches(function, &wanted)).collect();
@@ -136,13 +141,13 @@ async fn show_overview(
         page,
         busy: workers.iter().filter(|worker| worker.state == "busy").count(),
         workers: workers.len(),
-        running: app.history.status().running,
+        running: app.history.running_of(&tenant),
         failures: failures::list(&app.history, &tenant, &last_hour, &words).await.items,
         recent: app.history.list(&tenant, &few).await.items,
         minute_us: minute_us(&app),
         now_us,
     };
-    render(StatusCode::OK, &overview::page(shell, &input))
+    Ok(render(StatusCode::OK, &overview::page(shell, &input)))
 }
 
 /// Start of the books' current minute: they count minutes of the monotonic clock.
@@ -184,16 +189,18 @@ fn failures_of<'a>(counts: impl Iterator<Item = &'a crate::slo::OutcomeCount>) -
 
 async fn show_function(
     State(app): State<Arc<App>>,
+    caller: Caller,
     headers: HeaderMap,
     name: Result<Path<FunctionName>, PathRejection>,
-) -> Response {
-    let tenant = Tenant::default();
-    let shell = Shell::of(&app, &headers, Port::Api, "");
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
+    let tenant = caller.tenant.clone();
+    let shell = Shell::of(&app, &caller, &headers, Port::Api, "");
     let found = name.ok().and_then(|Path(name)| app.catalog.get(&tenant, &name));
     let Some(function) = found else {
         let text = "It may have been deleted; its invocations are still in history.";
         let ways = vec![way("All functions", "/"), way("All invocations", invocations::PATH)];
-        return missing(shell, "There is no such function", text, ways);
+        return Ok(missing(shell, "There is no such function", text, ways));
     };
     let book = app.slo.get(&tenant, &function.name);
     let view = book.as_ref().map(|book| book.view(app.clock.now())).unwrap_or_default();
@@ -227,7 +234,7 @@ async fn show_function(
         minute_us: minute_us(&app),
         now_us,
     };
-    render(StatusCode::OK, &function::page(shell, &input))
+    Ok(render(StatusCode::OK, &function::page(shell, &input)))
 }
 
 /// The slowest calls of the last hour: those above the present p99, which finds them also where
@@ -260,12 +267,14 @@ fn done(entry: &Entry) -> Option<&fp_core::Invocation> {
 
 async fn list_invocations(
     State(app): State<Arc<App>>,
+    caller: Caller,
     headers: HeaderMap,
     fields: Result<Query<Fields>, QueryRejection>,
-) -> Response {
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
     let fields = readable(fields);
-    let tenant = Tenant::default();
-    let shell = Shell::of(&app, &headers, Port::Api, "Invocations");
+    let tenant = caller.tenant.clone();
+    let shell = Shell::of(&app, &caller, &headers, Port::Api, "Invocations");
     let now_us = app.clock.wall_now_us();
     let wanted = fields.wanted(now_us);
     let found = if wanted.failed {
@@ -273,7 +282,8 @@ async fn list_invocations(
     } else {
         app.history.list(&tenant, &wanted.filter).await
     };
-    render(StatusCode::OK, &invocations::page(shell, &fields, function_names(&app, &tenant), &found, now_us))
+    let names = function_names(&app, &tenant);
+    Ok(render(StatusCode::OK, &invocations::page(shell, &fields, names, &found, now_us)))
 }
 
 fn readable(fields: Result<Query<Fields>, QueryRejection>) -> Fields {
@@ -286,17 +296,19 @@ fn function_names(app: &App, tenant: &Tenant) -> Vec<String> {
 
 async fn show_invocation(
     State(app): State<Arc<App>>,
+    caller: Caller,
     headers: HeaderMap,
     id: Result<Path<InvocationId>, PathRejection>,
-) -> Response {
-    let shell = Shell::of(&app, &headers, Port::Api, "Invocations");
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
+    let shell = Shell::of(&app, &caller, &headers, Port::Api, "Invocations");
     let now_us = app.clock.wall_now_us();
     let lookup = match id {
-        Ok(Path(id)) => app.history.get(&Tenant::default(), id).await,
+        Ok(Path(id)) => app.history.get(&caller.tenant, id).await,
         Err(_) => Lookup::Unknown,
     };
     let ways = || vec![way("All invocations", invocations::PATH)];
-    match lookup {
+    Ok(match lookup {
         Lookup::Done(kept) => render(StatusCode::OK, &invocation::done_page(shell, &kept, now_us)),
         Lookup::Running(view) => render(StatusCode::OK, &invocation::running_page(shell, &view, now_us)),
         Lookup::SampledOut => missing(
@@ -312,13 +324,19 @@ async fn show_invocation(
             "Take the id from the header X-Serverless-Instance-Id of an answer, or from the list.",
             ways(),
         ),
-    }
+    })
 }
 
-async fn list_workers(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let shell = Shell::of(&app, &headers, Port::Api, "Workers");
-    let workers: Vec<_> = app.invoker.workers(&Tenant::default()).iter().map(worker).collect();
-    render(StatusCode::OK, &workers::page(shell, &workers, host(&app), app.clock.wall_now_us()))
+async fn list_workers(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
+    let shell = Shell::of(&app, &caller, &headers, Port::Api, "Workers");
+    let workers: Vec<_> = app.invoker.workers(&caller.tenant).iter().map(worker).collect();
+    let host = caller.is_operator().then(|| host(&app)).flatten();
+    Ok(render(StatusCode::OK, &workers::page(shell, &workers, host, app.clock.wall_now_us())))
 }
 
 /// What the host enforces; none before it was examined.
@@ -362,12 +380,14 @@ fn worker(view: &WorkerView) -> workers::Worker {
 
 async fn search_traces(
     State(app): State<Arc<App>>,
+    caller: Caller,
     headers: HeaderMap,
     fields: Result<Query<Fields>, QueryRejection>,
-) -> Response {
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
     let fields = readable(fields);
-    let tenant = Tenant::default();
-    let shell = Shell::of(&app, &headers, Port::Traces, "Traces");
+    let tenant = caller.tenant.clone();
+    let shell = Shell::of(&app, &caller, &headers, Port::Traces, "Traces");
     let now_us = app.clock.wall_now_us();
     let wanted = fields.wanted(now_us);
     let found = if wanted.failed {
@@ -375,7 +395,8 @@ async fn search_traces(
     } else {
         app.history.search_traces(&tenant, &wanted.filter).await
     };
-    render(StatusCode::OK, &traces::page(shell, &fields, function_names(&app, &tenant), &found, now_us))
+    let names = function_names(&app, &tenant);
+    Ok(render(StatusCode::OK, &traces::page(shell, &fields, names, &found, now_us)))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -393,29 +414,46 @@ async fn open_trace(query: Result<Query<TraceQuery>, QueryRejection>) -> Redirec
 
 async fn show_trace(
     State(app): State<Arc<App>>,
+    caller: Caller,
     headers: HeaderMap,
     id: Result<Path<TraceId>, PathRejection>,
-) -> Response {
-    let shell = Shell::of(&app, &headers, Port::Traces, "Traces");
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
+    let shell = Shell::of(&app, &caller, &headers, Port::Traces, "Traces");
     if let Ok(Path(id)) = id {
-        let entries = app.history.trace(&Tenant::default(), id).await.unwrap_or_default();
+        let entries = app.history.trace(&caller.tenant, id).await.unwrap_or_default();
         let calls: Vec<_> = entries.iter().map(|entry| &*entry.kept).collect();
         if let Some(page) = trace::page(shell.clone(), id, &calls, app.clock.wall_now_us()) {
-            return render(StatusCode::OK, &page);
+            return Ok(render(StatusCode::OK, &page));
         }
     }
     let text = "It may still be running, or it was not kept: history keeps a sample of what is beyond its rate. \
                 Take the id from an answer's traceparent, or search.";
-    missing(shell, "There is no such trace", text, vec![way("Search traces", traces::PATH)])
+    Ok(missing(shell, "There is no such trace", text, vec![way("Search traces", traces::PATH)]))
 }
 
 /// The page for paths that lead nowhere on a management listener; none when no browser asks.
-pub(crate) async fn lost(app: &App, port: Port, headers: &HeaderMap) -> Option<Response> {
+pub(crate) async fn lost(app: &App, caller: &Caller, port: Port, headers: &HeaderMap) -> Option<Response> {
     let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|list| list.contains("text/html"));
     headers.get_all(ACCEPT).iter().any(accepts).then_some(())?;
-    let shell = Shell::of(app, headers, port, "");
+    let shell = Shell::of(app, caller, headers, port, "");
     let (text, ways) = ("The address leads nowhere.", vec![way("To the start", "/")]);
     Some(protect(missing(shell, "There is no such page", text, ways)).await)
+}
+
+/// Whether a path is a page's: readers who are not let in are sent to the login from there.
+pub(crate) fn is_page(path: &str) -> bool {
+    let at_or_below =
+        |base: &str| path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    matches!(path, "/" | "/search") || ["/ui", "/docs", "/trace"].into_iter().any(at_or_below)
+}
+
+/// The page for readers whose key does not let them read.
+pub(crate) async fn forbidden(app: &App, port: Port, headers: &HeaderMap, caller: &Caller) -> Response {
+    let shell = Shell::of(app, caller, headers, port, "");
+    let text = "Pages are for keys with the scope read, and yours is without. Sign in with another one.";
+    let page = message::page(shell, 403, "Your key may not read", text, vec![way("Sign in", "/login")]);
+    protect(render(StatusCode::FORBIDDEN, &page)).await
 }
 
 fn way(name: &'static str, link: &str) -> WayOn {
@@ -426,7 +464,7 @@ fn missing(shell: Shell, title: &str, text: &str, ways: Vec<WayOn>) -> Response 
     render(StatusCode::NOT_FOUND, &message::page(shell, 404, title, text, ways))
 }
 
-fn render(status: StatusCode, page: &impl Template) -> Response {
+pub(crate) fn render(status: StatusCode, page: &impl Template) -> Response {
     match page.render() {
         Ok(html) => (status, Html(html)).into_response(),
         Err(error) => {

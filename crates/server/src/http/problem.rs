@@ -187,11 +187,12 @@ pub fn status(code: Code) -> StatusCode {
         Code::BadRequest | Code::InvalidBody | Code::InvalidDeadline | Code::InvalidPath => {
             StatusCode::BAD_REQUEST
         }
-        Code::CrossSite => StatusCode::FORBIDDEN,
-        Code::NoRoute | Code::NotFound | Code::SampledOut => StatusCode::NOT_FOUND,
+        Code::KeyInvalid | Code::KeyMissing => StatusCode::UNAUTHORIZED,
+        Code::CrossSite | Code::ScopeMissing => StatusCode::FORBIDDEN,
+        Code::NoRoute | Code::NotFound | Code::SampledOut | Code::TenantNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        Code::EventConflict => StatusCode::CONFLICT,
+        Code::EventConflict | Code::TenantExists => StatusCode::CONFLICT,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::ForbiddenHost => StatusCode::MISDIRECTED_REQUEST,
@@ -232,12 +233,17 @@ fn blame(code: Code) -> Blame {
         | Code::InvalidName
         | Code::InvalidPath
         | Code::InvalidSettings
+        | Code::KeyInvalid
+        | Code::KeyMissing
         | Code::MethodNotAllowed
         | Code::NameReserved
         | Code::NoRoute
         | Code::NotFound
         | Code::QuotaExceeded
         | Code::RequestTimeout
+        | Code::ScopeMissing
+        | Code::TenantExists
+        | Code::TenantNotFound
         | Code::TooLarge
         | Code::Unprocessable
         | Code::UnsupportedEvent
@@ -262,6 +268,11 @@ fn blame(code: Code) -> Blame {
 fn component(code: Code) -> &'static str {
     match code {
         Code::CrossSite | Code::ForbiddenHost => "guard",
+        Code::KeyInvalid
+        | Code::KeyMissing
+        | Code::ScopeMissing
+        | Code::TenantExists
+        | Code::TenantNotFound => "access",
         Code::Crashed
         | Code::FunctionError
         | Code::HandlerNotLoadable

@@ -1,4 +1,5 @@
-//! `registry.db`: functions, their versions, accepted asynchronous calls and SLO counters.
+//! `registry.db`: functions and their versions, tenants and keys, accepted asynchronous calls and SLO
+//! counters.
 //!
 //! What must never be lost. Every write is synced to the disk before its caller goes on;
 //! concurrent writes share a sync. Reads are rare (start, deploy) and go through the writer as
@@ -14,8 +15,11 @@ use super::StoreError;
 use super::database::{self, Durability};
 use super::writer::Writer;
 
+mod access;
 mod rows;
 mod stored_settings;
+
+pub use access::{KeyHash, StoredKey, StoredTenant};
 
 /// One version of a function as the registry keeps it.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,7 +11,7 @@ use fp_core::code::Code;
 use fp_core::event::EventError;
 use fp_core::ids::IdError;
 use fp_core::settings::{Handler, SettingsError};
-use fp_core::{EventType, FunctionName, Settings, Tenant};
+use fp_core::{EventType, FunctionName, Scope, Settings, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -23,6 +23,7 @@ use super::settings::SettingsSchema;
 use super::time::rfc3339;
 use crate::app::App;
 use crate::catalog::{Catalog, CatalogError, DeployRequest, Deployed, Source};
+use crate::http::caller::Caller;
 use crate::http::openapi;
 use crate::http::problem::Problem;
 use crate::slo::{FunctionView, SloView};
@@ -84,15 +85,19 @@ type FunctionsByEvent = BTreeMap<String, Vec<FunctionEntry>>;
         body = BTreeMap<String, Vec<FunctionEntry>>,
     ))
 )]
-async fn list_functions(State(app): State<Arc<App>>) -> Answer<FunctionsByEvent> {
+async fn list_functions(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+) -> Result<Answer<FunctionsByEvent>, Problem> {
+    caller.require(Scope::Read)?;
     let mut by_event = FunctionsByEvent::new();
-    for function in app.catalog.list(&Tenant::default()) {
+    for function in app.catalog.list(&caller.tenant) {
         for event_type in event_texts(&function) {
             let entry = FunctionEntry::of(&function, event_type.clone());
             by_event.entry(event_type).or_default().push(entry);
         }
     }
-    Answer(by_event)
+    Ok(Answer(by_event))
 }
 
 fn event_texts(function: &Deployed) -> Vec<String> {
@@ -133,13 +138,13 @@ struct CreateFunction {
 }
 
 impl CreateFunction {
-    fn into_request(self) -> Result<DeployRequest, Problem> {
+    fn into_request(self, tenant: Tenant) -> Result<DeployRequest, Problem> {
         let name: FunctionName = self.function_name.parse().map_err(wrong_name)?;
         let event: EventType = self.event_type.parse().map_err(wrong_event)?;
         let settings = Value::Object(self.settings.unwrap_or_default());
         let settings = Settings::from_json(&settings).map_err(wrong_settings)?;
         Ok(DeployRequest {
-            tenant: Tenant::default(),
+            tenant,
             name,
             handler: Handler::default(),
             events: vec![event],
@@ -215,14 +220,16 @@ impl DeployedFunction {
 )]
 async fn create_function(
     State(app): State<Arc<App>>,
+    caller: Caller,
     ApiJson(body): ApiJson<CreateFunction>,
 ) -> Result<Answer<DeployedFunction>, Problem> {
-    deploy(&app, body.into_request()?).await
+    caller.require(Scope::Deploy)?;
+    deploy(&app, body.into_request(caller.tenant)?).await
 }
 
 async fn deploy(app: &App, request: DeployRequest) -> Result<Answer<DeployedFunction>, Problem> {
     let deployed = app.catalog.deploy(request).await.map_err(refused)?;
-    app.readiness.on_settled(deployed.name.as_str());
+    app.readiness.on_settled(&deployed.tenant, deployed.name.as_str());
     Ok(Answer(DeployedFunction::of(&deployed)))
 }
 
@@ -245,11 +252,13 @@ async fn deploy(app: &App, request: DeployRequest) -> Result<Answer<DeployedFunc
 )]
 async fn deploy_function(
     State(app): State<Arc<App>>,
+    caller: Caller,
     NamePath(name): NamePath,
     ApiArchive(archive): ApiArchive,
 ) -> Result<Answer<DeployedFunction>, Problem> {
+    caller.require(Scope::Deploy)?;
     // Inflating and reading take up to seconds, which a thread that serves others does not have.
-    let read = move || Catalog::archive_request(Tenant::default(), &name, archive);
+    let read = move || Catalog::archive_request(caller.tenant, &name, archive);
     let request = tokio::task::spawn_blocking(read).await;
     deploy(&app, request.expect("reading an archive does not panic").map_err(refused)?).await
 }
@@ -323,9 +332,11 @@ struct CodeFile {
 )]
 async fn get_function(
     State(app): State<Arc<App>>,
+    caller: Caller,
     NamePath(name): NamePath,
 ) -> Result<Answer<FunctionDetail>, Problem> {
-    let function = app.catalog.get(&Tenant::default(), &name);
+    caller.require(Scope::Read)?;
+    let function = app.catalog.get(&caller.tenant, &name);
     let function = function.ok_or_else(|| no_function(name.as_str()))?;
     let files = app.catalog.source(&function).await;
     Ok(Answer(FunctionDetail::of(&app, &function, files)))
@@ -377,9 +388,11 @@ struct DeletedFunction {
 )]
 async fn delete_function(
     State(app): State<Arc<App>>,
+    caller: Caller,
     NamePath(name): NamePath,
 ) -> Result<Answer<DeletedFunction>, Problem> {
-    app.catalog.delete(&Tenant::default(), &name).await.map_err(refused)?;
-    app.readiness.on_settled(name.as_str());
+    caller.require(Scope::Deploy)?;
+    app.catalog.delete(&caller.tenant, &name).await.map_err(refused)?;
+    app.readiness.on_settled(&caller.tenant, name.as_str());
     Ok(Answer(DeletedFunction { status: "ok", function_name: name.to_string() }))
 }

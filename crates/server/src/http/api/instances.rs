@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use fp_core::Tenant;
+use fp_core::Scope;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouter;
@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use super::extract::{Answer, ApiQuery, InvocationPath};
 use super::invocations::{Found, InvocationQuery, InvocationView, find};
 use crate::app::App;
+use crate::http::caller::Caller;
 use crate::http::openapi;
 use crate::http::problem::Problem;
 
@@ -63,10 +64,12 @@ impl From<InvocationView> for Instance {
 )]
 async fn list_instances(
     State(app): State<Arc<App>>,
+    caller: Caller,
     ApiQuery(query): ApiQuery<InvocationQuery>,
 ) -> Result<Answer<Vec<Instance>>, Problem> {
+    caller.require(Scope::Read)?;
     let filter = query.filter(app.clock.wall_now_us())?;
-    let page = app.history.list(&Tenant::default(), &filter).await;
+    let page = app.history.list(&caller.tenant, &filter).await;
     Ok(Answer(page.items.into_iter().map(|entry| InvocationView::of(entry).into()).collect()))
 }
 
@@ -80,9 +83,10 @@ async fn list_instances(
 )]
 async fn get_instance(
     State(app): State<Arc<App>>,
+    caller: Caller,
     InvocationPath(id): InvocationPath,
 ) -> Result<Answer<Instance>, Problem> {
-    let view = InvocationView::from(find(&app, id).await?);
+    let view = InvocationView::from(find(&app, &caller, id).await?);
     Ok(Answer(view.into()))
 }
 
@@ -106,9 +110,10 @@ struct InstanceLogs {
 )]
 async fn get_instance_logs(
     State(app): State<Arc<App>>,
+    caller: Caller,
     InvocationPath(id): InvocationPath,
 ) -> Result<Answer<InstanceLogs>, Problem> {
-    let logs = match find(&app, id).await? {
+    let logs = match find(&app, &caller, id).await? {
         Found::Running(_) => String::new(),
         Found::Done(kept) => kept.logs.iter().map(|line| &*line.text).collect(),
     };

@@ -6,7 +6,7 @@ use axum::extract::State as Shared;
 use fp_core::code::Code;
 use fp_core::record::{Invocation, Kept, Phases, State, Trigger};
 use fp_core::settings::Criticality;
-use fp_core::{Blame, InvocationId, Outcome, Tenant};
+use fp_core::{Blame, InvocationId, Outcome, Scope};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::UtoipaMethodRouter;
@@ -16,6 +16,7 @@ use super::extract::{Answer, ApiQuery, InvocationPath, no_invocation, wrong_para
 use super::time::{point_in_time, rfc3339};
 use crate::app::App;
 use crate::history::{Entry, Filter, Lookup, Page, RunningView};
+use crate::http::caller::Caller;
 use crate::http::openapi;
 use crate::http::problem::Problem;
 
@@ -366,10 +367,12 @@ fn limit(text: &str) -> Result<usize, Problem> {
 )]
 async fn list_invocations(
     Shared(app): Shared<Arc<App>>,
+    caller: Caller,
     ApiQuery(query): ApiQuery<InvocationQuery>,
 ) -> Result<Answer<InvocationPage>, Problem> {
+    caller.require(Scope::Read)?;
     let filter = query.filter(app.clock.wall_now_us())?;
-    let page = app.history.list(&Tenant::default(), &filter).await;
+    let page = app.history.list(&caller.tenant, &filter).await;
     Ok(Answer(page.into()))
 }
 
@@ -385,9 +388,10 @@ async fn list_invocations(
 )]
 async fn get_invocation(
     Shared(app): Shared<Arc<App>>,
+    caller: Caller,
     InvocationPath(id): InvocationPath,
 ) -> Result<Answer<InvocationView>, Problem> {
-    find(&app, id).await.map(|found| Answer(found.into()))
+    find(&app, &caller, id).await.map(|found| Answer(found.into()))
 }
 
 /// An invocation that history knows.
@@ -396,8 +400,10 @@ pub(super) enum Found {
     Done(Arc<Kept>),
 }
 
-pub(super) async fn find(app: &App, id: InvocationId) -> Result<Found, Problem> {
-    match app.history.get(&Tenant::default(), id).await {
+/// What the caller may see of an invocation.
+pub(super) async fn find(app: &App, caller: &Caller, id: InvocationId) -> Result<Found, Problem> {
+    caller.require(Scope::Read)?;
+    match app.history.get(&caller.tenant, id).await {
         Lookup::Running(running) => Ok(Found::Running(Box::new(running))),
         Lookup::Done(kept) => Ok(Found::Done(kept)),
         Lookup::SampledOut => {

@@ -16,9 +16,10 @@ use utoipa_axum::routes;
 use super::extract::{ApiJson, NamePath, no_function};
 use super::text_request::TextRequest;
 use crate::app::App;
+use crate::http::caller::Caller;
 use crate::http::openapi;
 use crate::http::problem::Problem;
-use fp_core::Tenant;
+use fp_core::Scope;
 
 pub(super) fn routes() -> UtoipaMethodRouter<Arc<App>> {
     routes!(invoke_function)
@@ -45,10 +46,12 @@ pub(super) fn routes() -> UtoipaMethodRouter<Arc<App>> {
 )]
 async fn invoke_function(
     State(app): State<Arc<App>>,
+    caller: Caller,
     NamePath(name): NamePath,
     ApiJson(request): ApiJson<TextRequest>,
 ) -> Result<Response, Problem> {
-    let function = app.catalog.get(&Tenant::default(), &name);
+    caller.require(Scope::Invoke)?;
+    let function = app.catalog.get(&caller.tenant, &name);
     let function = function.ok_or_else(|| no_function(name.as_str()))?;
     let (mut parts, body) = request.into_parts(false)?;
     if !parts.headers.contains_key(HOST) {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use fp_core::Tenant;
 use fp_core::code::Code;
+use fp_core::{Scope, Tenant};
 use http::header::RETRY_AFTER;
 use serde::Serialize;
 use serde_json::json;
@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use super::extract::Answer;
 use super::time::rfc3339;
 use crate::app::App;
+use crate::http::caller::Caller;
 use crate::http::problem::Problem;
 use crate::invoke::WorkerView;
 use crate::readiness::{Refused, Standing};
@@ -87,24 +88,26 @@ struct WorkerPage {
     tag = "platform",
     responses((status = 200, description = "The workers that live now", body = WorkerPage))
 )]
-async fn list_workers(State(app): State<Arc<App>>) -> Answer<WorkerPage> {
-    let workers = app.invoker.workers(&Tenant::default());
-    Answer(WorkerPage { items: workers.into_iter().map(Worker::from).collect(), next: None })
+async fn list_workers(State(app): State<Arc<App>>, caller: Caller) -> Result<Answer<WorkerPage>, Problem> {
+    caller.require(Scope::Read)?;
+    let workers = app.invoker.workers(&caller.tenant);
+    Ok(Answer(WorkerPage { items: workers.into_iter().map(Worker::from).collect(), next: None }))
 }
 
 /// Look at the host.
 ///
 /// What the platform found here and which parts of the isolation are enforced: what `doctor`
 /// prints. Beside it the zygotes that workers are forked from: what each has preloaded, how long
-/// that took, and its memory.
+/// that took, and its memory. For the operator only.
 #[utoipa::path(
     get,
     path = "/host",
     tag = "platform",
     responses((status = 200, description = "The host", body = Object))
 )]
-async fn get_host(State(app): State<Arc<App>>) -> Answer<impl Serialize> {
-    Answer(Host { host: app.invoker.host(), zygotes: app.catalog.zygotes() })
+async fn get_host(State(app): State<Arc<App>>, caller: Caller) -> Result<Answer<impl Serialize>, Problem> {
+    caller.require_operator()?;
+    Ok(Answer(Host { host: app.invoker.host(), zygotes: app.catalog.zygotes() }))
 }
 
 /// The host and what stands ready on it, as the rooms below describe both.
@@ -136,8 +139,8 @@ async fn get_health() -> Answer<Status> {
 
 /// Is it ready?
 ///
-/// 200 once every directory given to `up` is deployed. Functions that were refused are named in
-/// the answer until a later deploy of theirs is accepted.
+/// 200 once every directory given to `up` is deployed. Functions that were refused are named, to
+/// those who may read the tenant `default`, until a later deploy of theirs is accepted.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -147,14 +150,20 @@ async fn get_health() -> Answer<Status> {
         (status = 503, description = "Not now: no worker could be started, or the platform is starting or stopping"),
     )
 )]
-async fn get_readiness(State(app): State<Arc<App>>) -> Result<Answer<Status>, Problem> {
+async fn get_readiness(
+    State(app): State<Arc<App>>,
+    caller: Option<Caller>,
+) -> Result<Answer<Status>, Problem> {
+    let sees_names =
+        caller.is_some_and(|caller| caller.tenant == Tenant::default() && caller.scopes.allow(Scope::Read));
     match app.readiness.standing() {
         Standing::Ready => Ok(Answer(Status { status: "ready" })),
         Standing::Deploying => {
             let problem = Problem::new(Code::NotReady, "the functions are still being deployed");
             Err(problem.header(RETRY_AFTER, "1"))
         }
-        Standing::Refused(refused) => Err(refused_functions(&refused)),
+        Standing::Refused(refused) if sees_names => Err(refused_functions(&refused)),
+        Standing::Refused(_) => Err(Problem::new(Code::NotReady, "some functions were refused")),
         Standing::Stopping => Err(Problem::new(Code::NotReady, "the platform is stopping")),
     }
 }

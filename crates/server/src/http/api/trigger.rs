@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use fp_core::Tenant;
+use fp_core::Scope;
 use fp_core::code::Code;
 use http::StatusCode;
 use serde::Serialize;
@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 use super::extract::{Answer, ApiJson};
 use super::text_request::TextRequest;
 use crate::app::App;
+use crate::http::caller::Caller;
 use crate::http::gateway::intake;
 use crate::http::problem::Problem;
 use crate::invoke::{TriggerCall, TriggerError};
@@ -54,9 +55,11 @@ struct Triggered {
 )]
 async fn trigger_functions(
     State(app): State<Arc<App>>,
+    caller: Caller,
     ApiJson(body): ApiJson<TextRequest>,
 ) -> Result<Answer<Triggered>, Problem> {
-    let ids = app.invoker.trigger(&Tenant::default(), call_of(body)?).await.map_err(refused)?;
+    caller.require(Scope::Invoke)?;
+    let ids = app.invoker.trigger(&caller.tenant, call_of(body)?).await.map_err(refused)?;
     Ok(Answer(Triggered { status: "ok", container_ids: ids.iter().map(ToString::to_string).collect() }))
 }
 

@@ -39,7 +39,7 @@ static ICON: LazyLock<Asset> = LazyLock::new(|| {
 });
 
 /// Where the style sheet is.
-pub(super) fn css_link() -> &'static str {
+pub(crate) fn css_link() -> &'static str {
     &CSS.link
 }
 

@@ -27,6 +27,9 @@ pub(super) fn shell(current: &'static str) -> Shell {
         gateway: "http://127.0.0.1:5000".into(),
         api_uri: "http://127.0.0.1:8000".into(),
         live: true,
+        signed_in: None,
+        csrf_field: crate::http::csrf::FIELD,
+        csrf_token: "0123456789abcdef0123456789abcdef",
         warnings: Vec::new(),
         foot: vec![
             "functionsplatform 0.1.0".into(),

@@ -14,6 +14,8 @@ use super::assets;
 use super::text;
 use crate::app::App;
 use crate::history::{DiskState, HistoryStatus};
+use crate::http::caller::{Caller, Who};
+use crate::http::csrf;
 
 /// Which listener a page is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,10 @@ pub(super) struct Shell {
     pub(super) api_uri: String,
     /// The page shows what changes, and may be refreshed by the script.
     pub(super) live: bool,
+    /// Who is signed in, and for whom: the key's name and its tenant; none where no key is needed.
+    pub(super) signed_in: Option<(String, String)>,
+    pub(super) csrf_field: &'static str,
+    pub(super) csrf_token: &'static str,
     /// What the reader must know about the platform.
     pub(super) warnings: Vec<String>,
     /// Words of the foot.
@@ -59,7 +65,13 @@ pub(super) struct Shell {
 
 impl Shell {
     /// The surroundings for a request that came by `headers` to `port`.
-    pub(super) fn of(app: &App, headers: &HeaderMap, port: Port, current: &'static str) -> Self {
+    pub(super) fn of(
+        app: &App,
+        caller: &Caller,
+        headers: &HeaderMap,
+        port: Port,
+        current: &'static str,
+    ) -> Self {
         let addresses = &app.addresses;
         let status = app.history.status();
         let now_us = app.clock.wall_now_us();
@@ -80,8 +92,12 @@ impl Shell {
             gateway: format!("http://{}", reachable(addresses.gateway)),
             api_uri: format!("http://{}", reachable(addresses.api)),
             live: true,
-            warnings: warnings(&status, now_us),
-            foot: foot(&status, now_us.saturating_sub(app.started_us)),
+            signed_in: signed_in(caller),
+            csrf_field: csrf::FIELD,
+            csrf_token: csrf::token(),
+            // How much the whole platform keeps says what others do on it.
+            warnings: if caller.is_operator() { warnings(&status, now_us) } else { Vec::new() },
+            foot: foot(&status, now_us.saturating_sub(app.started_us), caller.is_operator()),
             css: assets::css_link(),
             js: assets::js_link(),
         }
@@ -165,17 +181,27 @@ fn warnings(status: &HistoryStatus, now_us: u64) -> Vec<String> {
     warnings
 }
 
-fn foot(status: &HistoryStatus, up_us: u64) -> Vec<String> {
-    vec![
+fn signed_in(caller: &Caller) -> Option<(String, String)> {
+    match &caller.who {
+        Who::Local => None,
+        Who::Key(key) => Some((key.name().to_string(), caller.tenant.to_string())),
+    }
+}
+
+fn foot(status: &HistoryStatus, up_us: u64, with_history: bool) -> Vec<String> {
+    let mut parts = vec![
         format!("functionsplatform {}", env!("CARGO_PKG_VERSION")),
         format!("up for {}", text::age(up_us)),
-        format!(
+    ];
+    if with_history {
+        parts.push(format!(
             "history: {} in memory ({}), {} on disk",
             text::plural(status.ring_calls as u64, "call"),
             text::bytes(status.ring_bytes as u64),
             text::bytes(status.disk_bytes)
-        ),
-    ]
+        ));
+    }
+    parts
 }
 
 #[cfg(test)]

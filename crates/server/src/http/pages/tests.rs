@@ -38,6 +38,9 @@ fn pages() -> Vec<(&'static str, String)> {
     (empty.total, empty.matching) = (0, 0);
     let mut warned = shell("Overview");
     warned.warnings = vec!["History is not written to disk since 4 min: no space left on device".into()];
+    let mut signed_in = shell("");
+    signed_in.signed_in = Some((HOSTILE.into(), "acme".into()));
+    let login = |fault, signed_in| crate::http::login::samples(HOSTILE, fault, signed_in);
     let running = samples::running(fp_core::record::State::Running, 3_598);
     vec![
         ("overview", html(&overview::page(warned, &samples::overview_input()))),
@@ -76,6 +79,9 @@ fn pages() -> Vec<(&'static str, String)> {
                 vec![way("All functions", "/")],
             )),
         ),
+        ("signed-in", html(&message::page(signed_in, 403, "Your key may not read", "", vec![]))),
+        ("login", html(&login(None, None))),
+        ("login-again", html(&login(Some("This key is no key."), Some((HOSTILE.into(), "acme".into()))))),
         ("hostile-invocation", html(&invocation::done_page(shell("Invocations"), &hostile(), NOW_US))),
         ("hostile-trace", html(&trace::page(shell("Traces"), id, &[&hostile()], NOW_US).expect("a trace"))),
         (
@@ -160,6 +166,11 @@ fn failures_cursor(entries: &[Entry]) -> crate::history::Cursor {
     crate::history::Cursor { started_us: call.started_us, id: call.id }
 }
 
+/// The login has no navigation and needs no script.
+fn stands_alone(name: &str) -> bool {
+    name.starts_with("login")
+}
+
 /// The tags of a page, `<a href="…">` as `a href="…"`.
 fn tags(html: &str) -> impl Iterator<Item = &str> {
     html.split('<').skip(1).filter_map(|rest| rest.split_once('>')).map(|(tag, _)| tag)
@@ -191,7 +202,8 @@ fn pages_can_be_looked_at() {
 fn what_others_wrote_stays_text() {
     for (name, html) in pages() {
         let scripts = tags(&html).filter(|tag| tag.starts_with("script")).count();
-        assert_eq!(scripts, 1, "{name} has a script that is not ours");
+        let ours = usize::from(!stands_alone(name));
+        assert_eq!(scripts, ours, "{name} has a script that is not ours");
         assert!(!html.contains("<img"), "{name}");
         for tag in tags(&html) {
             assert!(!names(tag).contains("onerror"), "{name}: {tag}");
@@ -233,7 +245,7 @@ fn every_page_has_one_heading_a_title_and_a_way_past_the_navigation() {
     for (name, html) in pages() {
         assert_eq!(tags(&html).filter(|tag| tag.split(' ').next() == Some("h1")).count(), 1, "{name}");
         assert!(!html.contains("<title> ·"), "{name} has no title");
-        assert!(html.contains("class=\"skip\" href=\"#main\""), "{name}");
+        assert!(stands_alone(name) || html.contains("class=\"skip\" href=\"#main\""), "{name}");
     }
 }
 

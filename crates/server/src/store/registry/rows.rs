@@ -12,52 +12,53 @@ use super::{AsyncCall, AsyncState, StoredVersion, stored_settings};
 
 /// The layout, step by step; steps are only ever added.
 pub(super) fn layout() -> Migrations<'static> {
-    Migrations::new(vec![M::up(
-        "CREATE TABLE platform (
-             starts INTEGER NOT NULL
-         );
-         INSERT INTO platform (starts) VALUES (0);
-         CREATE TABLE functions (
-             tenant         TEXT NOT NULL,
-             function       TEXT NOT NULL,
-             creation_order INTEGER NOT NULL UNIQUE,
-             created_us     INTEGER NOT NULL,
-             last_version   INTEGER NOT NULL,
-             deleted        INTEGER NOT NULL DEFAULT 0,
-             PRIMARY KEY (tenant, function)
-         ) WITHOUT ROWID;
-         CREATE TABLE versions (
-             tenant      TEXT NOT NULL,
-             function    TEXT NOT NULL,
-             version     INTEGER NOT NULL,
-             deployed_us INTEGER NOT NULL,
-             code_hash   TEXT NOT NULL,
-             file        TEXT NOT NULL,
-             callable    TEXT NOT NULL,
-             events      TEXT NOT NULL,
-             settings    TEXT NOT NULL,
-             PRIMARY KEY (tenant, function, version),
-             FOREIGN KEY (tenant, function) REFERENCES functions (tenant, function)
-         );
-         CREATE TABLE async_calls (
-             id          BLOB PRIMARY KEY NOT NULL,
-             tenant      TEXT NOT NULL,
-             function    TEXT NOT NULL,
-             event_type  TEXT NOT NULL,
-             head        TEXT NOT NULL,
-             body        BLOB NOT NULL,
-             accepted_us INTEGER NOT NULL,
-             started     INTEGER NOT NULL,
-             attempts    INTEGER NOT NULL
-         );
-         CREATE TABLE slo_snapshots (
-             tenant   TEXT NOT NULL,
-             function TEXT NOT NULL,
-             snapshot BLOB NOT NULL,
-             PRIMARY KEY (tenant, function)
-         );",
-    )])
+    Migrations::new(vec![M::up(FIRST), M::up(super::access::LAYOUT)])
 }
+
+/// Functions, accepted calls and SLO counters.
+const FIRST: &str = "CREATE TABLE platform (
+         starts INTEGER NOT NULL
+     );
+     INSERT INTO platform (starts) VALUES (0);
+     CREATE TABLE functions (
+         tenant         TEXT NOT NULL,
+         function       TEXT NOT NULL,
+         creation_order INTEGER NOT NULL UNIQUE,
+         created_us     INTEGER NOT NULL,
+         last_version   INTEGER NOT NULL,
+         deleted        INTEGER NOT NULL DEFAULT 0,
+         PRIMARY KEY (tenant, function)
+     ) WITHOUT ROWID;
+     CREATE TABLE versions (
+         tenant      TEXT NOT NULL,
+         function    TEXT NOT NULL,
+         version     INTEGER NOT NULL,
+         deployed_us INTEGER NOT NULL,
+         code_hash   TEXT NOT NULL,
+         file        TEXT NOT NULL,
+         callable    TEXT NOT NULL,
+         events      TEXT NOT NULL,
+         settings    TEXT NOT NULL,
+         PRIMARY KEY (tenant, function, version),
+         FOREIGN KEY (tenant, function) REFERENCES functions (tenant, function)
+     );
+     CREATE TABLE async_calls (
+         id          BLOB PRIMARY KEY NOT NULL,
+         tenant      TEXT NOT NULL,
+         function    TEXT NOT NULL,
+         event_type  TEXT NOT NULL,
+         head        TEXT NOT NULL,
+         body        BLOB NOT NULL,
+         accepted_us INTEGER NOT NULL,
+         started     INTEGER NOT NULL,
+         attempts    INTEGER NOT NULL
+     );
+     CREATE TABLE slo_snapshots (
+         tenant   TEXT NOT NULL,
+         function TEXT NOT NULL,
+         snapshot BLOB NOT NULL,
+         PRIMARY KEY (tenant, function)
+     );";
 
 /// Counts this start and returns how many there were.
 pub(super) fn count_start(connection: &Connection) -> rusqlite::Result<u64> {
@@ -93,7 +94,7 @@ fn read_version(row: &Row<'_>) -> rusqlite::Result<StoredVersion> {
     })
 }
 
-fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+pub(super) fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
 where
     T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
@@ -101,7 +102,7 @@ where
     text.parse().map_err(unreadable)
 }
 
-fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
 }
 

@@ -1,0 +1,398 @@
+//! Who asks: a key, a session, or whoever reaches a listener that asks for neither.
+//!
+//! [`authenticate`] stands before every route of the management listeners, so that a route cannot
+//! be forgotten: without a key, a listener that wants one answers the few paths of [`is_open`] and
+//! nothing else. Handlers take a [`Caller`] and say which scope they need; they see only the things
+//! of the caller's tenant, and what is another's is answered as if it did not exist.
+//!
+//! A key that came and is not in force is always 401, also where none is needed: whoever sends one
+//! believes to be somebody.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, OptionalFromRequestParts, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Redirect, Response};
+use fp_core::code::Code;
+use fp_core::{Scope, Scopes, Tenant};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, Uri};
+
+use super::pages::Port;
+use super::problem::Problem;
+use super::{login, pages};
+use crate::access::{Access, Key};
+use crate::app::App;
+
+/// The tenant that the operator acts for.
+pub(crate) const X_TENANT: HeaderName = HeaderName::from_static("x-tenant");
+
+/// The cookie that holds a session. Cookies know no ports, so one sign-in serves pages and traces;
+/// and the gateway takes it out of what functions see.
+pub(crate) const COOKIE_NAME: &str = "functionsplatform_session";
+
+/// Who a request is from, and for whom they act.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// Whose things the request is about.
+    pub(crate) tenant: Tenant,
+    /// Who asks.
+    pub(crate) who: Who,
+    /// What they may do.
+    pub(crate) scopes: Scopes,
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(crate) enum Who {
+    /// Whoever reaches a listener that asks for no key: the machine's own people.
+    Local,
+    /// The holder of a key.
+    Key(Arc<Key>),
+}
+
+impl Who {
+    /// Whose they are.
+    fn home(&self) -> Tenant {
+        match self {
+            Self::Local => Tenant::default(),
+            Self::Key(key) => key.tenant().clone(),
+        }
+    }
+
+    fn scopes(&self) -> Scopes {
+        match self {
+            Self::Local => Scopes::all(),
+            Self::Key(key) => key.scopes(),
+        }
+    }
+}
+
+impl Caller {
+    /// Goes on only with this scope.
+    ///
+    /// # Errors
+    /// `scope_missing` (403), which names the scope and the key.
+    pub(crate) fn require(&self, scope: Scope) -> Result<(), Problem> {
+        if self.scopes.allow(scope) { Ok(()) } else { Err(self.lacks(scope, "")) }
+    }
+
+    /// Goes on only for the operator: an admin of the tenant `default`, whomever they act for.
+    ///
+    /// # Errors
+    /// `scope_missing` (403).
+    pub(crate) fn require_operator(&self) -> Result<(), Problem> {
+        if self.is_operator() { Ok(()) } else { Err(self.lacks(Scope::Admin, " in the tenant default")) }
+    }
+
+    /// Whether it is the operator who asks.
+    pub(crate) fn is_operator(&self) -> bool {
+        self.who.home() == Tenant::default() && self.scopes.allow(Scope::Admin)
+    }
+
+    fn lacks(&self, scope: Scope, place: &str) -> Problem {
+        let name = match &self.who {
+            Who::Local => "nobody's",
+            Who::Key(key) => key.name().as_str(),
+        };
+        let has = self.scopes;
+        let detail = format!("this needs the scope {scope}{place}, and the key {name:?} has {has}");
+        Problem::new(Code::ScopeMissing, detail).extra("scope", scope.word()).extra("key", name)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(no_key)
+    }
+}
+
+/// For the routes that answer everybody, and some more.
+impl<S: Send + Sync> OptionalFromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Problem> {
+        Ok(parts.extensions.get::<Self>().cloned())
+    }
+}
+
+/// How a listener lets people in.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    pub(crate) app: Arc<App>,
+    /// Which listener it is.
+    pub(crate) port: Port,
+    /// Nobody gets in without a key.
+    pub(crate) needs_key: bool,
+}
+
+/// Why a request is from nobody that we know.
+#[derive(Debug)]
+enum Unknown {
+    /// No key came, and one is needed.
+    Nobody,
+    /// The session of the cookie has ended.
+    SessionOver,
+    /// Anything else, which is wrong on every path.
+    Refused(Problem),
+}
+
+/// Puts the question before every route and fallback of a listener.
+pub(crate) fn authenticated(router: Router, door: Door) -> Router {
+    router.layer(middleware::from_fn_with_state(door, authenticate))
+}
+
+async fn authenticate(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    let identified = identify(&door.app.access, door.needs_key, request.headers());
+    let (path, headers) = (request.uri().path(), request.headers());
+    match identified {
+        Ok(caller) if pages::is_page(path) && !caller.scopes.allow(Scope::Read) => {
+            pages::forbidden(&door.app, door.port, headers, &caller).await
+        }
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(Unknown::Refused(problem)) => problem.into_response(),
+        Err(_) if is_open(path) => next.run(request).await,
+        Err(unknown) if pages::is_page(path) => {
+            let to_login = Redirect::to(&login::link(request.uri())).into_response();
+            // A session that has ended must not keep its holder out where no key is needed.
+            if matches!(unknown, Unknown::SessionOver) { login::without_cookie(to_login) } else { to_login }
+        }
+        Err(Unknown::SessionOver) => {
+            login::without_cookie(not_in_force("the session has ended").into_response())
+        }
+        Err(Unknown::Nobody) => no_key().into_response(),
+    }
+}
+
+/// What is answered to everybody: whether the platform is well, and what the way in needs.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz" | "/version" | "/login" | "/logout" | "/favicon.ico")
+        || path.starts_with("/static/")
+}
+
+fn identify(access: &Access, needs_key: bool, headers: &HeaderMap) -> Result<Caller, Unknown> {
+    let who = match (bearer(headers).map_err(Unknown::Refused)?, session_of(headers)) {
+        (Some(text), _) => {
+            let key = access.check(text);
+            Who::Key(key.ok_or_else(|| {
+                Unknown::Refused(not_in_force(
+                    "the key is none of this platform's, has expired or was revoked",
+                ))
+            })?)
+        }
+        (None, Session::One(text)) => Who::Key(access.session(text).ok_or(Unknown::SessionOver)?),
+        (None, Session::Several) => return Err(Unknown::SessionOver),
+        (None, Session::None) if needs_key => return Err(Unknown::Nobody),
+        (None, Session::None) => Who::Local,
+    };
+    let scopes = who.scopes();
+    let caller = Caller { tenant: who.home(), who, scopes };
+    let tenant = acts_for(access, &caller, headers).map_err(Unknown::Refused)?;
+    Ok(Caller { tenant, ..caller })
+}
+
+/// The tenant that `X-Tenant` names, which for all but the operator can only be their own.
+fn acts_for(access: &Access, caller: &Caller, headers: &HeaderMap) -> Result<Tenant, Problem> {
+    let mut given = headers.get_all(X_TENANT).iter();
+    let Some(first) = given.next() else { return Ok(caller.tenant.clone()) };
+    if given.next().is_some() {
+        return Err(Problem::new(Code::BadRequest, "the request has more than one X-Tenant header"));
+    }
+    let name = first.to_str().unwrap_or_default();
+    let found = access.tenant(name).filter(|tenant| *tenant == caller.tenant || caller.is_operator());
+    found.ok_or_else(|| Problem::new(Code::TenantNotFound, format!("there is no tenant {name:?}")))
+}
+
+/// The key in `Authorization: Bearer …`; other schemes are none of ours.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let Some(first) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(Problem::new(Code::BadRequest, "the request has more than one Authorization header"));
+    }
+    let (scheme, key) = first.to_str().unwrap_or_default().split_once(' ').unwrap_or_default();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(Some(key.trim()));
+    }
+    Err(not_in_force("the Authorization header holds no key; send it as Bearer fpk_…"))
+}
+
+/// What the cookies say.
+#[derive(Debug, PartialEq, Eq)]
+enum Session<'a> {
+    None,
+    One(&'a str),
+    /// Somebody else's page has added one: it is not known whose session is meant.
+    Several,
+}
+
+fn session_of(headers: &HeaderMap) -> Session<'_> {
+    let mut own = cookies(headers).filter(|(name, _)| *name == COOKIE_NAME);
+    match (own.next(), own.next()) {
+        (None, _) => Session::None,
+        (Some((_, text)), None) => Session::One(text),
+        (Some(_), Some(_)) => Session::Several,
+    }
+}
+
+/// The session's text, if there is exactly one.
+pub(super) fn session_text(headers: &HeaderMap) -> Option<&str> {
+    match session_of(headers) {
+        Session::One(text) => Some(text),
+        Session::None | Session::Several => None,
+    }
+}
+
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='))
+}
+
+fn no_key() -> Problem {
+    let detail = "this listener answers only to those who hold a key, and the request has none";
+    challenge(Problem::new(Code::KeyMissing, detail))
+}
+
+fn not_in_force(detail: &'static str) -> Problem {
+    challenge(Problem::new(Code::KeyInvalid, detail))
+}
+
+fn challenge(problem: Problem) -> Problem {
+    problem.header(WWW_AUTHENTICATE, "Bearer realm=\"functionsplatform\"")
+}
+
+/// The path and query of a request, for coming back to it.
+pub(super) fn place_of(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |place| place.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::access::tests::Room;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_str(value).expect("header text"));
+        }
+        map
+    }
+
+    fn status(answer: Result<Caller, Unknown>) -> (u16, String) {
+        match answer {
+            Ok(caller) => (200, caller.tenant.to_string()),
+            Err(Unknown::Nobody) => (401, "nobody".into()),
+            Err(Unknown::SessionOver) => (401, "session".into()),
+            Err(Unknown::Refused(problem)) => (problem.status().as_u16(), problem.code().to_string()),
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_the_operator_only_where_no_key_is_needed() {
+        let room = Room::new().await;
+        let local = identify(&room.access, false, &HeaderMap::new()).expect("let in");
+        assert!(local.is_operator() && local.require_operator().is_ok());
+        assert_eq!(status(identify(&room.access, true, &HeaderMap::new())), (401, "nobody".into()));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_not_in_force_is_never_nobody() {
+        let room = Room::new().await;
+        let tenant = Tenant::default();
+        let text = room.key(&tenant, "admin").await;
+        let asked = headers(&[("authorization", &format!("bearer {text}"))]);
+        assert_eq!(status(identify(&room.access, false, &asked)), (200, "default".into()));
+        let id = room.access.check(&text).expect("in force").id();
+        room.access.revoke_key(&tenant, id.as_str()).await.expect("revoked");
+        for needs_key in [false, true] {
+            let answer = status(identify(&room.access, needs_key, &asked));
+            assert_eq!(answer, (401, "key_invalid".into()));
+        }
+        for odd in ["Basic eDp5", "Bearer", "Bearer ", "fpk_", ""] {
+            let answer = status(identify(&room.access, false, &headers(&[("authorization", odd)])));
+            assert_eq!(answer, (401, "key_invalid".into()), "{odd:?}");
+        }
+        let twice = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
+        assert_eq!(status(identify(&room.access, false, &twice)).0, 400);
+    }
+
+    #[tokio::test]
+    async fn only_the_operator_acts_for_others_and_others_do_not_exist_for_the_rest() {
+        let room = Room::new().await;
+        let (acme, default) = (room.tenant("acme").await, Tenant::default());
+        room.tenant("globex").await;
+        let (admin, theirs) = (room.key(&default, "admin").await, room.key(&acme, "admin").await);
+        let reader = room.key(&default, "read").await;
+        let with = |key: &str, tenant: &str| {
+            let authorization = format!("Bearer {key}");
+            let asked = headers(&[("authorization", &authorization), ("x-tenant", tenant)]);
+            status(identify(&room.access, true, &asked))
+        };
+        assert_eq!(with(&admin, "acme"), (200, "acme".into()));
+        assert_eq!(with(&theirs, "acme"), (200, "acme".into()));
+        assert_eq!(with(&reader, "default"), (200, "default".into()));
+        let nothing = (404, "tenant_not_found".to_owned());
+        for (key, tenant) in
+            [(&theirs, "globex"), (&theirs, "default"), (&theirs, "nowhere"), (&reader, "acme")]
+        {
+            assert_eq!(with(key, tenant), nothing, "{tenant}");
+        }
+        assert_eq!(with(&admin, "nowhere"), nothing);
+        assert_eq!(with(&admin, "A b"), nothing);
+        let asked = headers(&[("authorization", &format!("Bearer {theirs}"))]);
+        let caller = identify(&room.access, true, &asked).expect("let in");
+        assert!(!caller.is_operator(), "an admin of a named tenant is not the operator");
+    }
+
+    #[tokio::test]
+    async fn what_a_key_may_not_do_is_said_with_its_name() {
+        let room = Room::new().await;
+        let text = room.key(&Tenant::default(), "deploy").await;
+        let asked = headers(&[("authorization", &format!("Bearer {text}"))]);
+        let caller = identify(&room.access, true, &asked).expect("let in");
+        assert!(caller.require(Scope::Deploy).is_ok());
+        let problem = caller.require(Scope::Read).expect_err("it deploys only");
+        let document: serde_json::Value = serde_json::from_slice(&problem.to_json()).expect("JSON");
+        assert_eq!(problem.status(), 403);
+        assert_eq!(document["detail"], "this needs the scope read, and the key \"ci\" has deploy");
+        assert_eq!((&document["scope"], &document["key"]), (&"read".into(), &"ci".into()));
+        assert!(caller.require_operator().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_session_stands_for_its_key_and_two_stand_for_none() {
+        let room = Room::new().await;
+        let acme = room.tenant("acme").await;
+        let key = room.access.check(&room.key(&acme, "read").await).expect("in force");
+        let session = room.access.sign_in(&key);
+        let cookie = format!("theme=dark; {COOKIE_NAME}={session}");
+        let asked = headers(&[("cookie", &cookie)]);
+        assert_eq!(status(identify(&room.access, true, &asked)), (200, "acme".into()));
+        let two = headers(&[("cookie", &cookie), ("cookie", &format!("{COOKIE_NAME}=x"))]);
+        assert_eq!(status(identify(&room.access, true, &two)), (401, "session".into()));
+        room.access.sign_out(&session);
+        for needs_key in [false, true] {
+            assert_eq!(status(identify(&room.access, needs_key, &asked)), (401, "session".into()));
+        }
+    }
+
+    #[test]
+    fn little_is_open_to_everybody() {
+        for open in ["/healthz", "/readyz", "/version", "/login", "/static/app.css"] {
+            assert!(is_open(open), "{open}");
+        }
+        for closed in ["/", "/functions", "/metrics", "/docs", "/openapi.json", "/healthz/", "/static"] {
+            assert!(!is_open(closed), "{closed}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Signing in: a key that is typed into a form becomes a session in a cookie.
+//!
+//! The cookie is a random number that says nothing of the key, and ends with it. It is HttpOnly, so
+//! that no script reads it, and SameSite=Strict, so that no other site's page sends it. Programs use
+//! the key itself as a bearer and never come here.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::rejection::{FormRejection, QueryRejection};
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use axum::{Form, Router, middleware};
+use fp_core::code::Code;
+use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use serde::Deserialize;
+
+use super::caller::{COOKIE_NAME, Caller, Who, place_of, session_text};
+use super::problem::Problem;
+use super::{csrf, guard, pages};
+use crate::access::SESSION_LIFE;
+use crate::app::App;
+
+/// The page's path.
+const PATH: &str = "/login";
+
+/// The routes, for both listeners that have pages.
+pub(super) fn router(app: Arc<App>) -> Router {
+    let writes = middleware::from_fn(guard::writes);
+    Router::new()
+        .route(PATH, get(show_login).merge(post(sign_in).route_layer(writes.clone())))
+        .route("/logout", post(sign_out).route_layer(writes))
+        .with_state(app)
+        .layer(middleware::map_response(pages::protect))
+}
+
+/// Where the reader wants to go once signed in.
+#[derive(Debug, Default, Deserialize)]
+struct Wish {
+    #[serde(default)]
+    next: String,
+}
+
+#[derive(Deserialize)]
+struct SignIn {
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    next: String,
+    csrf_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct SignOut {
+    csrf_token: Option<String>,
+}
+
+/// The page. It stands alone: what surrounds other pages is for those who are in.
+#[derive(Debug, Template)]
+#[template(path = "login.html")]
+pub(super) struct LoginPage {
+    pub(super) css: &'static str,
+    pub(super) csrf_field: &'static str,
+    pub(super) csrf_token: &'static str,
+    pub(super) next: String,
+    /// What was wrong with the last attempt.
+    pub(super) fault: Option<&'static str>,
+    /// Who is signed in already: the key's name and its tenant.
+    pub(super) signed_in: Option<(String, String)>,
+    /// The listener lets the reader in without a key.
+    pub(super) open: bool,
+}
+
+/// A page for the tests of all pages.
+#[cfg(test)]
+pub(super) fn samples(
+    next: &str,
+    fault: Option<&'static str>,
+    signed_in: Option<(String, String)>,
+) -> LoginPage {
+    LoginPage { signed_in, next: next.to_owned(), ..page("", fault, None) }
+}
+
+/// Where the login is, for a reader who wanted something else.
+pub(super) fn link(wanted: &Uri) -> String {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    match place_of(wanted) {
+        "/" => PATH.to_owned(),
+        place => format!("{PATH}?next={}", utf8_percent_encode(place, NON_ALPHANUMERIC)),
+    }
+}
+
+async fn show_login(
+    wish: Result<Query<Wish>, QueryRejection>,
+    caller: Option<Caller>,
+    headers: HeaderMap,
+) -> Response {
+    let next = wish.map(|Query(wish)| wish.next).unwrap_or_default();
+    let is_over = session_text(&headers).is_some() && caller.is_none();
+    let page = pages::render(StatusCode::OK, &page(&next, None, caller.as_ref()));
+    if is_over { without_cookie(page) } else { page }
+}
+
+fn page(next: &str, fault: Option<&'static str>, caller: Option<&Caller>) -> LoginPage {
+    let signed_in = caller.and_then(|caller| match &caller.who {
+        Who::Local => None,
+        Who::Key(key) => Some((key.name().to_string(), key.tenant().to_string())),
+    });
+    LoginPage {
+        css: pages::css_link(),
+        csrf_field: csrf::FIELD,
+        csrf_token: csrf::token(),
+        next: own_place(next).to_owned(),
+        fault,
+        open: caller.is_some() && signed_in.is_none(),
+        signed_in,
+    }
+}
+
+async fn sign_in(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    form: Result<Form<SignIn>, FormRejection>,
+) -> Result<Response, Problem> {
+    let Form(form) = form.map_err(unreadable)?;
+    csrf::check(form.csrf_token.as_deref())?;
+    let Some(key) = app.access.check(form.key.trim()) else {
+        let fault = "This key is none of this platform's, has expired or was revoked.";
+        return Ok(pages::render(StatusCode::UNAUTHORIZED, &page(&form.next, Some(fault), None)));
+    };
+    // One sign-in after the other in one browser leaves no session behind that nobody holds.
+    if let Some(before) = session_text(&headers) {
+        app.access.sign_out(before);
+    }
+    let session = app.access.sign_in(&key);
+    let seconds = SESSION_LIFE.as_secs();
+    let cookie = format!("{COOKIE_NAME}={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict");
+    Ok(with_cookie(Redirect::to(own_place(&form.next)).into_response(), &cookie))
+}
+
+async fn sign_out(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    form: Result<Form<SignOut>, FormRejection>,
+) -> Result<Response, Problem> {
+    let Form(form) = form.map_err(unreadable)?;
+    csrf::check(form.csrf_token.as_deref())?;
+    if let Some(session) = session_text(&headers) {
+        app.access.sign_out(session);
+    }
+    Ok(without_cookie(Redirect::to(PATH).into_response()))
+}
+
+fn unreadable(rejection: FormRejection) -> Problem {
+    Problem::new(Code::BadRequest, format!("the form cannot be read: {}", rejection.body_text()))
+}
+
+/// A place on this very listener; everything else is its start.
+fn own_place(next: &str) -> &str {
+    let is_own = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
+    if is_own { next } else { "/" }
+}
+
+fn with_cookie(mut response: Response, cookie: &str) -> Response {
+    let mut value = HeaderValue::from_str(cookie).expect("letters, digits and signs");
+    value.set_sensitive(true);
+    response.headers_mut().append(SET_COOKIE, value);
+    response
+}
+
+/// The answer, and the cookie is gone.
+pub(super) fn without_cookie(response: Response) -> Response {
+    with_cookie(response, &format!("{COOKIE_NAME}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_the_login_one_is_where_one_wanted_to_be_and_never_elsewhere() {
+        assert_eq!(own_place("/ui/workers?x=1"), "/ui/workers?x=1");
+        for elsewhere in ["", "//evil.example", "https://evil.example", "/\\evil.example", "/a\r\nb", "ui"] {
+            assert_eq!(own_place(elsewhere), "/", "{elsewhere:?}");
+        }
+        assert_eq!(link(&Uri::from_static("/")), "/login");
+        assert_eq!(link(&Uri::from_static("/trace/ab?x=1&y=2")), "/login?next=%2Ftrace%2Fab%3Fx%3D1%26y%3D2");
+    }
+
+    #[test]
+    fn the_cookie_is_for_no_script_and_no_other_site() {
+        let cleared = without_cookie(StatusCode::OK.into_response());
+        let cookie = cleared.headers()[SET_COOKIE].to_str().expect("text");
+        assert!(cookie.contains("; HttpOnly; SameSite=Strict") && cookie.contains("Max-Age=0"), "{cookie}");
+    }
+}
