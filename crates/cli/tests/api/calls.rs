@@ -151,7 +151,7 @@ fn metrics_count_calls_by_function_and_outcome() {
         "functionsplatform_calls_total{tenant=\"default\",function=\"echo\",outcome=\"ok\"} 1",
         "functionsplatform_calls_total{tenant=\"default\",function=\"echo\",outcome=\"function_error\"} 1",
         "functionsplatform_call_duration_seconds_count{tenant=\"default\",function=\"echo\"} 2",
-        "functionsplatform_call_duration_seconds_bucket{le=\"+Inf\",function=\"echo\"} 2",
+        "functionsplatform_call_duration_seconds_bucket{le=\"+Inf\",tenant=\"default\",function=\"echo\"} 2",
         "functionsplatform_history_dropped_total 0",
         "# EOF",
     ] {
