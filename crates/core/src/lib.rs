@@ -9,6 +9,8 @@
 pub mod code;
 pub mod deadline;
 pub mod event;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod ids;
 pub mod key;
 pub mod outcome;

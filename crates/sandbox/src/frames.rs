@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::protocol::{FLAG_MEMFD, FrameType, MAX_HEAD_LEN, MEMFD_THRESHOLD, PREFIX_LEN};
 
 /// The longest frame there can be.
-const MAX_FRAME: usize = PREFIX_LEN + MAX_HEAD_LEN + MEMFD_THRESHOLD;
+pub(crate) const MAX_FRAME: usize = PREFIX_LEN + MAX_HEAD_LEN + MEMFD_THRESHOLD;
 /// What the buffer starts with, and falls back to: a typical answer with room to spare.
 const BUFFER: usize = 8 * 1024;
 
@@ -74,6 +74,11 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) fn new() -> Self {
         Self { buffer: vec![0; BUFFER], start: 0, end: 0 }
+    }
+
+    /// What the buffer takes now.
+    pub(crate) fn capacity(&self) -> usize {
+        self.buffer.len()
     }
 
     /// Where to read into: room for the rest of the frame that has begun, at least one byte.

@@ -32,6 +32,8 @@ mod spec;
 mod start;
 mod worker;
 
+#[doc(hidden)]
+pub mod fuzz;
 pub mod protocol;
 
 pub use call::{Answer, Call, CallError, StreamPiece, WholeAnswer};

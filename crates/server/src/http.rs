@@ -6,6 +6,7 @@
 pub mod api;
 pub(crate) mod caller;
 pub mod csrf;
+pub mod fuzz;
 pub(crate) mod gateway;
 pub mod guard;
 pub mod jaeger;

@@ -10,6 +10,8 @@ pub mod app;
 pub mod catalog;
 pub mod clock;
 pub mod config;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod history;
 pub mod http;
 pub mod invoke;

@@ -73,6 +73,11 @@ impl Tree {
         Self(BTreeMap::from([(name.to_owned(), Bytes::copy_from_slice(text.as_bytes()))]))
     }
 
+    /// Where its files are, relative.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// The content of a file.
     pub(crate) fn get(&self, path: &str) -> Option<&Bytes> {
         self.0.get(path)

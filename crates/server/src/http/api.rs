@@ -12,7 +12,7 @@ mod invocations;
 mod invoke;
 mod platform;
 mod settings;
-mod text_request;
+pub(in crate::http) mod text_request;
 mod time;
 mod trigger;
 

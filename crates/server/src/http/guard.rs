@@ -104,7 +104,7 @@ async fn guard(State(hosts): State<Hosts>, request: Request, next: Next) -> Resp
 }
 
 /// The Host, Origin and `Sec-Fetch-Site` checks.
-fn check(hosts: &Hosts, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check(hosts: &Hosts, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     let authority = requested_authority(uri, headers)?;
     if !hosts.accept(authority) {
         let detail = format!("{authority:?} is not a name of this listener; it answers to {}", hosts.list());

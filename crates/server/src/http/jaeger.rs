@@ -4,7 +4,7 @@
 //! have Jaeger's own envelope, and parameters that it ignores are ignored here too.
 
 mod model;
-mod search;
+pub(in crate::http) mod search;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

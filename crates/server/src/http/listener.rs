@@ -150,11 +150,8 @@ async fn speaks_http2(stream: &TcpStream, limit: Duration, stop: &CancellationTo
     let told = async {
         loop {
             let seen = stream.peek(&mut first).await.ok()?;
-            if seen == 0 || first[..seen] != PREFACE[..seen] {
-                return Some(false);
-            }
-            if seen == PREFACE.len() {
-                return Some(true);
+            if let Some(told) = is_preface(&first[..seen]) {
+                return Some(told);
             }
             // The rest is on its way, and a peek does not wait for more than there was.
             tokio::time::sleep(PREFACE_PAUSE).await;
@@ -166,6 +163,16 @@ async fn speaks_http2(stream: &TcpStream, limit: Duration, stop: &CancellationTo
         // It has not asked for anything yet.
         () = stop.cancelled() => None,
     }
+}
+
+/// Whether a connection that begins so begins with HTTP/2's preface; none if that is not told yet.
+/// Nothing at all means that the client has closed.
+pub(crate) fn is_preface(first: &[u8]) -> Option<bool> {
+    let length = first.len().min(PREFACE.len());
+    if first.is_empty() || first[..length] != PREFACE[..length] {
+        return Some(false);
+    }
+    (length == PREFACE.len()).then_some(true)
 }
 
 async fn accept(

@@ -22,7 +22,7 @@ use crate::http::problem::Problem;
     "http_header": "Content-Type: application/json\nX-Correlation-Id: nightly-7",
     "http_body": "{\"arg\": 21}",
 }))]
-pub(super) struct TextRequest {
+pub(in crate::http) struct TextRequest {
     /// The verb, in any case.
     #[schema(pattern = "^[A-Za-z-]{1,32}$", example = "POST")]
     http_verb: String,
@@ -49,7 +49,7 @@ pub(super) struct TextRequest {
 
 impl TextRequest {
     /// The request's head and body; `unwrap` as the background route does.
-    pub(super) fn into_parts(self, unwrap: bool) -> Result<(Parts, Bytes), Problem> {
+    pub(in crate::http) fn into_parts(self, unwrap: bool) -> Result<(Parts, Bytes), Problem> {
         let wrong = |field: &str, detail: String| Problem::new(Code::Unprocessable, detail).field(field);
         if !self.http_path.starts_with('/') {
             return Err(wrong("http_path", format!("path {:?} does not begin with /", self.http_path)));

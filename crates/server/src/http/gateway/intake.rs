@@ -20,7 +20,7 @@ use crate::invoke::attempt::latin1;
 /// What HTTP/1.1 asks of a request's head beyond what hyper looks at (RFC 9112 3.2 and 6.1): one
 /// Host, since proxies before us may choose by either of two, and no transfer coding that we
 /// would hand to the function undone.
-pub(super) fn check_framing(parts: &Parts) -> Result<(), Problem> {
+pub(in crate::http) fn check_framing(parts: &Parts) -> Result<(), Problem> {
     if parts.version != Version::HTTP_11 {
         return Ok(());
     }
@@ -53,12 +53,12 @@ pub(in crate::http) fn time_given(headers: &HeaderMap) -> Result<Option<Duration
 }
 
 /// The caller's trace context, in whichever of the known forms it comes.
-pub(super) fn trace(headers: &HeaderMap) -> Option<TraceContext> {
+pub(in crate::http) fn trace(headers: &HeaderMap) -> Option<TraceContext> {
     TraceContext::extract(|name| headers.get_all(name).iter().map(http::HeaderValue::as_bytes))
 }
 
 /// The caller's class; what is no class is not asked for.
-pub(super) fn criticality(headers: &HeaderMap) -> Option<Criticality> {
+pub(in crate::http) fn criticality(headers: &HeaderMap) -> Option<Criticality> {
     match headers.get("x-criticality")?.as_bytes() {
         b"critical" => Some(Criticality::Critical),
         b"default" => Some(Criticality::Default),

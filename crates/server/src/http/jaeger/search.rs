@@ -21,10 +21,10 @@ const DEFAULT_LOOKBACK: Duration = Duration::from_secs(48 * 3_600);
 
 /// The pairs of a query string, in order.
 #[derive(Debug, Default)]
-pub(super) struct Parameters(Vec<(String, String)>);
+pub(in crate::http) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    pub(super) fn parse(query: Option<&str>) -> Self {
+    pub(in crate::http) fn parse(query: Option<&str>) -> Self {
         let uri: Result<Uri, _> = format!("/?{}", query.unwrap_or_default()).parse();
         let pairs = uri.ok().and_then(|uri| Query::try_from_uri(&uri).ok());
         Self(pairs.map(|Query(pairs)| pairs).unwrap_or_default())
@@ -47,7 +47,7 @@ impl Parameters {
 
 /// A search for traces.
 #[derive(Debug)]
-pub(super) struct Search {
+pub(in crate::http) struct Search {
     service: FunctionName,
     operation: Option<String>,
     tags: Vec<(String, String)>,
@@ -59,7 +59,7 @@ pub(super) struct Search {
 }
 
 impl Search {
-    pub(super) fn read(parameters: &Parameters, now_us: u64) -> Result<Self, JaegerError> {
+    pub(in crate::http) fn read(parameters: &Parameters, now_us: u64) -> Result<Self, JaegerError> {
         let service = parameters.given("service");
         let service = service.ok_or_else(|| JaegerError::bad_request("parameter 'service' is required"))?;
         let service =
@@ -82,7 +82,7 @@ impl Search {
 
     /// What history can judge. It knows durations of calls, not of every span, and neither
     /// operations nor tags: with those, more is read than wanted and [`matches`](Self::matches) decides.
-    pub(super) fn filter(&self) -> Filter {
+    pub(in crate::http) fn filter(&self) -> Filter {
         let by_span = self.operation.is_some() || !self.tags.is_empty();
         let durations = if by_span { (None, None) } else { (self.min_duration, self.max_duration) };
         Filter {

@@ -1,0 +1,9 @@
+//! What the fuzzers know, through the same functions, wherever the tests run.
+
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
+
+#[test]
+fn no_input_of_the_corpora_and_none_like_them_breaks_a_promise() {
+    replay::run(&fp_server::fuzz::TARGETS);
+}
