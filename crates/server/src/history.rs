@@ -20,6 +20,7 @@ use crate::config::HistoryConfig;
 use crate::store::StoreError;
 use crate::store::telemetry::RowQuery;
 
+mod compaction;
 mod disk;
 mod record;
 mod ring;
@@ -37,6 +38,9 @@ pub use types::{
     TraceEntry, TraceSummary,
 };
 
+/// Below the data directory.
+const DIRECTORY: &str = "history";
+
 /// Pages of matching calls that a search for traces goes through: with many calls per trace it
 /// may find fewer traces than asked, rather than read all of history.
 const SEARCH_PAGES: usize = 20;
@@ -50,6 +54,19 @@ const SLICE_US: u64 = 600 * 1_000_000;
 
 /// Queries at once; more wait their turn. They are for people and tools; calls come first.
 const QUERIES: usize = 4;
+
+/// Writes a period that is over, compacted at once: for measurements, which have no hours to wait.
+/// The calls are in the order of their arrival, from `start` (Unix time in seconds, a full hour) on.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_period(
+    data_dir: &Path,
+    start: u64,
+    calls: impl IntoIterator<Item = Kept>,
+) -> Result<(), StoreError> {
+    crate::store::telemetry::write_period(&data_dir.join(DIRECTORY), start, calls)
+}
 
 /// Records and queries of invocations; shared as `Arc<History>`.
 #[derive(Debug)]
@@ -154,6 +171,13 @@ impl History {
             running: usage.running,
             disk_bytes: disk.bytes(),
         }
+    }
+
+    /// Compacts every period that is over, without the rests that this takes by itself; the number of
+    /// calls. For measurements; may take minutes.
+    pub async fn compact(&self) -> usize {
+        let inner = self.inner.clone();
+        tokio::task::spawn_blocking(move || inner.disk.compact()).await.unwrap_or(0)
     }
 
     /// Writes everything that is to be kept and ends the writer. Call it when no call runs any

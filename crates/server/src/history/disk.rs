@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use fp_core::InvocationId;
 use parking_lot::Mutex;
 
+use super::compaction::Compaction;
 use super::record::Record;
 use super::sampling::{Sampling, second_of};
 use super::types::DiskState;
@@ -75,11 +76,12 @@ struct Shared {
 pub(super) struct Disk {
     shared: Arc<Shared>,
     reader: TelemetryReader,
+    compaction: Compaction,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Disk {
-    /// Reads which files there are and starts the thread.
+    /// Reads which files there are and starts the threads.
     pub(super) fn open(config: &HistoryConfig, data_dir: &Path, clock: Clock) -> Result<Self, StoreError> {
         let (disk, keeper) = Self::assemble(config, data_dir, clock);
         let thread = std::thread::Builder::new()
@@ -87,14 +89,15 @@ impl Disk {
             .spawn(move || keeper.run())
             .map_err(|source| StoreError::Thread { source })?;
         *disk.thread.lock() = Some(thread);
+        disk.compaction.start()?;
         Ok(disk)
     }
 
-    /// The handle and what its thread will run.
+    /// The handle and what its writing thread will run; nothing is compacted by itself.
     pub(super) fn assemble(config: &HistoryConfig, data_dir: &Path, clock: Clock) -> (Self, Keeper) {
-        let segments = Arc::new(Segments::new(&data_dir.join("history")));
+        let segments = Arc::new(Segments::new(&data_dir.join(super::DIRECTORY)));
         let shared = Arc::new(Shared {
-            clock,
+            clock: clock.clone(),
             sampling: Sampling::new(config),
             queue: Mutex::default(),
             queued_rows: AtomicUsize::new(0),
@@ -110,7 +113,9 @@ impl Disk {
         if let Err(error) = segments.read() {
             keeper.turn_off(&error, Instant::now());
         }
-        let disk = Self { shared, reader: TelemetryReader::new(segments), thread: Mutex::default() };
+        let compaction = Compaction::new(segments.clone(), clock);
+        let disk =
+            Self { shared, reader: TelemetryReader::new(segments), compaction, thread: Mutex::default() };
         (disk, keeper)
     }
 
@@ -171,8 +176,14 @@ impl Disk {
         self.shared.bytes.load(Ordering::Relaxed)
     }
 
-    /// Writes what is queued and ends the thread; blocks for that long.
+    /// Compacts what is due; blocks for that long.
+    pub(super) fn compact(&self) -> usize {
+        self.compaction.finish()
+    }
+
+    /// Writes what is queued and ends the threads; blocks for that long.
     pub(super) fn close(&self) {
+        self.compaction.close();
         self.shared.closing.store(true, Ordering::Release);
         if let Some(thread) = self.thread.lock().take() {
             thread.thread().unpark();

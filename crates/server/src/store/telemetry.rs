@@ -1,10 +1,13 @@
 //! Telemetry files: the wide events that history keeps on disk.
 //!
 //! One SQLite file per [`Segment`] of time under `history/`, so that retention is an unlink. One
-//! [`TelemetryWriter`] (owned by history's writer thread) adds to them; any number of queries
-//! read through a [`TelemetryReader`], which keeps a few connections open. A file that turns out
-//! to be damaged is set aside and costs its period, nothing else.
+//! [`TelemetryWriter`] (owned by history's writer thread) adds to them; when a segment's time is
+//! over, a [`Compactor`] makes [`blocks`] of its rows, a sixth of their size. Any number of queries
+//! read both through a [`TelemetryReader`], which keeps a few files open. A file that turns out to
+//! be damaged is set aside and costs its period, nothing else.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use fp_core::record::{Invocation, Kept};
@@ -13,17 +16,24 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use rusqlite::types::ToSql;
 
+mod blocks;
+mod compactor;
+mod glob;
 mod rows;
 mod segments;
 mod writer;
 
+use blocks::{BlocksError, BlocksWriter};
+pub(crate) use compactor::{CompactError, Compactor};
+pub(crate) use glob::glob_matches;
 pub(crate) use rows::NewRow;
-pub(crate) use segments::{Segment, Segments};
+pub(crate) use segments::{Forms, Segment, Segments};
 pub(crate) use writer::{Batch, TelemetryLimits, TelemetryWriter};
 
-use super::database;
+use super::{StoreError, database};
+use blocks::Blocks;
 
-/// Connections kept open for queries: the present hour, the one before, and two that somebody
+/// Files of each form kept open for queries: the present hour, the one before, and two that somebody
 /// pages through.
 const OPEN_READERS: usize = 4;
 
@@ -47,6 +57,8 @@ pub(crate) struct RowQuery<'a> {
     pub(crate) tenant: &'a Tenant,
     pub(crate) function: Option<&'a FunctionName>,
     pub(crate) outcome: Option<&'a str>,
+    /// A glob. Rows do not look at it: it is left to the visitor.
+    pub(crate) event_type: Option<&'a str>,
     /// Arrived at this microsecond or later.
     pub(crate) from_us: u64,
     /// Arrived before this microsecond.
@@ -61,7 +73,16 @@ pub(crate) struct RowQuery<'a> {
 #[derive(Debug)]
 pub(crate) struct TelemetryReader {
     segments: Arc<Segments>,
-    idle: Mutex<Vec<(Segment, Connection)>>,
+    idle: Mutex<Idle>,
+}
+
+/// Files that are open and in nobody's hands, or, of blocks, in anybody's.
+#[derive(Debug, Default)]
+struct Idle {
+    connections: Vec<(Segment, Connection)>,
+    blocks: Vec<(Segment, Arc<Blocks>)>,
+    /// The segments' [`taken_away`](Segments::taken_away) when these were opened.
+    taken_away: u64,
 }
 
 impl TelemetryReader {
@@ -80,8 +101,11 @@ impl TelemetryReader {
                 continue;
             }
             tried.push(segment);
-            if let Some(kept) = self.with(segment, |connection| rows::find(connection, id)).flatten() {
-                return Some(kept);
+            let _still = self.segments.hold_still();
+            let row = self.with_rows(segment, |connection| rows::find(connection, id)).flatten();
+            let found = row.or_else(|| self.with_blocks(segment, |blocks| blocks.find(id)).flatten());
+            if found.is_some() {
+                return found;
             }
         }
         None
@@ -90,7 +114,9 @@ impl TelemetryReader {
     /// Whether calls that arrived in a second are known to be in no file.
     pub(crate) fn was_skipped(&self, second: u64) -> bool {
         let segment = self.segments.of_second(second);
-        self.with(segment, |connection| rows::was_skipped(connection, second)).unwrap_or(false)
+        let _still = self.segments.hold_still();
+        self.with_rows(segment, |connection| rows::was_skipped(connection, second)).unwrap_or(false)
+            || self.with_blocks(segment, |blocks| Ok(blocks.skipped().contains_key(&second))).unwrap_or(false)
     }
 
     /// A time, newest first, as the files hold it.
@@ -105,14 +131,61 @@ impl TelemetryReader {
         stretches.filter(|stretch| stretch.from_us < stretch.to_us).collect()
     }
 
-    /// Shows the rows of one segment, newest arrival first, until `visit` wants no more.
+    /// Shows the calls of one segment, newest arrival first, until `visit` wants no more.
     pub(crate) fn visit(
         &self,
         segment: Segment,
         query: &RowQuery<'_>,
         mut visit: impl FnMut(Invocation) -> bool,
     ) {
-        self.with(segment, |connection| visit_rows(connection, query, &mut visit));
+        let _still = self.segments.hold_still();
+        // What cannot be read is reported there.
+        let _ = match self.segments.forms(segment) {
+            Forms { rows: true, blocks: true } => self.visit_both(segment, query, &mut visit),
+            Forms { rows: true, blocks: false } => {
+                self.with_rows(segment, |connection| visit_rows(connection, query, &mut visit))
+            }
+            Forms { rows: false, .. } => {
+                self.with_blocks(segment, |blocks| visit_blocks(blocks, query, &mut visit))
+            }
+        };
+    }
+
+    /// Calls of both forms in one order. One that is in both is as its row says, also when that
+    /// does not pass.
+    fn visit_both(
+        &self,
+        segment: Segment,
+        query: &RowQuery<'_>,
+        visit: &mut dyn FnMut(Invocation) -> bool,
+    ) -> Option<()> {
+        self.with_rows(segment, |connection| {
+            let mut were_rows_shown = false;
+            self.with_blocks(segment, |blocks| {
+                let mut scan = blocks.scan(query);
+                let mut show_until = |place, visit: &mut dyn FnMut(Invocation) -> bool| {
+                    while let Some(call) = scan.next_before(place)? {
+                        if !rows::has(connection, call.id).unwrap_or(false) && !visit(call) {
+                            return Ok(false);
+                        }
+                    }
+                    Ok::<bool, BlocksError>(true)
+                };
+                were_rows_shown = true;
+                let mut damage = None;
+                let mut goes_on = true;
+                let shown = visit_rows(connection, query, &mut |row| {
+                    let until = show_until(Some((row.started_us, row.id)), visit);
+                    goes_on = until.unwrap_or_else(|error| damage.replace(error).is_none()) && visit(row);
+                    goes_on
+                });
+                if shown.is_ok() && goes_on && damage.is_none() {
+                    show_until(None, visit)?;
+                }
+                damage.map_or(Ok(()), Err)
+            });
+            if were_rows_shown { Ok(()) } else { visit_rows(connection, query, visit) }
+        })
     }
 
     /// The calls of a trace. Looked for around `near_us` where that is known, else around the time
@@ -137,18 +210,29 @@ impl TelemetryReader {
     }
 
     fn trace_in(&self, segment: Segment, trace_id: TraceId) -> Vec<Kept> {
-        self.with(segment, |connection| rows::find_trace(connection, trace_id)).unwrap_or_default()
+        let _still = self.segments.hold_still();
+        let rows = self.with_rows(segment, |connection| rows::find_trace(connection, trace_id));
+        let mut calls = rows.unwrap_or_default();
+        let blocks = self.with_blocks(segment, |blocks| blocks.trace(trace_id)).unwrap_or_default();
+        let is_new = |call: &Kept| calls.iter().all(|row| row.invocation.id != call.invocation.id);
+        let more: Vec<Kept> = blocks.into_iter().filter(is_new).collect();
+        calls.extend(more);
+        calls
     }
 
     /// Lets go of every file.
     pub(crate) fn close(&self) {
-        self.idle.lock().clear();
+        *self.idle.lock() = Idle::default();
     }
 
-    /// Runs a query in a segment; none if there is no such file or it cannot be read, which is
-    /// logged.
-    fn with<T>(&self, segment: Segment, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
-        if !self.segments.is_known(segment) {
+    /// Runs a query on a segment's rows; none if there are none or they cannot be read, which is
+    /// logged. The segments are held still.
+    fn with_rows<T>(
+        &self,
+        segment: Segment,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Option<T> {
+        if !self.segments.forms(segment).rows {
             return None;
         }
         let result = self.checkout(segment).and_then(|connection| {
@@ -160,7 +244,7 @@ impl TelemetryReader {
             Ok(value) => Some(value),
             Err(error) => {
                 // Retention may have taken the file away meanwhile.
-                if self.segments.is_known(segment) {
+                if self.segments.forms(segment).rows {
                     self.report(segment, &error);
                 }
                 None
@@ -176,23 +260,103 @@ impl TelemetryReader {
         }
     }
 
-    fn checkout(&self, segment: Segment) -> rusqlite::Result<Connection> {
+    /// The same for its blocks.
+    fn with_blocks<T>(
+        &self,
+        segment: Segment,
+        query: impl FnOnce(&Blocks) -> Result<T, BlocksError>,
+    ) -> Option<T> {
+        if !self.segments.forms(segment).blocks {
+            return None;
+        }
+        match self.open_blocks(segment).and_then(|blocks| query(&blocks)) {
+            Ok(value) => Some(value),
+            Err(BlocksError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error @ (BlocksError::Damaged(_) | BlocksError::TooLarge)) => {
+                self.idle.lock().blocks.retain(|(open, _)| *open != segment);
+                self.segments.set_blocks_aside(segment, &error);
+                None
+            }
+            Err(error) => {
+                let file = self.segments.blocks_path(segment);
+                tracing::warn!(file = %file.display(), %error, "a period of history cannot be read");
+                None
+            }
+        }
+    }
+
+    fn open_blocks(&self, segment: Segment) -> Result<Arc<Blocks>, BlocksError> {
+        let mut idle = self.idle();
+        let at = idle.blocks.iter().position(|(open, _)| *open == segment);
+        // The one that was used last stands last.
+        let open = match at.map(|at| idle.blocks.remove(at).1) {
+            Some(open) => open,
+            None => {
+                drop(idle);
+                let open = Arc::new(Blocks::open(&self.segments.blocks_path(segment))?);
+                idle = self.idle();
+                open
+            }
+        };
+        idle.blocks.push((segment, open.clone()));
+        let oldest = (idle.blocks.len() > OPEN_READERS).then(|| idle.blocks.remove(0));
+        drop(idle);
+        drop(oldest);
+        Ok(open)
+    }
+
+    /// What is open, without files that were taken away.
+    fn idle(&self) -> parking_lot::MutexGuard<'_, Idle> {
         let mut idle = self.idle.lock();
-        idle.retain(|(segment, _)| self.segments.is_known(*segment));
-        if let Some(at) = idle.iter().position(|(open, _)| *open == segment) {
-            return Ok(idle.remove(at).1);
+        let taken_away = self.segments.taken_away();
+        if idle.taken_away != taken_away {
+            *idle = Idle { taken_away, ..Idle::default() };
+        }
+        idle.connections.retain(|(segment, _)| self.segments.forms(*segment).rows);
+        idle.blocks.retain(|(segment, _)| self.segments.forms(*segment).blocks);
+        idle
+    }
+
+    fn checkout(&self, segment: Segment) -> rusqlite::Result<Connection> {
+        let mut idle = self.idle();
+        if let Some(at) = idle.connections.iter().position(|(open, _)| *open == segment) {
+            return Ok(idle.connections.remove(at).1);
         }
         drop(idle);
         database::open_reader(&self.segments.path(segment))
     }
 
     fn give_back(&self, segment: Segment, connection: Connection) {
-        let mut idle = self.idle.lock();
-        idle.push((segment, connection));
-        let oldest = (idle.len() > OPEN_READERS).then(|| idle.remove(0));
+        let mut idle = self.idle();
+        idle.connections.push((segment, connection));
+        let oldest = (idle.connections.len() > OPEN_READERS).then(|| idle.connections.remove(0));
         drop(idle);
         drop(oldest);
     }
+}
+
+/// Writes the blocks of a segment that has none.
+pub(crate) fn write_period(
+    dir: &Path,
+    start: u64,
+    calls: impl IntoIterator<Item = Kept>,
+) -> Result<(), StoreError> {
+    let segments = Segments::new(dir);
+    segments.read()?;
+    let path = segments.blocks_path(Segment(start));
+    let write = || {
+        let mut writer = BlocksWriter::create(&path)?;
+        for kept in calls {
+            writer.push(kept)?;
+        }
+        writer.finish(&BTreeMap::new())
+    };
+    let failed = |error| StoreError::Directory {
+        what: "a period of history",
+        path: path.clone(),
+        source: std::io::Error::other(error),
+    };
+    write().map(drop).map_err(failed)
 }
 
 /// The time that our own trace ids begin with.
@@ -241,6 +405,20 @@ fn visit_rows(
     let mut found = statement.query(parameters.as_slice())?;
     while let Some(row) = found.next()? {
         if !visit(rows::read_invocation(row)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn visit_blocks(
+    blocks: &Blocks,
+    query: &RowQuery<'_>,
+    visit: &mut dyn FnMut(Invocation) -> bool,
+) -> Result<(), BlocksError> {
+    let mut scan = blocks.scan(query);
+    while let Some(call) = scan.next_before(None)? {
+        if !visit(call) {
             break;
         }
     }

@@ -126,6 +126,12 @@ fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> rusqlite
     rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
 }
 
+/// SQLite's numbers have a sign. A worker that says more than that of itself must not keep the rows
+/// of others from being written.
+fn column(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
 /// Writes a call unless it is there already (after a batch that failed half-way).
 pub(super) fn insert(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Result<()> {
     let invocation = &row.kept.invocation;
@@ -165,12 +171,12 @@ pub(super) fn insert(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Res
             ":trace_id": invocation.trace_id.0,
             ":span_id": invocation.span_id.0,
             ":parent_span_id": invocation.parent_span_id.map(|id| id.0),
-            ":started_us": invocation.started_us,
-            ":route_ns": phases.route,
-            ":queue_ns": phases.queue,
-            ":start_ns": phases.start,
-            ":run_ns": phases.run,
-            ":send_ns": row.send_ns,
+            ":started_us": column(invocation.started_us),
+            ":route_ns": column(phases.route),
+            ":queue_ns": column(phases.queue),
+            ":start_ns": column(phases.start),
+            ":run_ns": column(phases.run),
+            ":send_ns": column(row.send_ns),
             ":outcome": row.outcome.word(),
             ":reason": row.outcome.reason(),
             ":blame": blame.map(word),
@@ -179,15 +185,15 @@ pub(super) fn insert(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Res
             ":error": invocation.error.as_deref(),
             ":cold": invocation.cold,
             ":attempts": invocation.attempts,
-            ":worker": invocation.worker.map(|worker| worker.0),
+            ":worker": invocation.worker.map(|worker| column(worker.0)),
             ":criticality": word(invocation.criticality),
-            ":deadline_ms": invocation.deadline_ms,
+            ":deadline_ms": column(invocation.deadline_ms),
             ":queue_length": invocation.queue_length,
-            ":request_bytes": invocation.request_bytes,
-            ":response_bytes": invocation.response_bytes,
-            ":log_bytes": invocation.log_bytes,
-            ":cpu_us": invocation.cpu_us,
-            ":memory_peak_kib": invocation.memory_peak_kib,
+            ":request_bytes": column(invocation.request_bytes),
+            ":response_bytes": column(invocation.response_bytes),
+            ":log_bytes": column(invocation.log_bytes),
+            ":cpu_us": column(invocation.cpu_us),
+            ":memory_peak_kib": column(invocation.memory_peak_kib),
             ":limit_hit": invocation.limit_hit.as_deref(),
             ":latency_met": invocation.latency_met,
             ":degraded": invocation.degraded.as_deref(),
@@ -219,8 +225,8 @@ fn insert_spans(connection: &Connection, number: i64, spans: &[Span]) -> rusqlit
             span.span_id.0,
             span.parent_span_id.map(|id| id.0),
             &*span.name,
-            span.start_ns,
-            span.duration_ns,
+            column(span.start_ns),
+            column(span.duration_ns),
             json(&span.attributes),
             json(&span.events),
             span.error.as_deref(),
@@ -245,7 +251,7 @@ fn insert_logs(connection: &Connection, number: i64, logs: &[LogLine]) -> rusqli
         statement.execute(params![
             number,
             position,
-            line.time_us,
+            column(line.time_us),
             word(line.source),
             line.level.as_deref(),
             &*line.text,
@@ -254,8 +260,8 @@ fn insert_logs(connection: &Connection, number: i64, logs: &[LogLine]) -> rusqli
     Ok(())
 }
 
-/// Adds what was learnt after the row was written.
-pub(super) fn amend(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Result<()> {
+/// Adds what was learnt after the row was written; false if there is no such row.
+pub(super) fn amend(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Result<bool> {
     let invocation = &row.kept.invocation;
     let blame = row.outcome.blame(invocation.caller_was_short);
     connection
@@ -264,12 +270,12 @@ pub(super) fn amend(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Resu
         )?
         .execute(params![
             invocation.id.0,
-            row.send_ns,
+            column(row.send_ns),
             row.outcome.word(),
             row.outcome.reason(),
             blame.map(word),
         ])
-        .map(drop)
+        .map(|rows| rows > 0)
 }
 
 /// Adds to the calls of some seconds that no file holds.
@@ -286,6 +292,30 @@ pub(super) fn add_skipped(connection: &Connection, seconds: &BTreeMap<u64, u64>)
 
 pub(super) fn was_skipped(connection: &Connection, second: u64) -> rusqlite::Result<bool> {
     connection.prepare_cached("SELECT 1 FROM skipped WHERE second = ?1")?.exists([second])
+}
+
+/// Calls by the second of their arrival that are in no file.
+pub(super) fn skipped(connection: &Connection) -> rusqlite::Result<BTreeMap<u64, u64>> {
+    let mut statement = connection.prepare_cached("SELECT second, calls FROM skipped")?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Whether there is a row of a call.
+pub(super) fn has(connection: &Connection, id: InvocationId) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM invocations WHERE id = ?1")?.exists([id.0])
+}
+
+/// Shows every call with everything beside it in the order of arrival and id.
+pub(super) fn visit_all<E: From<rusqlite::Error>>(
+    connection: &Connection,
+    mut visit: impl FnMut(Kept) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut statement = connection.prepare("SELECT * FROM invocations ORDER BY started_us, id")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        visit(read_kept(connection, row)?)?;
+    }
+    Ok(())
 }
 
 /// One call with everything beside it.

@@ -6,13 +6,13 @@ use crate::history::tests::{EPOCH_US, call, id_of, trace_of};
 
 const HOUR_US: u64 = 3_600_000_000;
 
-fn open(dir: &Path, limits: TelemetryLimits) -> (TelemetryWriter, TelemetryReader) {
+pub(super) fn open(dir: &Path, limits: TelemetryLimits) -> (TelemetryWriter, TelemetryReader) {
     let segments = Arc::new(Segments::new(&dir.join("history")));
     segments.read().unwrap();
     (TelemetryWriter::new(segments.clone(), limits), TelemetryReader::new(segments))
 }
 
-fn generous() -> TelemetryLimits {
+pub(super) fn generous() -> TelemetryLimits {
     TelemetryLimits { disk_bytes: 1 << 40, keep: Duration::from_secs(1 << 30) }
 }
 
@@ -20,7 +20,7 @@ fn row(kept: &Kept) -> NewRow<'_> {
     NewRow { kept, send_ns: 5, outcome: kept.invocation.outcome, weight: 3 }
 }
 
-fn write(writer: &mut TelemetryWriter, now_us: u64, calls: &[Kept]) {
+pub(super) fn write(writer: &mut TelemetryWriter, now_us: u64, calls: &[Kept]) {
     let batch = Batch { rows: calls.iter().map(row).collect(), ..Batch::default() };
     writer.write(now_us, &batch).unwrap();
 }
@@ -75,6 +75,21 @@ fn every_field_reads_back() {
 }
 
 #[test]
+fn what_a_hostile_worker_says_of_itself_stops_no_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(dir.path(), generous());
+    let mut kept = full();
+    kept.invocation.cpu_us = u64::MAX;
+    kept.invocation.memory_peak_kib = u64::MAX;
+    kept.spans[0].start_ns = u64::MAX;
+    kept.spans[0].duration_ns = u64::MAX;
+    write(&mut writer, EPOCH_US, &[kept, call(2)]);
+    let found = reader.find(id_of(1)).unwrap();
+    assert_eq!((found.invocation.cpu_us, found.spans[0].duration_ns), (i64::MAX as u64, i64::MAX as u64));
+    assert!(reader.find(id_of(2)).is_some());
+}
+
+#[test]
 fn a_row_is_written_once_and_can_be_amended() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path(), generous());
@@ -105,6 +120,7 @@ fn lists_are_newest_first_and_keep_to_their_conditions() {
         tenant: &tenant,
         function: None,
         outcome: None,
+        event_type: None,
         from_us: 0,
         to_us: u64::MAX,
         min_us: None,

@@ -57,6 +57,8 @@ pub(crate) struct TelemetryWriter {
     open: BTreeMap<Segment, Connection>,
     /// The directory was there and its files were read.
     is_read: bool,
+    /// The segments' [`taken_away`](Segments::taken_away) when the files were opened.
+    taken_away: u64,
     /// Stands in for a full disk in tests: SQLite then answers as it does when there is no space.
     #[cfg(test)]
     pub(crate) max_pages: Option<u32>,
@@ -69,6 +71,7 @@ impl TelemetryWriter {
             limits,
             open: BTreeMap::new(),
             is_read: false,
+            taken_away: 0,
             #[cfg(test)]
             max_pages: None,
         }
@@ -76,6 +79,12 @@ impl TelemetryWriter {
 
     /// Commits a batch. Damaged files in its way are set aside.
     pub(crate) fn write(&mut self, now_us: u64, batch: &Batch<'_>) -> Result<(), StoreError> {
+        let segments = self.segments.clone();
+        let _still = segments.hold_still();
+        if self.taken_away != segments.taken_away() {
+            self.taken_away = segments.taken_away();
+            self.open.clear();
+        }
         if !self.is_read || !self.segments.dir().is_dir() {
             self.is_read = false;
             self.open.clear();
@@ -117,10 +126,11 @@ impl TelemetryWriter {
 
     fn commit(&mut self, segment: Segment, part: &Part<'_, '_>) -> Result<(), StoreError> {
         let path = self.segments.path(segment);
+        let has_blocks = self.segments.forms(segment).blocks;
         let connection = self.connection(segment)?;
         let failed = |source| StoreError::Database { what: "writing history", path, source };
         let transaction = connection.transaction().map_err(failed.clone())?;
-        part.write(&transaction).map_err(failed.clone())?;
+        part.write(&transaction, has_blocks).map_err(failed.clone())?;
         transaction.commit().map_err(failed)
     }
 
@@ -154,7 +164,7 @@ impl TelemetryWriter {
 
     fn set_aside(&mut self, segment: Segment, why: &StoreError) -> Result<(), StoreError> {
         self.open.remove(&segment);
-        self.segments.forget(segment);
+        self.segments.forget_rows(segment);
         database::set_aside(&self.segments.path(segment), why)
     }
 
@@ -172,6 +182,8 @@ impl TelemetryWriter {
     /// Removes what is too old, then the oldest while all of it is too large. Returns the bytes
     /// that are left.
     pub(crate) fn retain(&mut self, now_us: u64) -> Result<u64, StoreError> {
+        let still_segments = self.segments.clone();
+        let _still = still_segments.hold_still();
         let keep_us = u64::try_from(self.limits.keep.as_micros()).unwrap_or(u64::MAX);
         let oldest_us = now_us.saturating_sub(keep_us);
         let mut segments = self.segments.newest_first();
@@ -207,12 +219,16 @@ struct Part<'b, 'a> {
 }
 
 impl Part<'_, '_> {
-    fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+    fn write(&self, connection: &Connection, has_blocks: bool) -> rusqlite::Result<()> {
         for row in &self.rows {
             rows::insert(connection, row)?;
         }
         for row in &self.amendments {
-            rows::amend(connection, row)?;
+            let is_row = rows::amend(connection, row)?;
+            if !is_row && has_blocks {
+                // It is in the blocks, where a row stands for it from now on.
+                rows::insert(connection, row)?;
+            }
         }
         rows::add_skipped(connection, &self.skipped)
     }
