@@ -6,6 +6,7 @@ announced; a slow or silent worker meets the call's deadline; an answer that is 
 handler's own answer, however it was sent, and is held to the rules for answers.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -135,6 +136,41 @@ def many_descriptors():
         except OSError:
             pass
     return {"sent": True}
+
+
+def parting_gift():
+    """Whoever closes a file last takes it down: a lot of memory, left in the side channel."""
+    memfd = os.memfd_create("x")
+    for _ in range(160):
+        os.write(memfd, b"x" * (1 << 20))
+    with socket.socket(fileno=os.dup(4)) as side:
+        socket.send_fds(side, [b"x"], [memfd])
+    os._exit(0)
+
+
+def lingering_socket():
+    """Whoever closes a socket that lingers waits until its peer has read: an hour, here."""
+    server = socket.create_server(("127.0.0.1", 0))
+    lingering = socket.create_connection(server.getsockname())
+    lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+    # The same for a kernel that reads the lower half of a register, and a filter that does not.
+    libc = ctypes.CDLL(None)
+    value = struct.pack("ii", 1, 3600)
+    high = ctypes.c_long(1 << 32)
+    libc.syscall(54, lingering.fileno(), ctypes.c_long(high.value | 1), ctypes.c_long(high.value | 13), value, 8)
+    lingering.setblocking(False)
+    try:
+        while True:
+            lingering.send(b"x" * (1 << 16))
+    except BlockingIOError:
+        pass
+    if os.fork() == 0:
+        # It never reads, and outlives the worker by as much as the sandbox lets it.
+        time.sleep(600)
+    with socket.socket(fileno=os.dup(4)) as side:
+        socket.send_fds(side, [b"x"], [lingering.fileno()])
+    lingering.close()
+    os._exit(0)
 
 
 def close_answers():

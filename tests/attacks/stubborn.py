@@ -53,6 +53,24 @@ def spin_on_every_cpu():
     spin()
 
 
+def spin_for_a_while():
+    """Measures what it gets of the processors when it wants all of them."""
+    begun, children = time.monotonic(), []
+    for _ in os.sched_getaffinity(0):
+        child = os.fork()
+        if child == 0:
+            while time.monotonic() - begun < 3:
+                pass
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    used = os.times()
+    seconds = time.monotonic() - begun
+    cpu_seconds = used.children_user + used.children_system
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds}
+
+
 def survivors():
     """Two forks and a session of its own, as a daemon does, each ignoring SIGTERM."""
     for _ in range(5):

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use fp_server::config::{Config, ErrorDetail, HistoryConfig, PreloadConfig, PreloadPolicy};
+use fp_server::config::{Config, ErrorDetail, HistoryConfig, Isolation, PreloadConfig, PreloadPolicy};
 use serde::{Deserialize, Deserializer};
 
 use crate::exit::{Exit, Failure};
@@ -63,6 +63,9 @@ pub(crate) struct PlatformFlags {
     /// Blank workers kept ready [default: 4]
     #[arg(long, value_name = "N", env = "FUNCTIONSPLATFORM_BLANKS", hide_env_values = true)]
     blanks: Option<usize>,
+    /// Take the best isolation that this host has, or refuse to start below the floor [default: best]
+    #[arg(long, value_enum, env = "FUNCTIONSPLATFORM_ISOLATION", hide_env_values = true)]
+    isolation: Option<IsolationWord>,
     /// What error answers tell callers [default: full on loopback, else safe]
     #[arg(long, value_enum, env = "FUNCTIONSPLATFORM_ERRORS", hide_env_values = true)]
     errors: Option<Errors>,
@@ -70,6 +73,16 @@ pub(crate) struct PlatformFlags {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[arg(env = "FUNCTIONSPLATFORM_DRAIN_LIMIT", hide_env_values = true)]
     drain_limit: Option<Duration>,
+}
+
+/// How much isolation will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum IsolationWord {
+    /// Whatever the host allows; `doctor` says what that is.
+    Best,
+    /// Everything that keeps people apart who do not trust each other.
+    Strict,
 }
 
 /// What error answers tell.
@@ -99,6 +112,7 @@ struct File {
     #[serde(default, deserialize_with = "read_size")]
     preload_memory: Option<u64>,
     blanks: Option<usize>,
+    isolation: Option<IsolationWord>,
     errors: Option<Errors>,
     #[serde(default, deserialize_with = "read_duration")]
     drain_limit: Option<Duration>,
@@ -176,6 +190,10 @@ impl PlatformFlags {
             Errors::Full => ErrorDetail::Full,
             Errors::Safe => ErrorDetail::Safe,
         });
+        let isolation = flags.isolation.or(file.isolation).map(|word| match word {
+            IsolationWord::Best => Isolation::Best,
+            IsolationWord::Strict => Isolation::Strict,
+        });
         let preload = PreloadConfig {
             allowed: flags.preload.or(file.preload.map(Preload::policy)).unwrap_or(default.preload.allowed),
             layers: flags.layers.or(file.layers).unwrap_or(default.preload.layers),
@@ -199,6 +217,7 @@ impl PlatformFlags {
             python: flags.python.or(file.python),
             preload,
             blanks,
+            isolation: isolation.unwrap_or(default.isolation),
             errors,
             drain_limit: flags.drain_limit.or(file.drain_limit).unwrap_or(default.drain_limit),
             services: file.services.urls()?,
@@ -324,6 +343,7 @@ mod tests {
                 layers = ["/opt/science"]
                 preload_memory = "2GiB"
                 blanks = 2
+                isolation = "strict"
                 errors = "safe"
                 drain_limit = "1m 30s"
                 [services]
@@ -346,6 +366,7 @@ mod tests {
         assert_eq!(config.preload.layers, [Path::new("/opt/science")]);
         assert_eq!(config.preload.memory, 2 << 30);
         assert_eq!(config.blanks, 2);
+        assert_eq!(config.isolation, Isolation::Strict);
         assert_eq!(config.errors, Some(ErrorDetail::Safe));
         assert_eq!(config.drain_limit, Duration::from_secs(90));
         assert_eq!(config.services["sql_db"], "postgres://db/x");

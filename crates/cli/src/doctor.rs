@@ -11,7 +11,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fp_sandbox::{HostReport, Python, Sandbox, SandboxConfig};
+use fp_sandbox::{HostReport, Isolation, Python, Sandbox, SandboxConfig};
 use fp_server::Config;
 use rustix::fs::{Access, FlockOperation, access, flock};
 use serde::Serialize;
@@ -37,6 +37,9 @@ struct Findings {
     sandbox_error: Option<String>,
     addresses: Vec<Check>,
     data_dir: Check,
+    /// What `up` would ask of the host.
+    #[serde(rename = "isolation")]
+    wanted: Isolation,
 }
 
 /// One thing that `up` needs.
@@ -62,8 +65,13 @@ impl Doctor {
             check_address("management API", config.api_addr),
             check_address("traces", config.traces_addr),
         ];
-        let findings =
-            Findings { host, sandbox_error, addresses, data_dir: check_data_dir(&config.data_dir) };
+        let findings = Findings {
+            host,
+            sandbox_error,
+            addresses,
+            data_dir: check_data_dir(&config.data_dir),
+            wanted: config.isolation,
+        };
         match global.json() {
             true => screen::json(&findings)?,
             false => findings.print()?,
@@ -74,12 +82,17 @@ impl Doctor {
 
 impl Findings {
     fn would_start(&self) -> bool {
-        self.host.is_some() && self.data_dir.usable && self.addresses.iter().all(|address| address.usable)
+        let will_do = |host: &HostReport| self.wanted == Isolation::Best || host.meets_the_floor().is_ok();
+        self.host.as_ref().is_some_and(will_do)
+            && self.data_dir.usable
+            && self.addresses.iter().all(|address| address.usable)
     }
 
     fn print(&self) -> Result<(), Failure> {
         if let Some(host) = &self.host {
             print_host(host)?;
+            screen::line("")?;
+            screen::line(&verdict(host, self.wanted))?;
         }
         if let Some(error) = &self.sandbox_error {
             screen::line(&format!("no workers can be started: {error}"))?;
@@ -94,6 +107,19 @@ impl Findings {
     }
 }
 
+/// Whether strict isolation can be had, and whether `up` would start.
+fn verdict(host: &HostReport, wanted: Isolation) -> String {
+    let Err(below) = host.meets_the_floor() else {
+        return "isolation = \"strict\": yes, everything that it needs is enforced".into();
+    };
+    let names: Vec<_> = below.missing.iter().map(|mechanism| mechanism.mechanism.as_str()).collect();
+    let so = match wanted {
+        Isolation::Best => "functions of one tenant run with what there is",
+        Isolation::Strict => "`up` would refuse to start",
+    };
+    format!("isolation = \"strict\": no, for want of {}; {so}", names.join(", "))
+}
+
 fn print_host(host: &HostReport) -> Result<(), Failure> {
     let mode = serde_json::to_value(host.mode).map(|mode| screen::cell(&mode)).unwrap_or_default();
     screen::line(&format!("kernel {}, isolation mode {mode}", host.kernel))?;
@@ -103,12 +129,13 @@ fn print_host(host: &HostReport) -> Result<(), Failure> {
         vec![
             mechanism.mechanism.clone(),
             yes(mechanism.enforced),
+            if mechanism.floor { "floor" } else { "" }.into(),
             text(&mechanism.why_not),
             text(&mechanism.how_to_get_it),
         ]
     });
     screen::table(
-        &["mechanism", "enforced", "why not", "how to get it"],
+        &["mechanism", "enforced", "strict", "why not", "how to get it"],
         rows.collect(),
         "nothing was probed",
     )?;
@@ -134,6 +161,8 @@ async fn look_at_host(config: &Config) -> Result<HostReport, Failure> {
         blanks: 0,
         guarded_ports: vec![config.api_addr.port(), config.traces_addr.port()],
         preload: config.preload.clone(),
+        // What is missing is said below, not a reason to stop looking.
+        isolation: Isolation::Best,
     })
     .await
     .map_err(|error| Failure::new(Exit::Other, error.to_string()))?;

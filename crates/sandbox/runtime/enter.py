@@ -18,6 +18,8 @@ import os
 import resource
 import struct
 
+import landlock
+
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 
@@ -180,7 +182,7 @@ def die_with_parent():
     _prctl("parent-death signal", PR_SET_PDEATHSIG, SIGKILL)
 
 
-def guard_zygote(mode, base_filter):
+def guard_zygote(mode, base_filter, feigned_filter):
     """What can be given up before the forks, so that no fork pays for it."""
     if mode == "root":
         # Children lose their privileges with the uid; this makes it final for what they exec.
@@ -188,6 +190,7 @@ def guard_zygote(mode, base_filter):
     _prctl("no_new_privs", PR_SET_NO_NEW_PRIVS, 1)
     if base_filter:
         install_filter("seccomp (base)", base_filter)
+        install_filter("seccomp (feigned)", feigned_filter)
 
 
 def drop_bounding_set():
@@ -207,7 +210,7 @@ def install_filter(step, program):
 # --- in each child ---------------------------------------------------------------------------
 
 
-def enter(mode, order, descriptors, control, network, groups, worker_filter, own_proc):
+def enter(mode, order, descriptors, control, network, groups, worker_filter, own_proc, landlock_version):
     """Makes this forked child a sandboxed worker: requests on 3, side channel on 4,
     answers on 5, the output pipe on 1 and 2, `control` moved to 6 until the zygote's side has
     been told."""
@@ -218,6 +221,9 @@ def enter(mode, order, descriptors, control, network, groups, worker_filter, own
     if mode != "reduced":
         _own_namespaces(network)
         _own_mounts(mode, order, own_proc)
+    if landlock_version:
+        # After the mounts, which it would refuse; no_new_privs is the zygote's already.
+        landlock.restrict(landlock_version, _done, libc)
     _own_descriptors(descriptors, control)
     _own_limits(order)
     _own_user(mode, order, own_proc)

@@ -46,9 +46,11 @@ def main():
     config = json.loads(control.recv(MESSAGE_LIMIT))
     namespaces = _enter_root(enter, config)
     warm, rehearse, serve = _import_runtime()
-    base_filter, worker_filter = (bytes.fromhex(config[key]) for key in ("base_filter", "worker_filter"))
+    base_filter, feigned_filter, worker_filter = (
+        bytes.fromhex(config[key]) for key in ("base_filter", "feigned_filter", "worker_filter")
+    )
     # Before the preloads: what they may do is then what building sandboxes needs, and no more.
-    enter.guard_zygote(config["mode"], base_filter)
+    enter.guard_zygote(config["mode"], base_filter, feigned_filter)
     if not _preload(control, config):
         return
     warm()
@@ -166,6 +168,7 @@ class Zygote:
         self.control = control
         self.mode = config["mode"]
         self.own_proc = config["own_proc"]
+        self.landlock = config["landlock"]
         self.enter = enter
         self.rehearse = rehearse
         self.serve = serve
@@ -243,7 +246,7 @@ class Zygote:
             try:
                 self.enter.enter(
                     self.mode, order, descriptors[:4], self.control.fileno(), descriptors[4:network_end],
-                    descriptors[network_end:], self.worker_filter, self.own_proc,
+                    descriptors[network_end:], self.worker_filter, self.own_proc, self.landlock,
                 )
             except Exception as error:
                 self._tell({"t": "failed", "serial": order["serial"], "step": getattr(error, "step", "enter"), "why": str(error)})

@@ -122,6 +122,8 @@ pub(crate) struct ZygoteConfig<'a> {
     pub prefixes: &'a [PathBuf],
     pub gid: u32,
     pub own_proc: bool,
+    /// Version of landlock's interface; 0 where it is not used.
+    pub landlock: u32,
     /// Modules to import, in this order.
     pub preload: &'a [String],
     /// What is added to `sys.path` for them.
@@ -129,6 +131,7 @@ pub(crate) struct ZygoteConfig<'a> {
     /// Directories of the host and where the root shows them.
     pub layers: Vec<(PathBuf, PathBuf)>,
     pub base_filter: String,
+    pub feigned_filter: String,
     pub worker_filter: String,
 }
 

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::closing::ClosedAside;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -37,7 +38,7 @@ pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// As [`watch`], of a descriptor that others use, too.
-pub(crate) fn watch_shared(fd: Arc<OwnedFd>) -> std::io::Result<AsyncFd<Arc<OwnedFd>>> {
+pub(crate) fn watch_shared(fd: Arc<ClosedAside>) -> std::io::Result<AsyncFd<Arc<ClosedAside>>> {
     // SAFETY: as above; the `Arc` that `AsyncFd` holds keeps the descriptor open until then.
     unsafe { AsyncFd::register(fd) }.map_err(std::io::Error::from)
 }
@@ -78,13 +79,17 @@ pub(crate) fn receive(
             fds.extend(received);
         }
     }
-    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    let (flags, bytes) = (message.flags, message.bytes);
+    let not_wanted = |fds: Vec<OwnedFd>| fds.into_iter().map(ClosedAside::new).for_each(drop);
+    if flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        not_wanted(fds);
         return Err(Errno::MSGSIZE);
     }
-    if message.bytes == 0 {
+    if bytes == 0 {
+        not_wanted(fds);
         return Ok(None);
     }
-    Ok(Some((&buffer[..message.bytes], fds)))
+    Ok(Some((&buffer[..bytes], fds)))
 }
 
 #[cfg(test)]

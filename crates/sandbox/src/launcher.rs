@@ -121,7 +121,7 @@ fn start() -> Result<Launcher, String> {
     let cgroups = Cgroups::prepare(run_dir, &tag(run_dir));
     let mut filters = seccomp::compile(crate::runtime::SECCOMP_RULES)?;
     if !host.seccomp {
-        filters = Filters { base: Vec::new(), worker: Vec::new() };
+        filters = Filters { base: Vec::new(), feigned: Vec::new(), worker: Vec::new() };
     }
     let home = (host.mode != crate::Mode::Reduced).then(Home::open).transpose().map_err(|e| e.to_string())?;
     let networks = host.network.then(Networks::default);

@@ -15,6 +15,7 @@ macro_rules! eprintln {
 }
 
 mod call;
+mod closing;
 mod complaint;
 mod control;
 mod fds;
@@ -37,7 +38,7 @@ pub mod fuzz;
 pub mod protocol;
 
 pub use call::{Answer, Call, CallError, StreamPiece, WholeAnswer};
-pub use host::{HostReport, Mechanism, Mode};
+pub use host::{BelowFloor, HostReport, Isolation, Mechanism, Mode};
 pub use inner::{INNER_GATEWAY, InnerListener};
 pub use launcher::launcher_main;
 pub use preload::{PreloadConfig, PreloadFault, PreloadPolicy, Template, ZygoteReport, ZygoteState};

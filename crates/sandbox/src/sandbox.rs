@@ -25,7 +25,7 @@ use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
 use crate::control::{FromLauncher, Init, Refusal, StartOrder, Started, ToLauncher};
 use crate::fds;
-use crate::host::{HostReport, memory_of};
+use crate::host::{HostReport, Isolation, memory_of};
 use crate::inner::{Inner, InnerListener};
 use crate::preload::{PreloadConfig, Template, TemplateKey, Want, Wanted, ZygoteReport};
 use crate::protocol::LoadHead;
@@ -62,6 +62,8 @@ pub struct SandboxConfig {
     pub guarded_ports: Vec<u16>,
     /// What zygotes may import for their workers, and from where.
     pub preload: PreloadConfig,
+    /// Whether a host below the floor will do. Asked of each launcher, also after a crash.
+    pub isolation: Isolation,
 }
 
 /// Why the sandbox cannot start.
@@ -409,9 +411,18 @@ impl State {
         let ready = timeout(READY_LIMIT, link.receive(&mut vec![0; fds::MAX_MESSAGE])).await;
         let why = match ready {
             Ok(Ok(Some((FromLauncher::Ready(report), _)))) => {
+                let floor = match self.config.isolation {
+                    Isolation::Best => Ok(()),
+                    Isolation::Strict => report.meets_the_floor(),
+                };
                 *lock(&self.host) = report;
-                self.link.send_replace(Some(link.clone()));
-                return Ok((link, child));
+                match floor {
+                    Ok(()) => {
+                        self.link.send_replace(Some(link.clone()));
+                        return Ok((link, child));
+                    }
+                    Err(below) => below.to_string(),
+                }
             }
             Ok(Ok(Some((FromLauncher::Failed(why), _)))) => why,
             Ok(Ok(Some(_))) => "the launcher speaks out of turn".into(),

@@ -1,8 +1,10 @@
 //! The seccomp programs, compiled from `runtime/seccomp.json` where each rule has its reason.
 //!
-//! Two layers: the large allow-list (everything else answers ENOSYS) is installed once in the
-//! zygote and inherited, because installing it costs 0.4 ms; the short deny-list in each child
-//! ends what only building the sandbox needed.
+//! Three programs. The large allow-list (everything else answers ENOSYS) is installed once in the
+//! zygote and inherited, because installing it costs 0.4 ms; so is the list of what is said to have
+//! been done and is not. The short deny-list in each child ends what only building the sandbox
+//! needed. Arguments are compared by their lower 32 bits, because that is what the kernel reads of
+//! all those that are named here: what a program puts above them decides nothing.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +16,15 @@ use serde_json::{Value, json};
 const ENOSYS: u32 = 38;
 /// EPERM: what the kernel itself answers to the unprivileged.
 const EPERM: u32 = 1;
+/// No error: the call returns 0 and nothing has happened.
+const DONE: u32 = 0;
 
-/// Both programs as the kernel takes them.
+/// The programs as the kernel takes them.
 pub(crate) struct Filters {
     /// For the zygote.
     pub base: Vec<u8>,
+    /// For the zygote, too.
+    pub feigned: Vec<u8>,
     /// For each worker.
     pub worker: Vec<u8>,
 }
@@ -27,6 +33,7 @@ pub(crate) struct Filters {
 #[serde(deny_unknown_fields)]
 struct Rules {
     base: Vec<Rule>,
+    feigned: Vec<Rule>,
     worker: Vec<Rule>,
 }
 
@@ -39,12 +46,15 @@ struct Rule {
     #[serde(default)]
     allow: Vec<String>,
     #[serde(default)]
-    deny: Vec<String>,
+    feign: Vec<String>,
     #[serde(default)]
-    argument: Option<Argument>,
+    deny: Vec<String>,
+    /// All of them must hold.
+    #[serde(default)]
+    arguments: Vec<Argument>,
 }
 
-/// A condition on one argument: it (masked) equals one of the values.
+/// A condition on one argument: its lower half (masked) equals one of the values.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Argument {
@@ -68,6 +78,11 @@ fn compile_for(rules: &str, arch: &str) -> Result<Filters, String> {
             "match_action": "allow",
             "filter": filter(&rules.base, arch, |rule| &rule.allow),
         },
+        "feigned": {
+            "mismatch_action": "allow",
+            "match_action": errno(DONE),
+            "filter": filter(&rules.feigned, arch, |rule| &rule.feign),
+        },
         "worker": {
             "mismatch_action": "allow",
             "match_action": errno(EPERM),
@@ -78,30 +93,44 @@ fn compile_for(rules: &str, arch: &str) -> Result<Filters, String> {
     let compiled = seccompiler::compile_from_json(document.to_string().as_bytes(), arch);
     let mut programs: BTreeMap<_, _> = compiled.map_err(|e| e.to_string())?.into_iter().collect();
     let mut take = |name: &str| programs.remove(name).map(|p| to_bytes(&p)).ok_or("a program is missing");
-    Ok(Filters { base: take("base")?, worker: take("worker")? })
+    Ok(Filters { base: take("base")?, feigned: take("feigned")?, worker: take("worker")? })
 }
 
 fn filter<'a>(rules: &'a [Rule], arch: &str, calls: impl Fn(&'a Rule) -> &'a [String]) -> Vec<Value> {
     let here = |rule: &&Rule| rule.arch.as_deref().is_none_or(|only| only == arch);
-    let mut seen = BTreeMap::new();
+    let mut by_call: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for rule in rules.iter().filter(here) {
         for call in calls(rule) {
-            seen.entry(call).or_insert(rule);
+            by_call.entry(call).or_default().push(rule);
         }
     }
-    seen.into_iter().flat_map(|(call, rule)| entries(call, rule)).collect()
+    by_call.into_iter().flat_map(|(call, rules)| entries(call, &rules)).collect()
 }
 
-fn entries(call: &str, rule: &Rule) -> Vec<Value> {
-    let Some(argument) = &rule.argument else {
+/// A call's rules, of which one that has no conditions makes the others needless.
+fn entries(call: &str, rules: &[&Rule]) -> Vec<Value> {
+    if let Some(rule) = rules.iter().find(|rule| rule.arguments.is_empty()) {
         return vec![json!({ "syscall": call, "comment": rule.why })];
+    }
+    let entry = |rule: &Rule, conditions: Vec<Value>| json!({ "syscall": call, "comment": rule.why, "args": conditions });
+    let of_rule = |rule: &&Rule| {
+        alternatives(&rule.arguments).into_iter().map(|all| entry(rule, all)).collect::<Vec<_>>()
     };
-    let op = argument.mask.map_or(json!("eq"), |mask| json!({ "masked_eq": mask }));
-    let one = |value: &u64| {
-        let condition = json!({ "index": argument.index, "type": "qword", "op": op, "val": value });
-        json!({ "syscall": call, "comment": rule.why, "args": [condition] })
-    };
-    argument.equals.iter().map(one).collect()
+    rules.iter().flat_map(of_rule).collect()
+}
+
+/// Each choice of one value per argument.
+fn alternatives(arguments: &[Argument]) -> Vec<Vec<Value>> {
+    arguments.iter().fold(vec![Vec::new()], |so_far, argument| {
+        let op = argument.mask.map_or(json!("eq"), |mask| json!({ "masked_eq": mask }));
+        let condition =
+            |value: &u64| json!({ "index": argument.index, "type": "dword", "op": op, "val": value });
+        let with = |all: &Vec<Value>, value| [all.clone(), vec![condition(value)]].concat();
+        so_far
+            .iter()
+            .flat_map(|all| argument.equals.iter().map(|value| with(all, value)).collect::<Vec<_>>())
+            .collect()
+    })
 }
 
 /// `struct sock_filter`: u16 code, u8 jt, u8 jf, u32 k, in the machine's order.
@@ -136,7 +165,7 @@ mod tests {
     #[test]
     fn every_rule_has_a_reason_and_an_unknown_key_is_refused() {
         let rules: Rules = serde_json::from_str(crate::runtime::SECCOMP_RULES).expect("our own rules");
-        assert!(rules.base.iter().chain(&rules.worker).all(|rule| rule.why.len() > 5));
-        assert!(compile(r#"{"base": [], "worker": [], "extra": 1}"#).is_err());
+        assert!(rules.base.iter().chain(&rules.feigned).chain(&rules.worker).all(|rule| rule.why.len() > 5));
+        assert!(compile(r#"{"base": [], "feigned": [], "worker": [], "extra": 1}"#).is_err());
     }
 }

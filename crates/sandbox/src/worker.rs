@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use crate::call::{Answer, Call, CallError, StreamPiece, WholeAnswer};
+use crate::closing::ClosedAside;
 use crate::fds;
 use crate::frames::{self, Frame};
 use crate::logs::Logs;
@@ -110,7 +111,7 @@ enum Reply {
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let side = Arc::new(parts.side);
+        let side = Arc::new(ClosedAside::new(parts.side));
         Ok(Self {
             process: Process {
                 id: parts.id,
@@ -477,7 +478,7 @@ impl Worker {
 /// Sends cancel notices to one worker.
 #[derive(Debug, Clone)]
 pub struct CancelHandle {
-    side: Arc<OwnedFd>,
+    side: Arc<ClosedAside>,
 }
 
 impl CancelHandle {

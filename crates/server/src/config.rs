@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use fp_sandbox::{PreloadConfig, PreloadPolicy};
+pub use fp_sandbox::{Isolation, PreloadConfig, PreloadPolicy};
 
 /// How much an error answer tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Config {
     pub preload: PreloadConfig,
     /// Blank workers kept ready.
     pub blanks: usize,
+    /// Whether to start on a host that does not enforce everything.
+    pub isolation: Isolation,
     /// How much error answers tell; none means full on loopback.
     pub errors: Option<ErrorDetail>,
     /// Longest wait for running calls when stopping.
@@ -91,6 +93,7 @@ impl Default for Config {
             python: None,
             preload: PreloadConfig::default(),
             blanks: 4,
+            isolation: Isolation::Best,
             errors: None,
             drain_limit: Duration::from_secs(10),
             services: BTreeMap::new(),

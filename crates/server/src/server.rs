@@ -270,6 +270,7 @@ fn sandbox_config(config: &Config, addresses: Addresses, data_dir: &Path) -> San
         executable: config.executable.clone(),
         python: config.python.clone(),
         blanks: config.blanks,
+        isolation: config.isolation,
         guarded_ports: vec![addresses.api.port(), addresses.traces.port()],
         preload: config.preload.clone(),
     }

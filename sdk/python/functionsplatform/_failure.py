@@ -2,12 +2,17 @@
 
 The author sees their own code: frames of the worker's loop and of this package are left out of
 tracebacks, also of chained ones. Lengths are bounded here, because a frame's head is.
+
+To look at an exception is to run its author's code (`__str__`, properties, loaders of source
+text). That may fail in any way: then the exception is described by what the interpreter itself
+knows of it. What leaves here is plain text and numbers, whatever the author's code gave.
 """
 
 from __future__ import annotations
 
 import traceback
 from os.path import dirname, join
+from types import TracebackType
 from typing import Any
 
 from functionsplatform._errors import BadHandler, Cancelled, DeadlineExceeded
@@ -36,11 +41,13 @@ def hide_frames_of(directory: str) -> None:
 
 def kind_of(error: BaseException) -> str:
     """Which kind of failure an exception is."""
-    if isinstance(error, DeadlineExceeded):
+    # Its true type: `isinstance` would ask the exception's own `__class__`.
+    its = type(error)
+    if issubclass(its, DeadlineExceeded):
         return DEADLINE_EXCEEDED
-    if isinstance(error, Cancelled):
+    if issubclass(its, Cancelled):
         return CANCELLED
-    if isinstance(error, BadHandler):
+    if issubclass(its, BadHandler):
         return BAD_HANDLER
     return EXCEPTION
 
@@ -52,29 +59,65 @@ def failure_of(
 
     `code_dir` tells the author's files from others; `file` is the handler's, for `line`.
     """
-    described = traceback.TracebackException(type(error), error, error.__traceback__)
-    _hide_own_frames(described)
     kind = kind or kind_of(error)
     failure: dict[str, Any] = {
         "kind": kind,
-        "exception_type": type(error).__qualname__,
-        "message": _message(error)[:MAX_MESSAGE],
-        "traceback": "" if kind == BAD_HANDLER else _text(described),
-        "frames": _frames(described, code_dir),
+        "exception_type": _sendable(_type_name(error)),
+        "message": _message(error),
     }
-    line = _line(error, file)
+    try:
+        described = traceback.TracebackException(type(error), error, _trace_of(error))
+        _hide_own_frames(described)
+        failure["traceback"] = "" if kind == BAD_HANDLER else _sendable(_text(described))
+        failure["frames"] = _frames(described, code_dir)
+    except BaseException as again:
+        failure["traceback"] = _plain_traceback(error, again)
+        failure["frames"] = []
+    try:
+        line = _line(error, file)
+    except BaseException:
+        line = None
     if line is not None:
         failure["line"] = line
-    return {key: _sendable(value) for key, value in failure.items()}
+    return failure
+
+
+def _type_name(error: BaseException) -> str:
+    # By the interpreter's own descriptor: a metaclass may have another.
+    name: str = type.__dict__["__qualname__"].__get__(type(error))
+    return name
+
+
+def _trace_of(error: BaseException) -> TracebackType | None:
+    # The same: a class may have a property of that name.
+    trace: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(error)
+    return trace
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return f"the handler called sys.exit({'' if error.code is None else repr(error.code)})"
     try:
-        return str(error)
+        if issubclass(type(error), SystemExit):
+            code = error.code  # type: ignore[attr-defined]
+            text = f"the handler called sys.exit({'' if code is None else repr(code)})"
+        else:
+            text = str(error)
+        return _sendable(text)[:MAX_MESSAGE]
     except BaseException as again:  # an author's __str__ that fails
-        return f"<{type(error).__qualname__} whose text raised {type(again).__qualname__}>"
+        return _sendable(f"<{_type_name(error)} whose text raised {_type_name(again)}>")
+
+
+def _plain_traceback(error: BaseException, again: BaseException) -> str:
+    """Where it was raised, without a look at anything that an author can have made."""
+    lines = ["Traceback (most recent call last):\n"]
+    trace = _trace_of(error)
+    while trace is not None and len(lines) < MAX_FRAMES:
+        code = trace.tb_frame.f_code
+        if not code.co_filename.startswith((*_own_directories, "<frozen importlib")):
+            place = f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}\n'
+            lines.append(place[:MAX_SOURCE])
+        trace = trace.tb_next
+    lines.append(f"{_type_name(error)} (its description raised {_type_name(again)})\n")
+    return _sendable("".join(lines))
 
 
 def _hide_own_frames(described: traceback.TracebackException) -> None:
@@ -120,10 +163,10 @@ def _frames(
         inside = inside[: MAX_FRAMES // 2] + inside[-MAX_FRAMES // 2 :]
     return [
         (
-            frame.filename[len(prefix) :],
-            frame.lineno or 0,
-            frame.name,
-            (frame.line or "")[:MAX_SOURCE],
+            _sendable(frame.filename[len(prefix) :]),
+            _number(frame.lineno) or 0,
+            _sendable(frame.name),
+            _sendable(frame.line or "")[:MAX_SOURCE],
         )
         for frame in inside
     ]
@@ -131,13 +174,13 @@ def _frames(
 
 def _line(error: BaseException, file: str | None) -> int | None:
     if isinstance(error, BadHandler):
-        return error.line
+        return _number(error.line)
     if file is None:
         return None
     if isinstance(error, SyntaxError) and error.filename == file:
-        return error.lineno
+        return _number(error.lineno)
     line = None
-    trace = error.__traceback__
+    trace = _trace_of(error)
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == file:
             line = trace.tb_lineno
@@ -145,10 +188,15 @@ def _line(error: BaseException, file: str | None) -> int | None:
     return line
 
 
-def _sendable(value: Any) -> Any:
-    """Texts without halves of surrogate pairs, which UTF-8 cannot hold."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        return [tuple(_sendable(part) for part in frame) for frame in value]
-    return value
+def _sendable(text: str) -> str:
+    """A plain string, no author's subclass of one, without halves of surrogate pairs, which
+    UTF-8 cannot hold.
+    """
+    if type(text) is str and text.isascii():
+        return text
+    return str.encode(text, "utf-8", "replace").decode()
+
+
+def _number(line: Any) -> int | None:
+    """The number of a line, if it is one."""
+    return line if type(line) is int and 0 <= line < 1 << 31 else None

@@ -46,6 +46,19 @@ fn whatever_breaks_the_protocol_ends_its_worker() {
 }
 
 #[test]
+fn what_a_worker_leaves_in_its_side_channel_holds_nobody_up() {
+    let siege = besieged();
+    siege.attack("forgeries/well");
+    for probe in ["parting_gift", "lingering_socket"] {
+        let seen = siege
+            .longest_latency_during(|| siege.assert_outcomes(&[(&format!("forgeries/{probe}"), "crashed")]));
+        println!("{probe}: the victim's longest call took {seen:?}");
+    }
+    siege.assert_nothing_left();
+    siege.end();
+}
+
+#[test]
 fn nobody_gets_an_answer_that_was_meant_for_another_call() {
     let siege = besieged();
     for probe in ["answer_twice", "answer_the_next_call"] {

@@ -14,6 +14,7 @@ mod crashes;
 mod exhaustion;
 mod forgeries;
 mod latency;
+mod limits;
 mod neighbours;
 mod outputs;
 mod refusals;

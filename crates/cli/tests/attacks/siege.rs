@@ -188,6 +188,13 @@ impl Siege {
         std::mem::take(&mut seen.latencies)
     }
 
+    /// The victim's longest call while something is done.
+    pub(crate) fn longest_latency_during(&self, what: impl FnOnce()) -> Duration {
+        self.take_latencies();
+        what();
+        self.take_latencies().into_iter().max().unwrap_or_default()
+    }
+
     /// The attack is over: the victim has lost nothing and nothing of the attackers is left.
     /// The harness checks, when the platform stops, that nothing of itself is.
     pub(crate) fn end(mut self) {

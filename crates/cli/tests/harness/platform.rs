@@ -96,9 +96,11 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
-/// The binary with a clean environment: PATH only, to find python3.
+/// The binary with a clean environment: PATH only, to find python3. Another build of it than the
+/// tests' own where `FUNCTIONSPLATFORM_TESTS_BINARY` names one.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_functionsplatform"));
+    let own = || env!("CARGO_BIN_EXE_functionsplatform").into();
+    let mut command = Command::new(std::env::var_os("FUNCTIONSPLATFORM_TESTS_BINARY").unwrap_or_else(own));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
 }
@@ -242,6 +244,11 @@ impl Platform {
     /// Every process below it.
     pub(crate) fn processes(&self) -> Vec<u32> {
         descendants(self.pid()).into_iter().map(|(pid, _)| pid).collect()
+    }
+
+    /// Its groups in the hierarchies of cgroups.
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
+        cgroups_in(&self.data_dir)
     }
 
     /// What it has said on stderr so far.

@@ -77,10 +77,11 @@ class Replies:
     ) -> None:
         """Send what an exception says."""
         failure = _failure.failure_of(error, self._code_dir, self._file)
-        limit = limits.hit_by(error)
+        limit = _limit_behind(error)
         if limit is not None:
             failure["limit_hit"] = limit
-        error.__traceback__ = None  # its frames hold the handler's variables
+        # Its frames hold the handler's variables. Not by assignment, which a class may refuse.
+        BaseException.with_traceback(error, None)
         self._failure(serial, failure, context, output, cpu_ns)
 
     def load_failure(self, error: BaseException) -> dict[str, Any]:
@@ -200,6 +201,13 @@ def close(stream: Any) -> None:
             method()
     except BaseException:  # noqa: S110 - the first failure is the one that is told
         pass
+
+
+def _limit_behind(error: BaseException) -> str | None:
+    try:
+        return limits.hit_by(error)
+    except BaseException:  # it has properties of its own where others have numbers
+        return None
 
 
 def interruption(fired: BaseException, raised: BaseException | None) -> BaseException:

@@ -64,6 +64,7 @@ async fn run(run_dir: PathBuf, code_dir: PathBuf) -> Result<(), Box<dyn std::err
         blanks: 1,
         guarded_ports: Vec::new(),
         preload: Default::default(),
+        isolation: Default::default(),
     };
     let sandbox = Sandbox::start(config).await?;
     let mut worker = sandbox.start_worker(&spec(code_dir)?).await?;

@@ -32,6 +32,8 @@ pub(super) struct Host {
     /// Workers get a uid each.
     pub uids: bool,
     pub seccomp: bool,
+    /// The version of its interface, or why it is not used.
+    pub landlock: Result<u32, String>,
     mode_why_not: Option<String>,
     code_why_not: Option<String>,
 }
@@ -51,6 +53,7 @@ pub(super) fn probe(run_dir: &Path) -> Host {
         network: namespaced && in_child(networks::try_out).is_ok(),
         uids: mode != Mode::UserNamespace && in_child(become_worker).is_ok(),
         seccomp: has_seccomp(),
+        landlock: landlock_version(),
         mode_why_not,
         code_why_not: code.err().filter(|_| namespaced).map(|e| format!("cloning a mount: {e}")),
     }
@@ -132,6 +135,47 @@ fn has_seccomp() -> bool {
     // SAFETY: the null program makes the kernel answer EFAULT where it knows filters at all.
     let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, 0, 0, 0) };
     result < 0 && last_error() == Errno::FAULT
+}
+
+/// The first version that lets files move between directories of `/tmp`.
+const LEAST_LANDLOCK: u32 = 2;
+
+/// Tried out, because a filter around us may know the one call and not the others.
+fn landlock_version() -> Result<u32, String> {
+    // The kernel's LANDLOCK_CREATE_RULESET_VERSION.
+    const VERSION: u32 = 1;
+    let nothing: *const u8 = std::ptr::null();
+    // SAFETY: no attributes, of size zero, is how the version is asked for.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) };
+    let Ok(version) = u32::try_from(version) else {
+        return Err(format!("this kernel does not offer it: {}", last_error()));
+    };
+    if version < LEAST_LANDLOCK {
+        return Err(format!(
+            "this kernel has version {version} of it, and {LEAST_LANDLOCK} is the least of use"
+        ));
+    }
+    in_child(restrict_reading).map_err(|e| format!("it is refused: {e}"))?;
+    Ok(version)
+}
+
+/// The three calls, on the calling process.
+fn restrict_reading() -> rustix::io::Result<()> {
+    const READ_FILE: u64 = 4;
+    let attributes = [READ_FILE];
+    rustix::thread::set_no_new_privs(true)?;
+    // SAFETY: the attributes live across the call, and their size is what is passed.
+    let ruleset = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, attributes.as_ptr(), size_of_val(&attributes), 0)
+    };
+    if ruleset < 0 {
+        return Err(last_error());
+    }
+    // SAFETY: plain numbers; the calling process is a probe that ends next.
+    if unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) } < 0 {
+        return Err(last_error());
+    }
+    Ok(())
 }
 
 fn worker_reads(path: &Path) -> bool {
@@ -220,7 +264,8 @@ impl Host {
         list.add("mount namespace with a read-only root", namespaced, whole, USER_NAMESPACE_REMEDY);
         list.add("pid, ipc, host name and cgroup namespaces", namespaced, whole, USER_NAMESPACE_REMEDY);
         let proc = Some("a proc of the worker's own cannot be mounted; the worker sees an empty one");
-        list.add("own /proc", self.own_proc, whole.or(proc), USER_NAMESPACE_REMEDY);
+        // An empty one hides as much, so it is not of the floor.
+        list.add_beyond("own /proc", self.own_proc, whole.or(proc), USER_NAMESPACE_REMEDY);
         list.add(
             "code directory read-only",
             namespaced && self.code_why_not.is_none(),
@@ -251,8 +296,31 @@ impl Host {
             Some("this kernel has no seccomp filters"),
             "use a kernel with CONFIG_SECCOMP_FILTER",
         );
+        self.landlock(&mut list);
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-        HostReport { mode: self.mode, kernel, mechanisms: list.0, pythons: pythons.to_vec() }
+        let mut report = HostReport {
+            mode: self.mode,
+            kernel,
+            meets_floor: false,
+            mechanisms: list.0,
+            pythons: pythons.to_vec(),
+        };
+        report.meets_floor = report.meets_the_floor().is_ok();
+        report
+    }
+
+    /// A second wall where the mounts are the first, so not of the floor.
+    fn landlock(&self, list: &mut List) {
+        /// From this version on it knows scopes.
+        const SCOPES: u32 = 6;
+        let kernel = "use a kernel from 6.12 on, with landlock in its lsm= list";
+        let why = self.landlock.as_ref().err().map(String::as_str);
+        list.add_beyond("landlock: files", why.is_none(), why, kernel);
+        let old = self.landlock.as_ref().ok().filter(|version| **version < SCOPES).map(|version| {
+            format!("this kernel has version {version} of it, and scopes begin with {SCOPES}; workers with network = \"full\" reach abstract sockets of this host")
+        });
+        let why = why.or(old.as_deref());
+        list.add_beyond("landlock: abstract sockets and signals", why.is_none(), why, kernel);
     }
 
     fn limits(&self, list: &mut List, cgroups: &Cgroups) {
@@ -274,9 +342,16 @@ impl Host {
 struct List(Vec<Mechanism>);
 
 impl List {
+    /// One that strict isolation needs.
     fn add(&mut self, name: &str, enforced: bool, why_not: Option<&str>, remedy: &str) {
+        self.add_beyond(name, enforced, why_not, remedy);
+        self.0.last_mut().expect("added above").floor = true;
+    }
+
+    /// One that it does not need.
+    fn add_beyond(&mut self, name: &str, enforced: bool, why_not: Option<&str>, remedy: &str) {
         let (why_not, how_to_get_it) =
             if enforced { (None, None) } else { (why_not.map(str::to_owned), Some(remedy.to_owned())) };
-        self.0.push(Mechanism { mechanism: name.into(), enforced, why_not, how_to_get_it });
+        self.0.push(Mechanism { mechanism: name.into(), enforced, floor: false, why_not, how_to_get_it });
     }
 }

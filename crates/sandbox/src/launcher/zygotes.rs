@@ -171,10 +171,12 @@ impl Launcher {
             prefixes: &what.prefixes,
             gid: super::probe::FIRST_UID,
             own_proc: self.host.own_proc,
+            landlock: self.host.landlock.as_ref().map_or(0, |version| *version),
             preload: &key.preload,
             path,
             layers,
             base_filter: hex(&self.filters.base),
+            feigned_filter: hex(&self.filters.feigned),
             worker_filter: hex(&self.filters.worker),
         };
         let config = serde_json::to_vec(&config).expect("plain data is serialisable");

@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use super::Broken;
+use crate::closing::ClosedAside;
 use crate::fds;
 use crate::frames::{self, Frame, Reader};
 use crate::logs::Logs;
@@ -23,14 +24,14 @@ use crate::protocol::LogHead;
 #[derive(Debug)]
 pub(super) struct Listener {
     answers: pipe::Receiver,
-    side: Arc<OwnedFd>,
+    side: Arc<ClosedAside>,
     /// None after its end of file.
     output: Option<AsyncFd<OwnedFd>>,
     reader: Reader,
 }
 
 impl Listener {
-    pub(super) fn new(answers: OwnedFd, side: Arc<OwnedFd>, output: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(answers: OwnedFd, side: Arc<ClosedAside>, output: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             answers: pipe::Receiver::from_owned_fd(answers)?,
             side,
@@ -39,7 +40,7 @@ impl Listener {
         })
     }
 
-    pub(super) fn side(&self) -> &Arc<OwnedFd> {
+    pub(super) fn side(&self) -> &Arc<ClosedAside> {
         &self.side
     }
 
@@ -129,6 +130,7 @@ impl Listener {
                 return Err(Broken::Protocol(format!("a memfd was announced and is not there: {error}")));
             }
         };
+        let descriptors: Vec<_> = descriptors.into_iter().map(ClosedAside::new).collect();
         match descriptors.as_slice() {
             [memfd] if data == frame.serial.to_le_bytes() => {
                 frames::open_sealed(memfd, limit).map_err(Broken::Protocol)

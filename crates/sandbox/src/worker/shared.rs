@@ -11,7 +11,6 @@
 //! blocked and nothing on it can go on, so the worker is ended and its other calls are told why.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use fp_core::WorkerId;
@@ -22,6 +21,7 @@ use tokio::time::{Duration, timeout};
 
 use super::{CancelHandle, State, Worker};
 use crate::call::{Answer, Call, CallError, StreamPiece, WholeAnswer};
+use crate::closing::ClosedAside;
 use crate::start::Exit;
 
 mod desk;
@@ -41,7 +41,7 @@ pub struct SharedWorker {
 #[derive(Debug)]
 struct Room {
     desk: Arc<Desk>,
-    side: Arc<OwnedFd>,
+    side: Arc<ClosedAside>,
     reading: AbortHandle,
 }
 

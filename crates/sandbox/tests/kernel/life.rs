@@ -298,6 +298,7 @@ async fn platform_and_launcher_killed_together_are_swept_by_the_next() {
         blanks: 0,
         guarded_ports: Vec::new(),
         preload: Default::default(),
+        isolation: Default::default(),
     };
     let next = fp_sandbox::Sandbox::start(config).await.expect("it starts over the leftovers");
     for group in &groups {

@@ -13,3 +13,4 @@ mod sharing;
 mod speed;
 mod stage;
 mod starts;
+mod walls;

@@ -254,6 +254,7 @@ async fn a_layer_that_workers_cannot_read_is_said_to_be() {
         blanks: 0,
         guarded_ports: Vec::new(),
         preload: fp_sandbox::PreloadConfig { layers: vec![layer.to_owned()], ..Default::default() },
+        isolation: Default::default(),
     };
     let error = fp_sandbox::Sandbox::start(config(&layer.path().join("none"))).await.expect_err("none");
     assert!(error.to_string().contains("/none"), "{error}");

@@ -41,6 +41,7 @@ impl Stage {
             blanks: 0,
             guarded_ports: Vec::new(),
             preload: Default::default(),
+            isolation: Default::default(),
         };
         change(&mut config);
         let sandbox = Sandbox::start(config).await.expect("the sandbox starts");

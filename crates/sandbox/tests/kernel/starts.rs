@@ -129,6 +129,7 @@ async fn a_sandbox_that_cannot_start_says_why() {
         blanks: 0,
         guarded_ports: Vec::new(),
         preload: Default::default(),
+        isolation: Default::default(),
     };
     let error = Sandbox::start(config(Some("/bin/cat"), EXECUTABLE)).await.expect_err("no Python");
     assert!(matches!(error, SandboxError::Python(_)), "{error:?}");

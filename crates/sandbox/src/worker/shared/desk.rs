@@ -7,7 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use tokio::time::Duration;
 
 use super::outbox::{Letter, Outbox, Sent};
 use crate::call::{Call, CallError};
+use crate::closing::ClosedAside;
 use crate::fds;
 use crate::frames::{self, Frame};
 use crate::logs::Logs;
@@ -87,14 +87,14 @@ enum Reason {
 pub(super) struct Desk {
     pub(super) process: Process,
     requests: pipe::Sender,
-    side: AsyncFd<Arc<OwnedFd>>,
+    side: AsyncFd<Arc<ClosedAside>>,
     state: Mutex<State>,
     /// Something could not be sent at once.
     stuck: Notify,
 }
 
 impl Desk {
-    pub(super) fn new(process: Process, requests: pipe::Sender, side: Arc<OwnedFd>) -> io::Result<Self> {
+    pub(super) fn new(process: Process, requests: pipe::Sender, side: Arc<ClosedAside>) -> io::Result<Self> {
         let side = fds::watch_shared(side)?;
         Ok(Self { process, requests, side, state: Mutex::default(), stuck: Notify::new() })
     }

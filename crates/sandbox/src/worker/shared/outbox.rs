@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use tokio::net::unix::pipe;
 
+use crate::closing::ClosedAside;
 use crate::fds;
 
 /// A frame on its way.
@@ -56,7 +57,7 @@ impl Outbox {
     }
 
     /// Writes what can be written now.
-    pub(super) fn flush(&mut self, requests: &pipe::Sender, side: &Arc<OwnedFd>) -> io::Result<Sent> {
+    pub(super) fn flush(&mut self, requests: &pipe::Sender, side: &Arc<ClosedAside>) -> io::Result<Sent> {
         while let Some(letter) = self.letters.front_mut() {
             if let Some((serial, memfd)) = &letter.memfd {
                 match fds::send(&**side, &serial.to_le_bytes(), &[memfd.as_fd()]) {

@@ -1,0 +1,168 @@
+//! The walls beyond namespaces: landlock, feigned calls, refused arguments, and the floor.
+
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+
+use fp_sandbox::{Isolation, Sandbox, SandboxConfig};
+use serde_json::json;
+
+use crate::stage::{EXECUTABLE, Stage, json};
+
+/// Answers with the error number of each call, 0 where it went well.
+const TRY: &str = "import ctypes, mmap, os, socket, struct, time
+libc = ctypes.CDLL(None, use_errno=True)
+def refused(call):
+    try:
+        call()
+    except OSError as error:
+        return error.errno
+    return 0
+def errno_of(result):
+    return ctypes.get_errno() if result < 0 else 0
+";
+
+#[tokio::test]
+async fn abstract_sockets_of_the_host_are_out_of_reach_where_landlock_knows_scopes() {
+    let name = format!("functionsplatform-walls-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let _listener = UnixListener::bind_addr(&address).expect("an abstract socket of the host");
+    let stage = Stage::new().await;
+    let code = format!(
+        "{TRY}
+def handler(message, context):
+    own = socket.socket(socket.AF_UNIX)
+    own.bind('\\0own')
+    own.listen()
+    return {{
+        'host': refused(lambda: socket.socket(socket.AF_UNIX).connect('\\0{name}')),
+        'own': refused(lambda: socket.socket(socket.AF_UNIX).connect('\\0own')),
+        'moved': refused(lambda: (os.makedirs('/tmp/a/b'), open('/tmp/a/b/x', 'w').close(), os.rename('/tmp/a/b/x', '/tmp/x'))),
+        'null': refused(lambda: open('/dev/null', 'w').write('x')),
+        'run': os.system('/bin/true'),
+    }}
+"
+    );
+    let mut worker = stage.worker(&code).await;
+    let (seen, _) = json(&mut worker, 1).await;
+    let host = stage.sandbox.host();
+    let (files, scopes) = ("landlock: files", "landlock: abstract sockets and signals");
+    let expected = if host.enforces(scopes) { 1 } else { 0 };
+    assert_eq!(seen, json!({"host": expected, "own": 0, "moved": 0, "null": 0, "run": 0}));
+    for name in [files, scopes] {
+        let mechanism = host.mechanisms.iter().find(|it| it.mechanism == name).expect("listed");
+        println!("{name}: {mechanism:?}");
+        assert!(mechanism.enforced || mechanism.why_not.as_ref().is_some_and(|why| !why.is_empty()));
+        assert!(!mechanism.floor, "older kernels do without");
+    }
+    drop(worker);
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn calls_that_would_be_felt_by_others_do_nothing_or_are_refused() {
+    let stage = Stage::new().await;
+    if stage.enforces("seccomp") {
+        let code = format!(
+            "{TRY}
+def handler(message, context):
+    python = os.open('/usr/bin/env', os.O_RDONLY)
+    lingering = socket.socket()
+    pair = struct.pack('ii', 1, 3600)
+    lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pair)
+    high = 1 << 32
+    libc.syscall(54, lingering.fileno(), ctypes.c_long(high | 1), ctypes.c_long(high | 13), pair, 8)
+    return {{
+        # Of a descriptor that is not open: whoever looked would say so.
+        'feigned': [errno_of(call(-1)) for call in (libc.fsync, libc.fdatasync, libc.syncfs)],
+        'advice': errno_of(libc.posix_fadvise(python, 0, 0, 4)),
+        'lingers': struct.unpack('ii', lingering.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0],
+        'mapped': errno_of(libc.msync(0, 4096, 1)),
+        'huge': errno_of(libc.syscall(9, 0, ctypes.c_long(2 << 20), 3, 0x40022, -1, 0)),
+        'huge_file': refused(lambda: os.memfd_create('x', 4)),
+        'core': errno_of(libc.prctl(62, 1, 0, 0, 0)),
+        'families': [refused(lambda: socket.socket(*which)) for which in
+            ((2, 1, 132), (2, 1, 262), (2, 6, 33), (2, 5, 0), (2, 3, 255), (16, 3, 12), (16, 3, 4), (38, 5, 0), (40, 1, 0))],
+        'needed': [refused(lambda: socket.socket(*which).close()) for which in
+            ((1, 1, 0), (1, 5, 0), (2, 1, 0), (2, 2, 0), (2, 1, 6), (10, 1, 6), (10, 2, 17), (2, 0x80801, 0), (16, 3, 0))],
+        'priority': [refused(lambda: os.nice(-1)), refused(lambda: os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1)))],
+        'file': refused(lambda: os.fsync(os.open('/tmp/x', os.O_CREAT | os.O_RDWR))),
+    }}
+"
+        );
+        let mut worker = stage.worker(&code).await;
+        let (seen, _) = json(&mut worker, 1).await;
+        assert_eq!(seen["feigned"], json!([0, 0, 0]));
+        assert_eq!((&seen["advice"], &seen["lingers"]), (&json!(0), &json!(0)));
+        assert_eq!(seen["families"], json!([38, 38, 38, 38, 38, 38, 38, 38, 38]));
+        assert_eq!(seen["needed"], json!([0, 0, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(seen["priority"], json!([1, 1]));
+        assert_eq!(seen["file"], 0);
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(seen["mapped"], 12, "ENOMEM, because the question is answered");
+            assert_eq!((&seen["huge"], &seen["huge_file"], &seen["core"]), (&json!(1), &json!(1), &json!(1)));
+        }
+        drop(worker);
+    }
+    stage.close().await;
+}
+
+#[tokio::test]
+async fn strict_isolation_starts_above_the_floor_only_and_names_what_is_missing() {
+    let stage = Stage::new().await;
+    let floor = stage.sandbox.host().meets_the_floor();
+    assert_eq!(stage.sandbox.host().meets_floor, floor.is_ok());
+    stage.close().await;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let strict = SandboxConfig {
+        run_dir: dir.path().join("run"),
+        executable: EXECUTABLE.into(),
+        python: None,
+        blanks: 0,
+        guarded_ports: Vec::new(),
+        preload: Default::default(),
+        isolation: Isolation::Strict,
+    };
+    match (Sandbox::start(strict).await, floor) {
+        (Ok(sandbox), Ok(())) => sandbox.shutdown().await,
+        (Err(error), Err(below)) => {
+            let text = error.to_string();
+            for mechanism in &below.missing {
+                assert!(text.contains(&mechanism.mechanism), "{text}");
+                assert!(text.contains(mechanism.how_to_get_it.as_deref().expect("a remedy")), "{text}");
+            }
+        }
+        (started, floor) => panic!("{started:?} with {floor:?}"),
+    }
+    assert!(!dir.path().join("run").exists(), "a sandbox that does not start leaves nothing");
+}
+
+#[tokio::test]
+async fn an_exception_that_cannot_be_looked_at_is_still_the_functions() {
+    let stage = Stage::new().await;
+    let code = "class Hostile(BaseException):
+    pass
+def throws(*a, **k):
+    raise Hostile
+class Meta(type):
+    __getattribute__ = __instancecheck__ = throws
+class Worst(BaseException, metaclass=Meta):
+    __str__ = __repr__ = __setattr__ = throws
+    __class__ = __traceback__ = __cause__ = __context__ = __notes__ = args = errno = property(throws)
+class Number(OSError):
+    errno = args = property(throws)
+def handler(message, context):
+    if message['query']['a'] == '1' and not hasattr(handler, 'again'):
+        handler.again = True
+        raise Worst
+    raise Number(5, 'x')
+";
+    let mut worker = stage.worker(code).await;
+    let (failure, _) = crate::stage::failure(&mut worker, crate::stage::call(1, "")).await;
+    assert_eq!(failure.exception_type, "Worst");
+    assert!(failure.traceback.contains("in handler"), "{}", failure.traceback);
+    let (failure, _) = crate::stage::failure(&mut worker, crate::stage::call(2, "")).await;
+    assert_eq!(failure.exception_type, "Number");
+    assert!(worker.is_reusable());
+    drop(worker);
+    stage.close().await;
+}
