@@ -86,7 +86,7 @@ class Platform:
                 self.read_addresses()
             elif self.status("/readyz") == 200:
                 return
-            time.sleep(0.05)
+            time.sleep(0.01)
         raise PlatformError(f"the platform was not ready after {START_SECONDS} s:\n{self.text()}")
 
     def read_addresses(self):
@@ -108,6 +108,11 @@ class Platform:
             return error.code
         except OSError:
             return None
+
+    def text_of(self, path):
+        """Text from the management API."""
+        with urllib.request.urlopen(self.api + path, timeout=30) as answer:
+            return answer.read().decode()
 
     def get(self, path):
         """JSON from the management API."""

@@ -18,22 +18,25 @@ class LoadError(Exception):
     """What was measured is not what was meant to be."""
 
 
-def wrk(url, connections, seconds, script):
-    """A closed loop; latencies in milliseconds. Any answer but 2xx makes it invalid."""
+def wrk(url, connections, seconds, script, *, refused=False):
+    """A closed loop; latencies in milliseconds. Any answer but 2xx makes it invalid, or, where calls
+    are to be refused, any answer of 2xx."""
     done = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "10s", "-s", str(script), url],
         capture_output=True,
         text=True,
         timeout=seconds + 30,
     )
-    if done.returncode != 0 or "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+    count = int(re.search(r"^\s+(\d+) requests in", done.stdout, re.MULTILINE).group(1)) if done.returncode == 0 else 0
+    other = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
+    if count == 0 or "Socket errors" in done.stdout or (int(other.group(1)) if other else 0) != refused * count:
         raise LoadError(f"wrk on {url}:\n{done.stdout}{done.stderr}")
     percentiles = {
         name: float(number) * UNITS[unit]
         for name, number, unit in re.findall(r"^\s+(\d+)%\s+([\d.]+)(us|ms|s|m)$", done.stdout, re.MULTILINE)
     }
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    return {"p50": percentiles["50"], "p99": percentiles["99"], "rate": float(rate.group(1))}
+    return {"p50": percentiles["50"], "p99": percentiles["99"], "rate": float(rate.group(1)), "count": count}
 
 
 def open_loop(binary, url, rate, seconds, *, timeout="10s", headers=()):
@@ -69,10 +72,11 @@ def open_loop(binary, url, rate, seconds, *, timeout="10s", headers=()):
 class Connection:
     """One keep-alive connection that sends one request after the other."""
 
-    def __init__(self, url, body=None):
+    def __init__(self, url, body=None, headers=None):
         where = urlsplit(url)
         verb = "GET" if body is None else "POST"
         content = "" if body is None else f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        content += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         self.request = f"{verb} {where.path} HTTP/1.1\r\nHost: {where.netloc}\r\n{content}\r\n".encode() + (body or b"")
         self.stream = socket.create_connection((where.hostname, where.port), 10)
         self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -85,6 +89,15 @@ class Connection:
         data = self.stream.recv(65536)
         latency = (time.perf_counter() - begin) * 1e3
         return latency, self.finish(data)
+
+    def size_of_call(self):
+        """Bytes of an answer, head and body."""
+        self.stream.sendall(self.request)
+        data = self.more()
+        while b"\r\n\r\n" not in data:
+            data += self.more()
+        head = data.partition(b"\r\n\r\n")[0]
+        return len(head) + 4 + len(self.finish(data)[2])
 
     def finish(self, data):
         """Reads the rest of an answer of which some bytes are there: status, headers, body."""

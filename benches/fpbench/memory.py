@@ -1,4 +1,4 @@
-"""Memory of processes, from /proc, in bytes."""
+"""Memory of processes, from /proc, in bytes, and the time that they have run."""
 
 import os
 from pathlib import Path
@@ -28,6 +28,12 @@ def of_platform(pid):
     """The platform's own RSS, and what its launcher and everything below adds (shared pages split)."""
     below = sum(field(f"/proc/{each}/smaps_rollup", "Pss") for each in descendants(pid))
     return {"resident": resident(pid), "below": below}
+
+
+def processor_seconds(pid):
+    """What the threads of a process that are alive have run, to the nanosecond."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
 
 def descendants(pid):

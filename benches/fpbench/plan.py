@@ -7,16 +7,15 @@ result of a round is kept; ratios are taken within a round, and their median is 
 
 import contextlib
 import json
+import re
 import shutil
 import statistics
 import time
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from platform_under_test import Platform
 
-from . import ballast, load, memory
+from . import ballast, load, many, memory, overload, probe, refusals
 from .servers import BENCHES, BODY, Bare, FunctionsFramework, Gunicorn, Uvicorn
 
 ROOT = BENCHES.parent
@@ -26,8 +25,8 @@ PLATFORM = "platform"
 # Between two cold calls: time for the platform to have a blank worker ready again. What is
 # measured is one cold start, not a queue of them; bursts are measured apart.
 COLD_PAUSE_SECONDS = 0.03
-# What callers of an overloaded function are ready to wait.
-OVERLOAD_DEADLINE_SECONDS = 0.5
+# What `network` may be, besides the default, `full`, which is that of `cold` itself.
+NETWORKS = ("none", "internal")
 
 
 class Plan:
@@ -42,36 +41,31 @@ class Plan:
 
     def run(self):
         """Measures everything and returns it by name."""
+        if self.wants("tracing"):
+            self.results["tracing"] = probe.tracing(self)
+        if self.wants("history"):
+            self.results["history"] = probe.history(self)
         if self.wants("memory"):
             self.idle_platform()
         with contextlib.ExitStack() as stack:
             # The base of a platform that is put under load here and of one with many functions.
-            functions, config = [*self.worker_variants(), BENCHES / "functions"], ""
+            functions, config = [*self.variants(), BENCHES / "functions"], ""
             if self.wants("cold"):
                 layer, preloading = ballast.write(self.directory)
                 functions, config = [*functions, preloading], f"layers = [{json.dumps(str(layer))}]\n"
             self.platform = stack.enter_context(self.new_platform("platform", functions, config=config))
+            self.bare = stack.enter_context(Bare(1, self.log("bare")))
             one = {
                 PLATFORM: self.platform.gateway + "/noop",
-                Bare.name: stack.enter_context(Bare(1, self.log("bare"))).url,
+                Bare.name: self.bare.url,
                 Uvicorn.name: stack.enter_context(Uvicorn(1, self.log("uvicorn"))).url,
             }
             if self.wants("many"):
-                many = stack.enter_context(self.platform_with_many_functions())
-                one[f"{PLATFORM}, many functions"] = many.gateway + "/noop"
+                one[many.NAME] = stack.enter_context(many.platform(self)).gateway + "/noop"
             best = self.best_worker_counts(stack) if self.wants("throughput") else {}
             for number in range(self.settings.rounds):
                 self.say(f"round {number + 1} of {self.settings.rounds}")
-                if self.wants("warm"):
-                    self.round(number, "warm", one, 1)
-                if self.wants("throughput"):
-                    self.round(number, "throughput", best, CONNECTIONS)
-                if self.wants("cold"):
-                    self.cold("cold")
-                    self.cold(ballast.NAME)
-                if self.wants("burst"):
-                    self.burst("burst-second")
-                    self.burst("burst-noop")
+                self.measure_round(number, one, best)
             if self.wants("memory"):
                 self.idle_workers()
             if self.wants("cold"):
@@ -79,8 +73,26 @@ class Plan:
             if self.wants("warm"):
                 self.open_loop(one)
             if self.wants("overload"):
-                self.overload()
+                overload.measure(self)
         return self.results
+
+    def measure_round(self, number, one, best):
+        """Everything that is measured in rounds, once."""
+        if self.wants("warm"):
+            # Short and many: where the scheduler puts processes changes from window to window, and
+            # a ratio is taken of neighbours.
+            for window in range(self.settings.windows):
+                self.round(number * self.settings.windows + window, "warm", one, 1, seconds=1)
+        if self.wants("throughput"):
+            self.round(number, "throughput", best, CONNECTIONS, seconds=self.settings.seconds)
+        if self.wants("refusals"):
+            refusals.measure(self)
+        if self.wants("cold"):
+            for name in ("cold", *map(networked, NETWORKS), ballast.NAME):
+                self.cold(name)
+        if self.wants("burst"):
+            self.burst("burst-second")
+            self.burst("burst-noop")
 
     def wants(self, part):
         return part in self.settings.only
@@ -99,22 +111,21 @@ class Plan:
 
     # One after the other.
 
-    def round(self, number, name, urls, connections):
+    def round(self, number, name, urls, connections, *, seconds):
         order = list(urls.items())
         first = number % len(order)
         for key, url in order[first:] + order[:first]:
-            self.keep(name, key, load.wrk(url, connections, self.settings.seconds, SCRIPT))
+            self.keep(name, key, load.wrk(url, connections, seconds, SCRIPT))
 
-    def worker_variants(self):
-        """Copies of `noop` that may have exactly N workers."""
+    def variants(self):
+        """Copies of `noop` that may have exactly N workers, and of `cold` with other networks."""
         root = self.directory / "variants"
         for count in self.settings.worker_counts:
-            variant = root / f"noop-{count}"
-            shutil.copytree(BENCHES / "functions" / "noop", variant)
-            manifest = (variant / "function.toml").read_text()
-            manifest = manifest.replace('"noop"', f'"noop-{count}"').replace("|/noop", f"|/noop-{count}")
-            manifest = manifest.replace("min = 1", f"min = {count}\nmax = {count}")
-            (variant / "function.toml").write_text(manifest)
+            manifest = variant(root, "noop", f"noop-{count}")
+            manifest.write_text(manifest.read_text().replace("min = 1", f"min = {count}\nmax = {count}"))
+        for network in NETWORKS:
+            manifest = variant(root, "cold", networked(network))
+            manifest.write_text(f'network = "{network}"\n' + manifest.read_text())
         return [root]
 
     def best_worker_counts(self, stack):
@@ -201,7 +212,9 @@ class Plan:
         """Memory of a platform that has deployed the examples and done nothing else."""
         with self.new_platform("idle", [ROOT / "examples"]) as platform:
             time.sleep(self.settings.settle)
-            self.results["idle_platform"] = memory.of_platform(platform.process.pid)
+            ring = re.search(r"^\w*history_ring_bytes (\d+)$", platform.text_of("/metrics"), re.MULTILINE)
+            used = memory.of_platform(platform.process.pid)
+            self.results["idle_platform"] = {**used, "ring": int(ring.group(1))}
 
     def idle_workers(self):
         time.sleep(self.settings.settle)
@@ -211,22 +224,6 @@ class Plan:
             if worker["function"].startswith("noop") and worker["state"] == "idle"
         ]
 
-    @contextlib.contextmanager
-    def platform_with_many_functions(self):
-        with self.new_platform("many", [BENCHES / "functions" / "noop"]) as platform:
-            before = memory.resident(platform.process.pid)
-            begin = time.monotonic()
-            with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda number: deploy(platform.api, number), range(self.settings.functions)))
-            seconds = time.monotonic() - begin
-            self.say(f"deployed {self.settings.functions} functions in {seconds:.1f} s")
-            self.results["many_functions"] = {
-                "functions": self.settings.functions,
-                "deploy_ms": seconds * 1e3 / self.settings.functions,
-                "memory_kib_each": (memory.resident(platform.process.pid) - before) / 1024 / self.settings.functions,
-            }
-            yield platform
-
     # At a rate of the callers' choosing.
 
     def open_loop(self, urls):
@@ -234,37 +231,15 @@ class Plan:
             report = load.open_loop(self.binary, urls[key], self.settings.rate, self.settings.open_seconds)
             self.results.setdefault("open_loop", {})[key] = report
 
-    def overload(self):
-        """A function whose capacity is exactly 100 calls a second, offered more than that.
 
-        Callers have a deadline, so that good answers are those in time; the last of them may come
-        that much after the last call was sent, which is part of the time that counts.
-        """
-        url = self.platform.gateway + "/limited"
-        seconds, patience = self.settings.open_seconds, OVERLOAD_DEADLINE_SECONDS
-        peak = load.wrk(url, 8, seconds, SCRIPT)["rate"]
-        for factor in self.settings.overload:
-            deadline = f"x-request-timeout: {patience}"
-            report = load.open_loop(self.binary, url, peak * factor, seconds, timeout="5s", headers=[deadline])
-            good = report["by_status"].get("200", 0) / (seconds + patience)
-            self.results.setdefault("overload", {})[str(factor)] = {
-                "peak": peak,
-                "goodput": good / peak,
-                "by_status": report["by_status"],
-                "valid": report["valid"],
-            }
+def networked(network):
+    return f"cold-{network}"
 
 
-def deploy(api, number):
-    """Creates one more function, cold, so that it costs no worker."""
-    document = {
-        "function_name": f"many-{number}",
-        "event_type": f"http|GET|/many/{number}",
-        "function_code": "def handler(message, context):\n    return {}\n",
-        "settings": {"scaling": {"idle": "0s"}},
-    }
-    request = urllib.request.Request(
-        api + "/functions", data=json.dumps(document).encode(), headers={"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        answer.read()
+def variant(root, name, copy):
+    """Copies a function under another name; returns the copy's manifest."""
+    shutil.copytree(BENCHES / "functions" / name, root / copy)
+    manifest = root / copy / "function.toml"
+    text = manifest.read_text().replace(f'"{name}"', f'"{copy}"').replace(f"|/{name}", f"|/{copy}")
+    manifest.write_text(text)
+    return manifest

@@ -4,6 +4,7 @@
 //! The same HTTP server (hyper), the same runtime flavour and allocator as the
 //! platform, and N blocking Python loops behind Unix sockets. No sandbox, no routes, no
 //! deadline, no telemetry, no supervision: a floor to compare with, not something to run.
+//! `GET /refusal/N` answers 504 with N bytes and no loop: the floor of a refusal.
 //! A caller that leaves in the middle of a call costs its loop, which is then replaced.
 
 use std::convert::Infallible;
@@ -131,6 +132,9 @@ async fn serve(connection: TcpStream, pool: &'static Pool) {
 }
 
 async fn answer(request: Request<Incoming>, pool: &Pool) -> Response<Full<Bytes>> {
+    if let Some(bytes) = request.uri().path().strip_prefix("/refusal/") {
+        return refusal(bytes.parse().unwrap_or(0), request.into_body()).await;
+    }
     let result = match request.into_body().collect().await {
         Ok(body) => pool.call(&body.to_bytes()).await,
         Err(error) => Err(std::io::Error::other(error)),
@@ -146,6 +150,18 @@ async fn answer(request: Request<Incoming>, pool: &Pool) -> Response<Full<Bytes>
     response
         .headers_mut()
         .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Longest body of a refusal.
+const MAX_REFUSAL: usize = 4_096;
+
+async fn refusal(bytes: usize, body: Incoming) -> Response<Full<Bytes>> {
+    static BODY: [u8; MAX_REFUSAL] = [b'x'; MAX_REFUSAL];
+    // Read to its end, as the platform does, so that the connection can be used again.
+    _ = body.collect().await;
+    let mut response = Response::new(Full::new(Bytes::from_static(&BODY[..bytes.min(MAX_REFUSAL)])));
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
     response
 }
 

@@ -118,26 +118,20 @@ async fn queries(history: &History, made: &Calls, start: u64, calls: u64) -> any
         until_us: Some((start + HOUR) * 1_000_000),
         ..Filter::default()
     };
-    let rare = made.function(16);
-    // Nothing is shed and slow at once, and no block is without slow calls: each has to be read.
+    let (busy, rare) = (made.function(0), made.function(16));
     let all = [
         ("newest 50", since.clone()),
         ("newest 50 failed", Filter { outcome: Some("function_error".into()), ..since.clone() }),
         ("newest 50 of a rare function", Filter { function: Some(rare), ..since.clone() }),
+        ("newest 50 of a rare route", Filter { event_type: Some("*functions/15/*".into()), ..since.clone() }),
         (
-            "slow and shed, of which there is none",
+            // In no block can it be known beforehand that there is none, and there are fewer than asked.
+            "every slow refusal of a busy function",
             Filter {
+                function: Some(busy),
                 outcome: Some("shed".into()),
-                min_duration: Some(Duration::from_secs(3_600)),
-                ..since.clone()
-            },
-        ),
-        (
-            "of one route and slower than any, all blocks read",
-            Filter {
-                event_type: Some("*functions/0/*".into()),
-                outcome: Some("shed".into()),
-                min_duration: Some(Duration::from_secs(60)),
+                min_duration: Some(Duration::from_secs(20)),
+                limit: Filter::MAX_LIMIT,
                 ..since
             },
         ),

@@ -2,7 +2,7 @@
 //!
 //! One SQLite file per [`Segment`] of time under `history/`, so that retention is an unlink. One
 //! [`TelemetryWriter`] (owned by history's writer thread) adds to them; when a segment's time is
-//! over, a [`Compactor`] makes [`blocks`] of its rows, a sixth of their size. Any number of queries
+//! over, a [`Compactor`] makes [`blocks`] of its rows, a fifth of their size. Any number of queries
 //! read both through a [`TelemetryReader`], which keeps a few files open. A file that turns out to
 //! be damaged is set aside and costs its period, nothing else.
 

@@ -73,8 +73,8 @@ impl Store {
         };
         Answers {
             lists: lists.into(),
-            found: calls.iter().map(by_id).collect(),
-            traces: calls.iter().map(by_trace).collect(),
+            found: calls.iter().step_by(3).map(by_id).collect(),
+            traces: calls.iter().step_by(3).map(by_trace).collect(),
             skipped: (0..20).map(|second| self.reader.was_skipped(SEGMENT.0 + second)).collect(),
         }
     }
@@ -195,13 +195,13 @@ fn span(random: u64) -> Span {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
 
     #[test]
     fn compacted_history_answers_as_rows_do(
-        calls in proptest::collection::vec(any_call(), 1..90),
+        calls in proptest::collection::vec(any_call(), 1..60),
         late in proptest::collection::vec(any_call(), 0..20),
-        amended in proptest::collection::vec(0usize..90, 0..5),
+        amended in proptest::collection::vec(0usize..60, 0..5),
         seconds in proptest::collection::vec(0u64..20, 0..4),
     ) {
         let (mut rows, mut compacted) = (Store::new(), Store::new());
@@ -325,12 +325,12 @@ fn damaged_blocks_are_set_aside_and_never_believed() {
     store.compact();
     let sound = std::fs::read(store.blocks()).unwrap();
     let mut aside = 0;
-    for at in (0..sound.len()).step_by(sound.len() / 97) {
+    for at in (0..sound.len()).step_by(sound.len() / 60) {
         let mut bytes = sound.clone();
         bytes[at] ^= 0x10;
         std::fs::write(store.blocks(), bytes).unwrap();
         let (_, reader) = open(store.dir.path(), generous());
-        for call in &calls {
+        for call in calls.iter().step_by(4) {
             let found = reader.find(call.invocation.id);
             let mut sent = call.clone();
             (sent.invocation.phases.send, sent.invocation.weight) = (5, 3);
@@ -338,5 +338,5 @@ fn damaged_blocks_are_set_aside_and_never_believed() {
         }
         aside += usize::from(!store.blocks().exists());
     }
-    assert!(aside > 50, "{aside}");
+    assert!(aside > 30, "{aside}");
 }

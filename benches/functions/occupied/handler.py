@@ -1,0 +1,6 @@
+import time
+
+
+def handler(message, context):
+    time.sleep(message["body"]["arg"])
+    return {"slept": message["body"]["arg"]}
