@@ -69,6 +69,12 @@ pub(crate) struct PlatformFlags {
     /// What error answers tell callers [default: full on loopback, else safe]
     #[arg(long, value_enum, env = "FUNCTIONSPLATFORM_ERRORS", hide_env_values = true)]
     errors: Option<Errors>,
+    /// Where the key of secrets is [default: secrets.key in the data directory]
+    #[arg(long, value_name = "FILE", env = "FUNCTIONSPLATFORM_SECRETS_KEY_FILE", hide_env_values = true)]
+    secrets_key_file: Option<PathBuf>,
+    /// Delete secrets that cannot be read any more instead of refusing to start
+    #[arg(long, env = "FUNCTIONSPLATFORM_DISCARD_UNREADABLE_SECRETS", hide_env_values = true)]
+    discard_unreadable_secrets: bool,
     /// How long running calls may take to end when the platform stops [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     #[arg(env = "FUNCTIONSPLATFORM_DRAIN_LIMIT", hide_env_values = true)]
@@ -114,6 +120,8 @@ struct File {
     blanks: Option<usize>,
     isolation: Option<IsolationWord>,
     errors: Option<Errors>,
+    secrets_key_file: Option<PathBuf>,
+    discard_unreadable_secrets: Option<bool>,
     #[serde(default, deserialize_with = "read_duration")]
     drain_limit: Option<Duration>,
     #[serde(default)]
@@ -220,6 +228,9 @@ impl PlatformFlags {
             isolation: isolation.unwrap_or(default.isolation),
             errors,
             drain_limit: flags.drain_limit.or(file.drain_limit).unwrap_or(default.drain_limit),
+            secrets_key_file: flags.secrets_key_file.or(file.secrets_key_file),
+            discard_unreadable_secrets: flags.discard_unreadable_secrets
+                || file.discard_unreadable_secrets.unwrap_or(default.discard_unreadable_secrets),
             services: file.services.urls()?,
             history: file.history.over(default.history)?,
             ..default
@@ -345,6 +356,8 @@ mod tests {
                 blanks = 2
                 isolation = "strict"
                 errors = "safe"
+                secrets_key_file = "/etc/fp/secrets.key"
+                discard_unreadable_secrets = true
                 drain_limit = "1m 30s"
                 [services]
                 sql_db = "postgres://db/x"
@@ -368,6 +381,8 @@ mod tests {
         assert_eq!(config.blanks, 2);
         assert_eq!(config.isolation, Isolation::Strict);
         assert_eq!(config.errors, Some(ErrorDetail::Safe));
+        assert_eq!(config.secrets_key_file.as_deref(), Some(Path::new("/etc/fp/secrets.key")));
+        assert!(config.discard_unreadable_secrets);
         assert_eq!(config.drain_limit, Duration::from_secs(90));
         assert_eq!(config.services["sql_db"], "postgres://db/x");
         assert_eq!((config.history.ring_bytes, config.history.disk_bytes), (1 << 20, 2 << 30));

@@ -25,6 +25,7 @@ mod list;
 mod logs;
 mod payload;
 mod screen;
+mod secret;
 mod simulate;
 mod slo;
 mod trigger;

@@ -46,6 +46,7 @@ impl Up {
     /// Runs the platform to its end.
     pub(crate) fn run(&self, global: &Global) -> Result<Exit, Failure> {
         let config = self.platform.configuration()?;
+        keep_memory_private();
         start_diagnostics(&global.log)?;
         speaker::start()?;
         let mut functions = Vec::new();
@@ -57,6 +58,19 @@ impl Up {
         let exit = runtimes.block_on(serve(global, config, &functions, runtimes.management()));
         runtimes.shut_down();
         exit
+    }
+}
+
+/// Secrets are in this process's memory: it leaves no core file, and its user's other processes
+/// cannot attach to it or read it in /proc. What it starts decides for itself.
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        screen::warning(&format!("core files cannot be switched off: {error}"));
+    }
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        screen::warning(&format!("the platform's memory cannot be kept from its user's processes: {error}"));
     }
 }
 

@@ -48,6 +48,8 @@ pub enum Code {
     RequestTimeout,
     SampledOut,
     ScopeMissing,
+    SecretInUse,
+    SecretMissing,
     Shed,
     StartFailed,
     StorageFailed,
@@ -129,7 +131,7 @@ impl Code {
     }
 
     /// Every code, in the order of their words.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 44] = [
         Self::BadRequest,
         Self::Cancelled,
         Self::Crashed,
@@ -161,6 +163,8 @@ impl Code {
         Self::RequestTimeout,
         Self::SampledOut,
         Self::ScopeMissing,
+        Self::SecretInUse,
+        Self::SecretMissing,
         Self::Shed,
         Self::StartFailed,
         Self::StorageFailed,
@@ -445,6 +449,23 @@ impl Code {
                 "The key is valid, but does not have the scope that this needs: deploy, invoke, read or admin. \
                  `scope` names it.",
                 "Use a key with this scope, or have one made: a key's scopes do not change.",
+            ),
+            Self::SecretInUse => entry(
+                "secret_in_use",
+                false,
+                "Functions read this secret",
+                "Live functions name this secret in function.toml: without it they would fail at their next \
+                 call. `functions` names them.",
+                "Deploy them without it or delete them first; or delete it all the same with \
+                 `secret delete NAME --force` (`?force=true`).",
+            ),
+            Self::SecretMissing => entry(
+                "secret_missing",
+                false,
+                "A secret is not there",
+                "The function names a secret in function.toml that its tenant does not have.",
+                "Set it with `functionsplatform secret set NAME`, which reads the value from its standard \
+                 input, and deploy again; or take the name out of secrets.",
             ),
             Self::Shed => entry(
                 "shed",

@@ -32,6 +32,14 @@ pub enum IdError {
         /// What was given.
         text: String,
     },
+    /// A secret's name that no environment variable could have.
+    #[error(
+        "secret name {text:?} is not a name; use 1 to {MAX_SECRET_NAME_LEN} of A-Z a-z 0-9 _ and do not begin with a digit"
+    )]
+    Secret {
+        /// What was given.
+        text: String,
+    },
     /// `instances` and `trigger` would shadow routes of the management API.
     #[error("{text:?} is reserved by the management API; choose another function name")]
     Reserved {
@@ -50,6 +58,9 @@ pub enum IdError {
 
 /// Longest function or tenant name, in bytes: a DNS label, so that a tenant can be a host name.
 pub const MAX_NAME_LEN: usize = 63;
+
+/// Longest name of a secret, in bytes: far above what anybody types, and names stand in tables.
+pub const MAX_SECRET_NAME_LEN: usize = 127;
 
 pub(crate) fn is_name(text: &str) -> bool {
     let first_is_alphanumeric = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
@@ -131,6 +142,23 @@ impl FromStr for FunctionName {
         }
         if !is_name(text) {
             return Err(IdError::Name { noun: "function name", text: text.into() });
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// The name of a secret within its tenant: what an environment variable could be called.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretName(Arc<str>);
+text_id!(SecretName);
+
+impl FromStr for SecretName {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        let goes_on = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !begins || !goes_on || text.len() > MAX_SECRET_NAME_LEN {
+            return Err(IdError::Secret { text: text.chars().take(MAX_SECRET_NAME_LEN).collect() });
         }
         Ok(Self(text.into()))
     }

@@ -24,7 +24,7 @@ pub mod slo;
 pub mod trace_context;
 
 pub use event::EventType;
-pub use ids::{FunctionName, InvocationId, SpanId, Tenant, TraceId, VersionNumber, WorkerId};
+pub use ids::{FunctionName, InvocationId, SecretName, SpanId, Tenant, TraceId, VersionNumber, WorkerId};
 pub use key::{KeyId, KeyName, PresentedKey};
 pub use outcome::{Blame, Outcome};
 pub use record::Invocation;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
 use crate::event::EventType;
-use crate::ids::FunctionName;
+use crate::ids::{FunctionName, SecretName};
 
 mod error;
 mod read;
@@ -185,8 +185,11 @@ pub struct Settings {
     pub on_disconnect: OnDisconnect,
     /// Environment variables.
     pub env: BTreeMap<String, String>,
-    /// Names of secrets it wants.
-    pub secrets: Vec<String>,
+    /// Secrets that it may read.
+    pub secrets: Vec<SecretName>,
+    /// Environment variables that hold secrets, each one of [`secrets`](Self::secrets): in a
+    /// manifest `env = { NAME = { secret = "NAME" } }`.
+    pub secret_env: BTreeMap<String, SecretName>,
     /// Modules imported in the zygote.
     pub preload: Vec<String>,
     /// Directories of the function added to `sys.path`.
@@ -274,6 +277,7 @@ impl Default for Settings {
             on_disconnect: OnDisconnect::default(),
             env: BTreeMap::new(),
             secrets: Vec::new(),
+            secret_env: BTreeMap::new(),
             preload: Vec::new(),
             path: Vec::new(),
             labels: BTreeMap::new(),
@@ -312,7 +316,7 @@ impl Settings {
             "network": self.network,
             "criticality": self.criticality,
             "on_disconnect": self.on_disconnect,
-            "env": self.env,
+            "env": self.env_json(),
             "secrets": self.secrets,
             "preload": self.preload,
             "path": self.path,
@@ -337,6 +341,15 @@ impl Settings {
             }
         }
         json
+    }
+}
+
+impl Settings {
+    /// Both kinds of variables in one table, as the manifest has them.
+    fn env_json(&self) -> Json {
+        let plain = self.env.iter().map(|(name, value)| (name.clone(), json!(value)));
+        let secret = self.secret_env.iter().map(|(name, secret)| (name.clone(), json!({ "secret": secret })));
+        plain.chain(secret).collect::<Map<_, _>>().into()
     }
 }
 

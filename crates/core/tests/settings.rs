@@ -28,8 +28,8 @@ network = "internal"
 idempotent = "key"
 criticality = "sheddable"
 on_disconnect = "finish"
-env = { LEVEL = "info" }
-secrets = ["STRIPE_KEY"]
+env = { LEVEL = "info", API_TOKEN = { secret = "TOKEN" } }
+secrets = ["STRIPE_KEY", "TOKEN", "TOKEN"]
 preload = ["numpy", "os.path"]
 path = ["lib"]
 labels = { team = "media" }
@@ -69,7 +69,8 @@ fn every_key_is_read() {
     assert_eq!(settings.criticality, Criticality::Sheddable);
     assert_eq!(settings.on_disconnect, OnDisconnect::Finish);
     assert_eq!(settings.env["LEVEL"], "info");
-    assert_eq!(settings.secrets, ["STRIPE_KEY"]);
+    assert_eq!(settings.secrets, ["STRIPE_KEY", "TOKEN"].map(|name| name.parse().expect("a name")));
+    assert_eq!(settings.secret_env["API_TOKEN"].as_str(), "TOKEN");
     assert_eq!(settings.preload, ["numpy", "os.path"]);
     assert_eq!(settings.path, ["lib"]);
     assert_eq!(settings.labels["team"], "media");
@@ -136,7 +137,11 @@ fn errors_name_the_field_the_line_and_what_to_write() {
         "python = \"2.7\"",
         "env = { \"A-B\" = \"x\" }",
         "env = { A = 1 }",
+        "env = { A = { sekret = \"KEY\" } }",
+        "env = { A = { secret = \"A-B\" } }",
+        "env = { A = { secret = \"KEY\" } }",
         "secrets = \"KEY\"",
+        "secrets = [\"1KEY\"]",
         "preload = [\"a b\"]",
         "path = [\n  \"lib\",\n  \"../lib\",\n]",
         "requirements = \"requirements.txt\"",

@@ -1,10 +1,13 @@
 //! A call and how it can end: the types that [`crate::Worker::call`] and
 //! [`crate::SharedCall::call`] take and give.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use fp_core::record::LogLine;
 
 use crate::protocol::{AnswerHead, CallHead, EndHead, FailureHead};
+use crate::secrets::SecretFrames;
 use crate::start::{Exit, LimitHit};
 
 /// One call of a handler.
@@ -16,6 +19,8 @@ pub struct Call<'a> {
     pub head: CallHead<'a>,
     /// The request's body.
     pub body: Bytes,
+    /// What its function may read; sent with the call where the worker has it not yet.
+    pub secrets: Option<Arc<SecretFrames>>,
     /// Captured output, in bytes; what is beyond is counted and dropped.
     pub log_limit: usize,
     /// Largest answer that is not a stream, in bytes.

@@ -59,6 +59,9 @@ pub enum FrameType {
     Pause = 4,
     /// To such a worker: go on with the stream of this call; without effect on others.
     Resume = 5,
+    /// To the worker, before `Load` and between calls: a secret that its code may read
+    /// ([`SecretHead`]; the body is the value).
+    Secret = 6,
     /// From the worker, first: protocol and Python version ([`HelloHead`]).
     Hello = 16,
     /// The handler is loaded ([`LoadedHead`]).
@@ -81,12 +84,13 @@ pub enum FrameType {
 
 impl FrameType {
     /// Every type, for decoding and for the test that compares the two ends.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Load,
         Self::Call,
         Self::Exit,
         Self::Pause,
         Self::Resume,
+        Self::Secret,
         Self::Hello,
         Self::Loaded,
         Self::LoadFailed,
@@ -142,6 +146,20 @@ pub struct LoadHead {
     pub response_limit: u64,
     /// Calls at once (more than 1 only for `async def`).
     pub concurrency: u32,
+}
+
+/// [`FrameType::Secret`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SecretHead<'a> {
+    /// Its name.
+    #[serde(rename = "n")]
+    pub name: &'a str,
+    /// Environment variables that hold it; absent when there are none.
+    #[serde(rename = "e", skip_serializing_if = "<[_]>::is_empty")]
+    pub env: &'a [String],
+    /// It was deleted: there is no value.
+    #[serde(rename = "g", skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
 }
 
 /// [`FrameType::Loaded`].

@@ -30,6 +30,7 @@ use crate::inner::{Inner, InnerListener};
 use crate::preload::{PreloadConfig, Template, TemplateKey, Want, Wanted, ZygoteReport};
 use crate::protocol::LoadHead;
 use crate::python::{self, Python, PythonError};
+use crate::secrets::SecretFrames;
 use crate::spec::WorkerSpec;
 use crate::start::{Exit, StartError};
 use crate::worker::{Parts, Worker};
@@ -228,6 +229,15 @@ impl Sandbox {
 
     /// A worker with the spec's handler loaded: a claimed blank one, or one forked now.
     pub async fn start_worker(&self, spec: &WorkerSpec) -> Result<Worker, StartError> {
+        self.start_worker_with(spec, None).await
+    }
+
+    /// The same for a function that may read secrets: its code has them while it is loaded.
+    pub async fn start_worker_with(
+        &self,
+        spec: &WorkerSpec,
+        secrets: Option<&SecretFrames>,
+    ) -> Result<Worker, StartError> {
         let deadline = Instant::now() + spec.start_limit;
         let state = &self.shared.state;
         let obtained = timeout_at(deadline, state.obtain(spec)).await;
@@ -245,7 +255,7 @@ impl Sandbox {
             handed.into_worker(spec)
         };
         let mut worker = worker.map_err(|e| StartError::Host(e.to_string()))?;
-        worker.load(&load_head(spec, code_dir), deadline, spec.start_limit).await?;
+        worker.load(&load_head(spec, code_dir), secrets, deadline, spec.start_limit).await?;
         Ok(worker)
     }
 

@@ -25,6 +25,7 @@ use crate::protocol::{
     AnswerHead, EndHead, FailureHead, FailureKind, FrameType, HelloHead, LoadHead, LoadedHead,
     MEMFD_THRESHOLD, VERSION,
 };
+use crate::secrets::SecretFrames;
 use crate::start::{Exit, StartError};
 
 mod listener;
@@ -79,6 +80,8 @@ pub struct Worker {
     out: Vec<u8>,
     listener: Listener,
     logs: Logs,
+    /// Generation of the secrets that it was sent last.
+    secrets: u64,
 }
 
 /// Why the conversation is over.
@@ -129,6 +132,7 @@ impl Worker {
             out: Vec::new(),
             listener: Listener::new(parts.answers, side, parts.output)?,
             logs: Logs::default(),
+            secrets: 0,
         })
     }
 
@@ -227,11 +231,12 @@ impl Worker {
     pub(crate) async fn load(
         &mut self,
         head: &LoadHead,
+        secrets: Option<&SecretFrames>,
         deadline: Instant,
         limit: Duration,
     ) -> Result<(), StartError> {
         self.logs.begin(LOAD_OUTPUT);
-        let loading = timeout_at(deadline, self.load_to_the_end(head)).await;
+        let loading = timeout_at(deadline, self.load_to_the_end(head, secrets)).await;
         let exit = match &loading {
             Ok(Err(broken)) => self.end_of_life(broken).await,
             _ => Exit::LOST,
@@ -262,7 +267,10 @@ impl Worker {
     async fn load_to_the_end(
         &mut self,
         head: &LoadHead,
+        secrets: Option<&SecretFrames>,
     ) -> Result<Result<LoadedHead, Box<FailureHead>>, Broken> {
+        // First: the module may read them while it is loaded.
+        self.send_secrets(secrets).await?;
         self.out.clear();
         frames::append(&mut self.out, FrameType::Load, 0, head, b"").map_err(Broken::Host)?;
         self.write_out().await?;
@@ -317,6 +325,7 @@ impl Worker {
     }
 
     async fn send_call(&mut self, call: &Call<'_>) -> Result<(), Broken> {
+        self.send_secrets(call.secrets.as_deref()).await?;
         self.out.clear();
         frames::append(&mut self.out, FrameType::Call, call.serial, &call.head, &call.body)
             .map_err(Broken::Host)?;
@@ -333,6 +342,15 @@ impl Worker {
             })?;
         }
         self.write_out().await
+    }
+
+    /// Unless the worker has them. They are written from where they lie: a copy in `out` would stay.
+    async fn send_secrets(&mut self, secrets: Option<&SecretFrames>) -> Result<(), Broken> {
+        let Some(secrets) = secrets.filter(|secrets| secrets.generation() != self.secrets) else {
+            return Ok(());
+        };
+        self.secrets = secrets.generation();
+        write(&self.requests, secrets.bytes()).await
     }
 
     async fn reply(&mut self, serial: u64) -> Result<Reply, Broken> {
@@ -412,16 +430,7 @@ impl Worker {
     }
 
     async fn write_out(&mut self) -> Result<(), Broken> {
-        let mut written = 0;
-        while written < self.out.len() {
-            match self.requests.try_write(&self.out[written..]) {
-                Ok(count) => written += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.requests.writable().await.map_err(Broken::host)?;
-                }
-                Err(error) => return Err(Broken::host(error)),
-            }
-        }
+        write(&self.requests, &self.out).await?;
         // A large body must not stay in every idle worker's buffer.
         if self.out.capacity() > MEMFD_THRESHOLD / 4 {
             self.out = Vec::new();
@@ -473,6 +482,20 @@ impl Worker {
         self.drain_output();
         exit
     }
+}
+
+async fn write(requests: &pipe::Sender, bytes: &[u8]) -> Result<(), Broken> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match requests.try_write(&bytes[written..]) {
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                requests.writable().await.map_err(Broken::host)?;
+            }
+            Err(error) => return Err(Broken::host(error)),
+        }
+    }
+    Ok(())
 }
 
 /// Sends cancel notices to one worker.

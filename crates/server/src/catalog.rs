@@ -7,6 +7,7 @@
 pub(crate) mod code_store;
 mod error;
 mod preloads;
+mod secrets;
 mod snapshot;
 
 use std::collections::{BTreeMap, HashSet};
@@ -26,12 +27,14 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::pool::VersionPool;
+use crate::secrets::Secrets;
 use crate::slo::{FunctionBook, SloBook};
 use crate::store::registry::{Registry, StoredVersion};
 
 pub use fp_core::route::BadPath;
 
 pub use self::error::CatalogError;
+pub use self::secrets::{SecretNotDeleted, SecretUse};
 
 use self::code_store::{CodeHold, CodeStore, Tree};
 use self::snapshot::Snapshot;
@@ -135,6 +138,7 @@ impl std::fmt::Debug for Catalog {
 pub(crate) struct WorkerSetup {
     pub(crate) sandbox: Sandbox,
     pub(crate) clock: Clock,
+    pub(crate) secrets: Arc<Secrets>,
     /// `[services]`.
     pub(crate) services: BTreeMap<String, String>,
     /// Modules that the operator lets zygotes import. There is one tenant; with more of them, what
@@ -230,7 +234,7 @@ impl Catalog {
     async fn deploy_whole(&self, request: DeployRequest) -> Result<Arc<Deployed>, CatalogError> {
         let key = (request.tenant.clone(), request.name.clone());
         let _one_at_a_time = self.gate(key).await;
-        self.workers.check(&request.settings)?;
+        self.workers.check(&request.tenant, &request.settings)?;
         let code = self.store_code(&request).await?;
         self.check_own_modules(code.hash(), &request.settings).await?;
         let version = self.next_version(&request, code.hash().to_owned()).await?;
@@ -244,6 +248,7 @@ impl Catalog {
         let _one_swap = self.swap.lock().await;
         let mut next = Snapshot::clone(&self.snapshot.load());
         next.check(&version).map_err(CatalogError::from_conflict)?;
+        self.workers.check_secrets(&version.tenant, &version.settings)?;
         self.registry.put_version(version.clone()).await.map_err(CatalogError::from_store)?;
         code.keep();
         if version.settings.scaling.idle != IdleTime::After(Duration::ZERO) {
@@ -445,7 +450,8 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 impl WorkerSetup {
     fn pool(&self, version: &StoredVersion, code: &CodeStore) -> Arc<VersionPool> {
         let config = PoolConfig::from_settings(&version.settings);
-        VersionPool::new(self.spec(version, code), config, self.sandbox.clone(), self.clock.clone())
+        let secrets = self.secrets.of_function(&version.tenant, &version.settings);
+        VersionPool::new(self.spec(version, code), secrets, config, self.sandbox.clone(), self.clock.clone())
     }
 
     fn spec(&self, version: &StoredVersion, code: &CodeStore) -> WorkerSpec {
@@ -489,12 +495,8 @@ impl WorkerSetup {
     }
 
     /// Settings that are valid but not to be had here.
-    fn check(&self, settings: &Settings) -> Result<(), CatalogError> {
-        if let Some(secret) = settings.secrets.first() {
-            let detail =
-                format!("secret {secret:?} is not known: this release has no secrets yet; pass it in env");
-            return Err(CatalogError::field(Code::InvalidSettings, "secrets", detail));
-        }
+    fn check(&self, tenant: &Tenant, settings: &Settings) -> Result<(), CatalogError> {
+        self.check_secrets(tenant, settings)?;
         if let Some(module) = settings.preload.iter().find(|module| !self.preload.allows(module)) {
             let detail = format!(
                 "module {module:?} may not be preloaded on this platform; \
@@ -515,7 +517,8 @@ impl WorkerSetup {
     }
 
     async fn load(&self, pool: &VersionPool, settings: &Settings) -> Result<Worker, CatalogError> {
-        let worker = self.sandbox.start_worker(pool.spec()).await.map_err(CatalogError::from_start)?;
+        let started = pool.start_worker().await.map_err(CatalogError::from_start);
+        let worker = started.map_err(|error| error.masked(pool.secrets()))?;
         if settings.concurrency > 1 && !worker.is_async() {
             let detail = format!(
                 "concurrency is {}, but the handler is not async def: only such a handler can serve several calls at once; make it async def, or remove the key",

@@ -49,6 +49,10 @@ pub struct Config {
     /// `[services]`: URL by key (`message_queue`, `cache_service`, `document_db`, `sql_db`,
     /// `object_storage`).
     pub services: BTreeMap<String, String>,
+    /// Where the key of secrets is; none means in the data directory.
+    pub secrets_key_file: Option<PathBuf>,
+    /// Delete secrets that cannot be read instead of refusing to start.
+    pub discard_unreadable_secrets: bool,
     /// History and its limits.
     pub history: HistoryConfig,
 }
@@ -97,6 +101,8 @@ impl Default for Config {
             errors: None,
             drain_limit: Duration::from_secs(10),
             services: BTreeMap::new(),
+            secrets_key_file: None,
+            discard_unreadable_secrets: false,
             history: HistoryConfig::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! The async room: the platform's server.
 //!
-//! Top to bottom: [`http`] → [`invoke`], [`catalog`], [`history`], [`slo`] → [`pool`], [`access`],
+//! Top to bottom: [`http`] → [`invoke`], [`catalog`], [`history`], [`slo`] → [`pool`], [`access`], [`secrets`],
 //! [`store`] → [`config`], [`clock`]. `http` never touches `store`, `pool` or the sandbox; nothing below
 //! `http` knows a status code's header. [`Server`] wires the rooms in dependency order, binds
 //! early, starts late and drains.
@@ -19,6 +19,7 @@ pub mod pool;
 mod random;
 pub mod readiness;
 pub mod runtimes;
+pub mod secrets;
 pub mod server;
 pub mod slo;
 pub mod store;

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
+use crate::secrets::FunctionSecrets;
 
 mod lease;
 
@@ -120,6 +121,8 @@ struct State {
 /// The workers and the queue of one function version.
 pub struct VersionPool {
     spec: WorkerSpec,
+    /// What its workers may read; none for most functions.
+    secrets: Option<Arc<FunctionSecrets>>,
     /// Calls at once in one worker.
     slots: u32,
     sandbox: Sandbox,
@@ -136,7 +139,13 @@ impl std::fmt::Debug for VersionPool {
 
 impl VersionPool {
     /// A pool with no worker yet; call [`tend`](Self::tend) once it is live.
-    pub fn new(spec: WorkerSpec, config: PoolConfig, sandbox: Sandbox, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(
+        spec: WorkerSpec,
+        secrets: Option<Arc<FunctionSecrets>>,
+        config: PoolConfig,
+        sandbox: Sandbox,
+        clock: Clock,
+    ) -> Arc<Self> {
         let policy = Pool::new(config);
         let slots = policy.slots();
         let state = State {
@@ -150,7 +159,8 @@ impl VersionPool {
             last_start_error: None,
             closed: false,
         };
-        Arc::new(Self { spec, slots, sandbox, clock, state: Mutex::new(state), timer_changed: Notify::new() })
+        let (state, timer_changed) = (Mutex::new(state), Notify::new());
+        Arc::new(Self { spec, secrets, slots, sandbox, clock, state, timer_changed })
     }
 
     /// Starts what the policy wants from the beginning (`scaling.min`).
@@ -430,7 +440,7 @@ impl VersionPool {
         let pool = self.clone();
         self.sandbox.runtime().spawn(async move {
             let asked = pool.clock.now();
-            let started = pool.sandbox.start_worker(&pool.spec).await;
+            let started = pool.start_worker().await;
             let now = pool.clock.now();
             let took = now.saturating_sub(asked);
             match started.and_then(|worker| pool.ready(worker)) {
@@ -445,10 +455,20 @@ impl VersionPool {
         });
     }
 
+    /// A worker with the handler loaded, not yet one of the pool's.
+    pub(crate) async fn start_worker(&self) -> Result<Worker, StartError> {
+        let secrets = self.secrets.as_ref().map(|secrets| secrets.frames());
+        self.sandbox.start_worker_with(&self.spec, secrets.as_deref()).await
+    }
+
     fn start_failed(self: &Arc<Self>, now: Duration, error: &StartError) {
+        let mut error = error.to_string();
+        if let Some(secrets) = &self.secrets {
+            secrets.mask().string(&mut error);
+        }
         tracing::warn!(function = %self.spec.function, version = %self.spec.version, %error, "a worker did not start");
         let mut state = self.state.lock();
-        state.last_start_error = Some(error.to_string().into());
+        state.last_start_error = Some(error.into());
         self.decide_in(&mut state, |policy, out| policy.on_start_failed(now, out));
     }
 
@@ -509,6 +529,11 @@ impl VersionPool {
                 () = pool.timer_changed.notified() => {}
             }
         }
+    }
+
+    /// What its workers may read.
+    pub(crate) fn secrets(&self) -> Option<&Arc<FunctionSecrets>> {
+        self.secrets.as_ref()
     }
 
     /// What its workers are started from.

@@ -25,6 +25,7 @@ use crate::http::gateway::{self, Gateway, Peer};
 use crate::http::{self, listener};
 use crate::invoke::Invoker;
 use crate::readiness::Readiness;
+use crate::secrets::{Secrets, SecretsError};
 use crate::slo::SloBook;
 use crate::store::{Registry, StoreError};
 
@@ -83,6 +84,9 @@ pub enum StartError {
     /// The registry cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The secrets of the registry cannot be read.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// The functions of the registry cannot be brought back.
     #[error("the functions of the data directory cannot be brought back: {0}")]
     Catalog(#[from] CatalogError),
@@ -123,6 +127,7 @@ impl Server {
         let bound = bind(&config)?;
         let clock = Clock::start();
         let registry = Arc::new(Registry::open(&data_dir)?);
+        let secrets = open_secrets(&config, &registry, &data_dir).await?;
         let history = Arc::new(History::open(&config.history, &data_dir, clock.clone())?);
         let slo = Arc::new(SloBook::open(registry.clone()).await);
         // Ten thousand functions are read and checked in the time that a zygote takes to start.
@@ -132,6 +137,7 @@ impl Server {
         let setup = WorkerSetup {
             sandbox: sandbox.clone(),
             clock: clock.clone(),
+            secrets: Arc::new(secrets),
             services: config.services.clone(),
             preload: config.preload.allowed.clone(),
             gateway_url: format!("http://{}", reachable(bound.addresses.gateway)),
@@ -274,6 +280,15 @@ fn sandbox_config(config: &Config, addresses: Addresses, data_dir: &Path) -> San
         guarded_ports: vec![addresses.api.port(), addresses.traces.port()],
         preload: config.preload.clone(),
     }
+}
+
+async fn open_secrets(
+    config: &Config,
+    registry: &Arc<Registry>,
+    data_dir: &Path,
+) -> Result<Secrets, SecretsError> {
+    let (key_file, discard) = (config.secrets_key_file.as_deref(), config.discard_unreadable_secrets);
+    Secrets::open(registry.clone(), data_dir, key_file, discard).await
 }
 
 fn bind(config: &Config) -> Result<Bound, StartError> {

@@ -3,12 +3,15 @@
 The front door is small on purpose:
 
 * `functionsplatform.sdk.tracing`: spans of your own in the trace of the call.
+* `secret`: the value of a secret that function.toml names; `secret_bytes` where it is no text.
 * `functionsplatform.testing`: run a handler locally, without a platform.
 * `DeadlineExceeded` and `Cancelled`: how the platform ends a handler early.
 
-Both exceptions derive from `Interrupted`, and that from `BaseException`, as `KeyboardInterrupt`
+The two exceptions derive from `Interrupted`, and that from `BaseException`, as `KeyboardInterrupt`
 and `asyncio.CancelledError` do: an `except Exception` around a retry loop must not swallow them.
 
+    LookupError
+     └── SecretMissing           the function has no such secret
     BaseException
      └── Interrupted
           ├── DeadlineExceeded   the call's time is up
@@ -17,7 +20,16 @@ and `asyncio.CancelledError` do: an `except Exception` around a retry loop must 
 Modules with a leading underscore are shared with the worker and are no interface.
 """
 
-from functionsplatform._errors import Cancelled, DeadlineExceeded, Interrupted
+from functionsplatform._errors import Cancelled, DeadlineExceeded, Interrupted, SecretMissing
+from functionsplatform._secrets import secret, secret_bytes
 from functionsplatform._version import __version__
 
-__all__ = ["Cancelled", "DeadlineExceeded", "Interrupted", "__version__"]
+__all__ = [
+    "Cancelled",
+    "DeadlineExceeded",
+    "Interrupted",
+    "SecretMissing",
+    "__version__",
+    "secret",
+    "secret_bytes",
+]

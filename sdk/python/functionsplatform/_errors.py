@@ -21,6 +21,10 @@ class Cancelled(Interrupted):
     """Nobody waits for the answer any more, most often because the caller left."""
 
 
+class SecretMissing(LookupError):
+    """A secret that the function does not declare, or that was deleted; the message says which."""
+
+
 class BadRequest(Exception):
     """The request body is not what its content type says."""
 

@@ -29,6 +29,7 @@ from time import monotonic_ns
 from typing import Any
 from urllib.parse import urlencode
 
+from functionsplatform import _secrets
 from functionsplatform._answer import BYTES, JSON, NONE, TEXT, Answer, Chunks, answer_of, json_bytes
 from functionsplatform._context import Context, Function, active
 from functionsplatform._failure import failure_of
@@ -98,6 +99,7 @@ def invoke(
     path_params: Mapping[str, str] | None = None,
     context: Context | None = None,
     timeout: float = 60.0,
+    secrets: Mapping[str, str | bytes] | None = None,
     raise_errors: bool = True,
 ) -> Result:
     """Call a handler as the platform would.
@@ -106,13 +108,15 @@ def invoke(
     POST with a body and GET without. An exception of the handler is raised here, too, unless
     `raise_errors` is false; then the result has status 500, the exception as `error` and as
     `failure` what the platform would record. `async def` handlers and streams are run to the end.
+    `secrets` are what `functionsplatform.secret` gives meanwhile, by name; without it, variables
+    `FUNCTIONSPLATFORM_SECRET_…` of the environment are.
     """
     head, raw = _request(body, headers, verb, path, query, path_params)
     context = context or fake_context(timeout=timeout)
     before, active.sole = active.sole, context
     logs = io.StringIO()
     try:
-        with _captured(logs):
+        with _secrets.given(secrets), _captured(logs):
             result = _run(handler, head, raw, context)
     except BaseException as error:
         if raise_errors or not isinstance(error, (Exception, SystemExit)):

@@ -11,6 +11,7 @@ mod mishaps;
 mod networks;
 mod preloading;
 mod running;
+mod secrets;
 mod sharing;
 mod starting;
 mod stopping;

@@ -18,6 +18,7 @@ use super::{
     Criticality, Fallback, Handler, Hedge, Idempotency, IdleTime, LatencyObjective, Limits, Manifest,
     Network, OnDisconnect, Scaling, Settings, Slo, show_duration, show_size,
 };
+use crate::ids::SecretName;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -35,6 +36,10 @@ const MEMORY: RangeInclusive<ByteSize> = ByteSize::mib(16)..=ByteSize::tib(1);
 
 /// Sizes that are held in memory while a call is made.
 const BODY: RangeInclusive<ByteSize> = ByteSize::b(1)..=ByteSize::gib(1);
+
+/// Each worker gets all of them when it starts (32 × 64 KiB at most), and all that its calls leave is
+/// searched for each.
+const MOST_SECRETS: usize = 32;
 
 impl Manifest {
     /// Reads a `function.toml`.
@@ -117,15 +122,19 @@ fn read_words(fields: &mut Fields, settings: &mut Settings) -> Result<(), Settin
 }
 
 fn read_lists(fields: &mut Fields, settings: &mut Settings) -> Result<(), SettingsError> {
-    fields.set("env", &mut settings.env, |field| {
-        texts_by_name(field, is_variable, "write a table of texts such as { LEVEL = \"info\" }")
-    })?;
+    if let Some(env) = fields.take("env") {
+        read_env(env, settings)?;
+    }
     fields.set("labels", &mut settings.labels, |field| {
         texts_by_name(field, |key| !key.is_empty(), "write a table of texts such as { team = \"media\" }")
     })?;
-    fields.set("secrets", &mut settings.secrets, |field| {
-        texts(field, is_variable, "write a list of names such as [\"STRIPE_KEY\"]")
-    })?;
+    fields.set("secrets", &mut settings.secrets, secrets)?;
+    if let Some((variable, secret)) =
+        settings.secret_env.iter().find(|(_, secret)| !settings.secrets.contains(secret))
+    {
+        let message = format!("{variable} is to hold secret {secret}; add it to secrets = [\"{secret}\"]");
+        return Err(fields.conflict("env", message));
+    }
     fields.set("preload", &mut settings.preload, |field| {
         texts(field, is_module, "write a list of modules such as [\"numpy\"]")
     })?;
@@ -140,6 +149,44 @@ fn read_lists(fields: &mut Fields, settings: &mut Settings) -> Result<(), Settin
         )),
         None => Ok(()),
     }
+}
+
+/// Texts, and names of secrets.
+fn read_env(field: Field, settings: &mut Settings) -> Result<(), SettingsError> {
+    let example = "write a table such as { LEVEL = \"info\", TOKEN = { secret = \"TOKEN\" } }";
+    for (name, value) in field.members(example)? {
+        if !is_variable(&name) {
+            return Err(value.refuse(example));
+        }
+        match &value.node.value {
+            Value::Text(text) if !text.contains('\0') => {
+                settings.env.insert(name, text.clone());
+            }
+            Value::Table(_) => {
+                let mut table = Fields::of(value)?;
+                let Some(secret) = table.take("secret") else {
+                    return Err(table.missing("secret", "write { secret = \"TOKEN\" }"));
+                };
+                settings.secret_env.insert(name, parsed(&secret, "write the name of a secret")?);
+                table.finish()?;
+            }
+            _ => return Err(value.refuse(example)),
+        }
+    }
+    Ok(())
+}
+
+fn secrets(field: Field) -> Result<Vec<SecretName>, SettingsError> {
+    let example = "write a list of names such as [\"STRIPE_KEY\"]";
+    let too_many = field.refuse(format!("name at most {MOST_SECRETS}"));
+    let mut names = Vec::new();
+    for item in field.list(example)? {
+        let name = parsed(&item, example)?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    if names.len() > MOST_SECRETS { Err(too_many) } else { Ok(names) }
 }
 
 fn read_limits(mut table: Fields) -> Result<Limits, SettingsError> {

@@ -184,7 +184,8 @@ impl Fields {
         Self::of(Field { path: String::new(), node })
     }
 
-    fn of(field: Field) -> Result<Self, SettingsError> {
+    /// The table that a field holds.
+    pub(super) fn of(field: Field) -> Result<Self, SettingsError> {
         let line = field.node.line;
         let Value::Table(left) = field.node.value else { return Err(field.refuse("write a table")) };
         Ok(Self { path: field.path, line, left, known: Vec::new() })

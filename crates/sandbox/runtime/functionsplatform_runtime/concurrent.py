@@ -23,7 +23,7 @@ from functionsplatform._answer import Answer, answer_of
 from functionsplatform._context import Context, Function
 from functionsplatform._errors import Cancelled, DeadlineExceeded, Interrupted
 from functionsplatform._message import message_of
-from functionsplatform_runtime import frames, output
+from functionsplatform_runtime import frames, output, secrets
 from functionsplatform_runtime.frames import Channel, ProtocolError
 from functionsplatform_runtime.interrupts import Interrupts
 from functionsplatform_runtime.load import Handler
@@ -128,6 +128,8 @@ class Concurrent:
                     call = self._calls.get(serial)
                     if call is not None:  # else it has just ended
                         call.pause() if kind == frames.PAUSE else call.resume()
+                elif kind == frames.SECRET:
+                    secrets.take(head, body)
                 elif kind == frames.EXIT:
                     self._leaving = True
                     self._stop_if_done()

@@ -28,6 +28,7 @@ CALL = 2
 EXIT = 3
 PAUSE = 4
 RESUME = 5
+SECRET = 6
 HELLO = 16
 LOADED = 17
 LOAD_FAILED = 18
@@ -45,6 +46,7 @@ FRAME_TYPES = {
     "Exit": EXIT,
     "Pause": PAUSE,
     "Resume": RESUME,
+    "Secret": SECRET,
     "Hello": HELLO,
     "Loaded": LOADED,
     "LoadFailed": LOAD_FAILED,

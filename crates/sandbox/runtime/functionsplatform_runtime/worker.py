@@ -17,12 +17,12 @@ from collections.abc import AsyncIterator
 from time import monotonic_ns, process_time_ns
 from typing import TYPE_CHECKING, Any
 
-from functionsplatform import _failure
+from functionsplatform import _failure, _secrets
 from functionsplatform._answer import Answer, answer_of
 from functionsplatform._context import Context, Function, active
 from functionsplatform._errors import BadHandler
 from functionsplatform._message import message_of, parsed
-from functionsplatform_runtime import frames, fresh, load
+from functionsplatform_runtime import frames, fresh, load, secrets
 from functionsplatform_runtime.frames import Channel, ProtocolError
 from functionsplatform_runtime.interrupts import Interrupts, restore_signals
 from functionsplatform_runtime.output import CallOutput, Output, replace_standard_streams
@@ -83,6 +83,9 @@ class Worker:
         os.register_at_fork(after_in_child=self._leave_child_alone)
         self._send(frames.HELLO, 0, {"protocol": frames.VERSION, "python": _python_version()})
         frame = self._channel.receive()
+        while frame is not None and frame[0] == frames.SECRET:
+            secrets.take(frame[3], frame[4])
+            frame = self._channel.receive()
         if frame is None or frame[0] == frames.EXIT:
             return 0
         if frame[0] != frames.LOAD:
@@ -123,6 +126,7 @@ class Worker:
         )
         self._output.set_limit(head["log_limit"])
         self._output.begin_loading()
+        _secrets.close()
         replace_standard_streams(self._output)
         _send_log_records_to(self._output)
         fresh.make_unique()
@@ -158,6 +162,8 @@ class Worker:
                 self._serve_call(serial, parsed(head), body)
             elif kind == frames.EXIT:
                 return
+            elif kind == frames.SECRET:
+                secrets.take(head, body)
             else:
                 raise ProtocolError(f"frame type {kind} where CALL was due")
 

@@ -119,7 +119,14 @@ async fn one_call(worker: &mut Worker) -> Result<serde_json::Value, Box<dyn std:
         remaining_ms: 10_000,
         unsampled: false,
     };
-    let call = Call { serial: 1, head, body: Bytes::new(), log_limit: 1 << 20, response_limit: 1 << 20 };
+    let call = Call {
+        serial: 1,
+        head,
+        body: Bytes::new(),
+        secrets: None,
+        log_limit: 1 << 20,
+        response_limit: 1 << 20,
+    };
     match worker.call(call).await? {
         Answer::Whole(whole) => Ok(serde_json::from_slice(&whole.body)?),
         other => Err(format!("{other:?}").into()),

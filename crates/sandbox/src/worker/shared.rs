@@ -59,7 +59,7 @@ impl Worker {
     pub fn share(self) -> io::Result<SharedWorker> {
         debug_assert_eq!(self.state, State::Idle, "a worker is shared between calls");
         let side = self.listener.side().clone();
-        let desk = Arc::new(Desk::new(self.process, self.requests, side.clone())?);
+        let desk = Arc::new(Desk::new(self.process, self.requests, side.clone(), self.secrets)?);
         let reading = tokio::spawn(reading::run(desk.clone(), self.listener)).abort_handle();
         Ok(SharedWorker { room: Arc::new(Room { desk, side, reading }) })
     }

@@ -184,7 +184,7 @@ pub(crate) fn head(remaining: Duration) -> CallHead<'static> {
 
 pub(crate) fn call(serial: u64, body: impl Into<Bytes>) -> Call<'static> {
     let body = body.into();
-    Call { serial, head: head(PATIENCE), body, log_limit: 1 << 20, response_limit: ROOMY }
+    Call { serial, head: head(PATIENCE), body, secrets: None, log_limit: 1 << 20, response_limit: ROOMY }
 }
 
 /// The JSON that the handler returned, and its output.

@@ -3,12 +3,15 @@
 //! Other rooms' errors become one of these here, with the field and the line at fault where they
 //! are known.
 
+use std::sync::Arc;
+
 use fp_core::code::Code;
 use fp_core::route::Conflict;
 use fp_core::{FunctionName, Manifest};
 use fp_sandbox::StartError as SandboxStartError;
 
 use super::code_store::{CodeError, Tree};
+use crate::secrets::{FunctionSecrets, SecretsError};
 use crate::store::StoreError;
 
 /// Largest manifest, in bytes: a hundred times a long one. Reading it takes memory and time that
@@ -38,6 +41,20 @@ impl CatalogError {
 
     pub(super) fn field(code: Code, field: &str, detail: String) -> Self {
         Self { field: Some(field.to_owned()), ..Self::new(code, detail) }
+    }
+
+    /// A module may have raised with a secret in its words.
+    pub(super) fn masked(mut self, secrets: Option<&Arc<FunctionSecrets>>) -> Self {
+        if let Some(mask) = secrets.map(|secrets| secrets.mask()) {
+            mask.string(&mut self.detail);
+            self.traceback.iter_mut().for_each(|traceback| mask.string(traceback));
+        }
+        self
+    }
+
+    pub(super) fn from_secrets(error: SecretsError) -> Self {
+        tracing::error!(%error, "secrets cannot be kept");
+        Self::new(error.code(), error.to_string())
     }
 
     pub(super) fn no_directory(path: &str) -> Self {

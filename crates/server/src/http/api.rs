@@ -11,6 +11,7 @@ mod instances;
 mod invocations;
 mod invoke;
 mod platform;
+mod secrets;
 mod settings;
 pub(in crate::http) mod text_request;
 mod time;
@@ -45,6 +46,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .chain([trigger::routes(), invoke::routes()])
         .chain(instances::routes())
         .chain(invocations::routes())
+        .chain(secrets::routes())
         .chain(platform::routes())
         .chain([metrics::routes()]);
     for resource in resources {

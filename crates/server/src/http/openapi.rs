@@ -44,6 +44,16 @@ pub(crate) struct NameParam {
     name: String,
 }
 
+/// Parameters of routes that name a secret.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "describes the path for the document; the extractor reads it")]
+pub(crate) struct SecretParam {
+    /// The secret's name.
+    #[param(pattern = "^[A-Za-z_][A-Za-z0-9_]{0,126}$", example = "STRIPE_KEY")]
+    name: String,
+}
+
 /// Parameters of routes that name an invocation.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -105,6 +115,9 @@ pub(crate) struct ProblemDocument {
     /// Last lines of the traceback of a handler that cannot be loaded.
     #[schema(nullable = false)]
     traceback: Option<String>,
+    /// The functions that stand against it.
+    #[schema(nullable = false)]
+    functions: Option<Vec<String>>,
 }
 
 fn words(words: impl Iterator<Item = &'static str>, example: &str) -> Schema {
@@ -177,6 +190,7 @@ pub(crate) fn preamble() -> OpenApi {
         tag("functions", "What is deployed, deploying, deleting, running in the background"),
         tag("instances", "Runs of functions, in the older shape"),
         tag("invocations", "What happened to each call"),
+        tag("secrets", "Values that functions read and nobody else sees"),
         tag("platform", "Workers, host, health, metrics"),
     ]);
     document

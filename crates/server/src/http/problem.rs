@@ -192,7 +192,7 @@ pub fn status(code: Code) -> StatusCode {
         Code::NoRoute | Code::NotFound | Code::SampledOut | Code::TenantNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        Code::EventConflict | Code::TenantExists => StatusCode::CONFLICT,
+        Code::EventConflict | Code::SecretInUse | Code::TenantExists => StatusCode::CONFLICT,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::ForbiddenHost => StatusCode::MISDIRECTED_REQUEST,
@@ -203,6 +203,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::InvalidName
         | Code::InvalidSettings
         | Code::NameReserved
+        | Code::SecretMissing
         | Code::Unprocessable
         | Code::UnsupportedEvent => StatusCode::UNPROCESSABLE_ENTITY,
         Code::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
@@ -242,6 +243,8 @@ fn blame(code: Code) -> Blame {
         | Code::QuotaExceeded
         | Code::RequestTimeout
         | Code::ScopeMissing
+        | Code::SecretInUse
+        | Code::SecretMissing
         | Code::TenantExists
         | Code::TenantNotFound
         | Code::TooLarge
@@ -294,6 +297,8 @@ fn component(code: Code) -> &'static str {
         | Code::InvalidName
         | Code::InvalidSettings
         | Code::NameReserved
+        | Code::SecretInUse
+        | Code::SecretMissing
         | Code::UnsupportedEvent => "catalog",
         Code::SampledOut => "history",
         Code::StorageFailed | Code::StorageFull => "store",

@@ -71,7 +71,11 @@ async fn lease(flight: &mut Flight) -> Result<Lease, Fault> {
     }
 }
 
-pub(crate) fn fault(flight: &Flight, outcome: Outcome, phase: &'static str, detail: String) -> Fault {
+pub(crate) fn fault(flight: &Flight, outcome: Outcome, phase: &'static str, mut detail: String) -> Fault {
+    if let Some(mask) = flight.mask() {
+        // What broke the protocol, or a header's name: a worker's words.
+        mask.string(&mut detail);
+    }
     Fault {
         outcome,
         detail: detail.into(),
@@ -139,6 +143,7 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
     let limits = &flight.function.settings.limits;
     let (log_limit, response_limit) = (limits.logs.as_u64() as usize, limits.response.as_u64() as usize);
     let expiry = flight.invoker.clock.instant(flight.deadline + EXPIRY_SLACK);
+    let secrets = flight.function.pool.secrets().map(|secrets| secrets.frames());
     let lease = flight.lease.as_mut().expect("a call is made on a lease");
     let call = Call {
         serial: lease.serial(),
@@ -157,6 +162,7 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
             unsampled: !flight.trace.sampled,
         },
         body: request.body.clone(),
+        secrets,
         log_limit,
         response_limit,
     };
@@ -181,7 +187,9 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
                 Ended::Fault { fault: Box::new(bad_header(flight, &name)), logs, failure: None }
             }
         },
-        Some(Ok(Answer::Failed { failure, logs })) => {
+        Some(Ok(Answer::Failed { mut failure, logs })) => {
+            flight.mask_failure(&mut failure);
+            let lease = flight.lease.as_mut().expect("a call is made on a lease");
             if is_used_up(&failure) {
                 lease.spoil();
             }

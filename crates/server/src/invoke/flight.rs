@@ -20,6 +20,7 @@ use super::{Completed, Fault, Invoker, Reply, Request};
 use crate::catalog::Deployed;
 use crate::history::{Finished, Running};
 use crate::pool::Lease;
+use crate::secrets::Mask;
 
 /// Time for an interrupted handler's `finally` blocks before its worker is killed: enough for a
 /// rollback over a network, short enough that `max` workers are not held up by it.
@@ -129,6 +130,10 @@ impl Flight {
 
     fn first_record(function: &Deployed, request: &Request, promise: &Promise, now: Duration) -> Invocation {
         let settings = &function.settings;
+        let mut path = request.path.clone();
+        if let Some(secrets) = function.pool.secrets() {
+            secrets.mask().boxed(&mut path);
+        }
         let (given, _) = time_given(function, request);
         let trace = &promise.trace;
         Invocation {
@@ -139,7 +144,7 @@ impl Flight {
             event_type: request.event_type.clone(),
             trigger: request.trigger,
             verb: request.verb.clone(),
-            path: request.path.clone(),
+            path,
             correlation_id: request.correlation_id.clone(),
             trace_id: trace.trace_id,
             span_id: trace.span_id,
@@ -167,6 +172,20 @@ impl Flight {
             latency_met: None,
             degraded: None,
             weight: 1,
+        }
+    }
+
+    /// What nothing that is kept or told of this call may show.
+    pub(crate) fn mask(&self) -> Option<Arc<Mask>> {
+        self.function.pool.secrets().map(|secrets| secrets.mask())
+    }
+
+    /// The worker's words about a failure, as they may be told.
+    pub(crate) fn mask_failure(&self, failure: &mut FailureHead) {
+        if let Some(mask) = self.mask() {
+            mask.string(&mut failure.exception_type);
+            mask.string(&mut failure.message);
+            mask.string(&mut failure.traceback);
         }
     }
 
@@ -317,7 +336,12 @@ impl Flight {
         let ended_us = self.invoker.clock.wall_us(now);
         let (outcome, short, cold) = (record.outcome, record.caller_was_short, record.cold);
         self.function.book.record(now, ended_us, outcome, short, total, cold);
-        let spans = self.spans(spans);
+        let (mut spans, mut result) = (self.spans(spans), result);
+        if let Some(mask) = self.mask() {
+            mask.lines(&mut logs, record.log_bytes > limit);
+            spans.iter_mut().for_each(|span| mask.span(span));
+            record.error.iter_mut().chain(&mut result).for_each(|text| mask.boxed(text));
+        }
         let finished = self.invoker.history.finish(Kept { invocation: *record, spans, logs, result });
         (finished, phases)
     }

@@ -97,7 +97,8 @@ async fn pump(flight: &mut Flight, sender: &Pieces, sent: &mut u64) -> Result<Le
             Ok(StreamPiece::End { end, logs }) => {
                 return Ok(Leftovers { logs, spans: end.spans, usage: end.usage });
             }
-            Ok(StreamPiece::Failed { failure, logs }) => {
+            Ok(StreamPiece::Failed { mut failure, logs }) => {
+                flight.mask_failure(&mut failure);
                 let fault = attempt::failed(flight, &failure);
                 return Err(Stop::Fault(Box::new(fault), logs, Some(failure)));
             }

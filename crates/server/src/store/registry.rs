@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fp_core::settings::Handler;
-use fp_core::{EventType, FunctionName, InvocationId, Settings, Tenant, VersionNumber};
+use fp_core::{EventType, FunctionName, InvocationId, SecretName, Settings, Tenant, VersionNumber};
 
 use super::StoreError;
 use super::database::{self, Durability};
@@ -17,9 +17,11 @@ use super::writer::Writer;
 
 mod access;
 mod rows;
+mod secrets;
 mod stored_settings;
 
 pub use access::{KeyHash, StoredKey, StoredTenant};
+pub use secrets::SealedSecret;
 
 /// One version of a function as the registry keeps it.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,6 +181,32 @@ impl Registry {
         let (tenant, function) = (tenant.clone(), function.clone());
         let work = move |connection: &_| Ok(rows::delete_function(connection, &tenant, &function)?);
         self.writer.run("deleting a function", work).await
+    }
+
+    /// The secrets of all tenants.
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
+    pub async fn secrets(&self) -> Result<Vec<SealedSecret>, StoreError> {
+        self.writer.run("reading secrets", |connection| Ok(secrets::list(connection)?)).await
+    }
+
+    /// Keeps a secret in place of the one with its name; synced before it returns.
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
+    pub async fn put_secret(&self, secret: SealedSecret) -> Result<(), StoreError> {
+        self.writer.run("writing a secret", move |connection| Ok(secrets::put(connection, &secret)?)).await
+    }
+
+    /// Forgets a secret; false if there was none.
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
+    pub async fn delete_secret(&self, tenant: &Tenant, name: &SecretName) -> Result<bool, StoreError> {
+        let (tenant, name) = (tenant.clone(), name.clone());
+        let work = move |connection: &_| Ok(secrets::delete(connection, &tenant, &name)?);
+        self.writer.run("deleting a secret", work).await
     }
 
     /// Accepts calls: all of them, or none; synced before it returns.

@@ -16,7 +16,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 use tokio::time::Duration;
 
-use super::outbox::{Letter, Outbox, Sent};
+use super::outbox::{Letter, Outbox, Payload, Sent};
 use crate::call::{Call, CallError};
 use crate::closing::ClosedAside;
 use crate::fds;
@@ -69,6 +69,8 @@ struct Seat {
 struct State {
     seats: HashMap<u64, Seat>,
     outbox: Outbox,
+    /// Generation of the secrets that it was sent last.
+    secrets: u64,
     /// Why we ended it.
     reason: Option<Reason>,
     /// It is gone, and every call was told.
@@ -94,9 +96,15 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(process: Process, requests: pipe::Sender, side: Arc<ClosedAside>) -> io::Result<Self> {
+    pub(super) fn new(
+        process: Process,
+        requests: pipe::Sender,
+        side: Arc<ClosedAside>,
+        secrets: u64,
+    ) -> io::Result<Self> {
         let side = fds::watch_shared(side)?;
-        Ok(Self { process, requests, side, state: Mutex::default(), stuck: Notify::new() })
+        let state = Mutex::new(State { secrets, ..State::default() });
+        Ok(Self { process, requests, side, state, stuck: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -120,6 +128,11 @@ impl Desk {
         if let Some(exit) = state.end {
             return Err(CallError::NeverStarted { exit });
         }
+        if let Some(secrets) = call.secrets.as_ref().filter(|secrets| secrets.generation() != state.secrets) {
+            state.secrets = secrets.generation();
+            state.outbox.post(Letter { memfd: None, frame: Payload::Secrets(secrets.clone()) });
+        }
+        let frame = Payload::Frame(frame);
         let letter = Letter { memfd: memfd.map(|memfd| (call.serial, memfd)), frame };
         let frame_end = state.outbox.post(letter);
         let seat = Seat {
@@ -423,5 +436,5 @@ fn no_such_call(serial: u64) -> Broken {
 fn notice(kind: FrameType, serial: u64) -> Letter {
     let mut frame = Vec::new();
     frames::append(&mut frame, kind, serial, &(), b"").expect("a head without content is short");
-    Letter { memfd: None, frame }
+    Letter { memfd: None, frame: Payload::Frame(frame) }
 }

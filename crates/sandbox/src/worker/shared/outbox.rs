@@ -13,13 +13,30 @@ use tokio::net::unix::pipe;
 
 use crate::closing::ClosedAside;
 use crate::fds;
+use crate::secrets::SecretFrames;
 
 /// A frame on its way.
 #[derive(Debug)]
 pub(super) struct Letter {
     /// Body of the call with this serial.
     pub(super) memfd: Option<(u64, OwnedFd)>,
-    pub(super) frame: Vec<u8>,
+    pub(super) frame: Payload,
+}
+
+/// What is written.
+#[derive(Debug)]
+pub(super) enum Payload {
+    Frame(Vec<u8>),
+    Secrets(Arc<SecretFrames>),
+}
+
+impl Payload {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Frame(frame) => frame,
+            Self::Secrets(secrets) => secrets.bytes(),
+        }
+    }
 }
 
 /// How far sending has come.
@@ -46,7 +63,7 @@ pub(super) struct Outbox {
 impl Outbox {
     /// Takes a letter; returns where it ends in the stream, for [`was_read`](Self::was_read).
     pub(super) fn post(&mut self, letter: Letter) -> u64 {
-        self.posted += letter.frame.len() as u64;
+        self.posted += letter.frame.bytes().len() as u64;
         self.letters.push_back(letter);
         self.posted
     }
@@ -67,8 +84,8 @@ impl Outbox {
                     Err(error) => return Err(error.into()),
                 }
             }
-            while self.begun < letter.frame.len() {
-                match requests.try_write(&letter.frame[self.begun..]) {
+            while self.begun < letter.frame.bytes().len() {
+                match requests.try_write(&letter.frame.bytes()[self.begun..]) {
                     Ok(count) => {
                         self.begun += count;
                         self.written += count as u64;

@@ -132,6 +132,18 @@ impl<S: Send + Sync> FromRequestParts<S> for NamePath {
     }
 }
 
+/// A secret's name in the path, as it came: what a wrong one means depends on the verb.
+#[derive(Debug)]
+pub(crate) struct SecretPath(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for SecretPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        path_text(parts, state).await.map(Self)
+    }
+}
+
 /// An invocation's id in the path.
 #[derive(Debug)]
 pub(crate) struct InvocationPath(pub(crate) InvocationId);

@@ -264,7 +264,7 @@ async fn deploy_function(
 }
 
 /// Turns the catalogue's refusal into an answer.
-fn refused(error: CatalogError) -> Problem {
+pub(super) fn refused(error: CatalogError) -> Problem {
     let mut problem = Problem::new(error.code, error.detail);
     if let Some(field) = error.field {
         problem = problem.field(field);

@@ -54,10 +54,10 @@ pub(super) struct SettingsSchema {
     /// What a caller's leaving does: `cancel` or `finish`.
     #[schema(pattern = "^(cancel|finish)$", example = "cancel", nullable = false)]
     on_disconnect: Option<String>,
-    /// Environment variables.
+    /// Environment variables: a text, or `{ "secret": "NAME" }` for one of `secrets`.
     #[schema(nullable = false)]
-    env: Option<BTreeMap<String, String>>,
-    /// Names of secrets that it wants.
+    env: Option<BTreeMap<String, VariableSchema>>,
+    /// Names of secrets that it may read.
     #[schema(nullable = false)]
     secrets: Option<Vec<String>>,
     /// Modules imported before its workers start.
@@ -81,6 +81,29 @@ pub(super) struct SettingsSchema {
     /// Objective.
     #[schema(nullable = false)]
     slo: Option<SloSchema>,
+}
+
+/// The value of an environment variable.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = Variable)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+enum VariableSchema {
+    /// A text.
+    Text(String),
+    /// A secret's value.
+    Secret(SecretVariableSchema),
+}
+
+/// A variable that holds a secret.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SecretVariable)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct SecretVariableSchema {
+    /// Its name, which is also in `secrets`.
+    #[schema(example = "STRIPE_KEY")]
+    secret: String,
 }
 
 /// Sizes of what goes in and out.
@@ -183,7 +206,8 @@ mod tests {
     #[test]
     fn the_document_knows_every_key_that_core_knows() {
         let everything = serde_json::json!({
-            "python": "3.11", "cpu_limit": 0.5, "idempotent": "key", "env": { "A": "1" },
+            "python": "3.11", "cpu_limit": 0.5, "idempotent": "key",
+            "env": { "A": "1", "B": { "secret": "KEY" } }, "secrets": ["KEY"],
             "latency": { "hedge": "30ms", "fallback": { "stale": "5m" } },
             "slo": { "availability": 99.9, "latency": { "under": "250ms", "percent": 99 }, "window": "7d" },
         });

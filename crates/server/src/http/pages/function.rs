@@ -1,6 +1,7 @@
 //! A function's page: what it promises, whether it keeps it, and what its time goes to.
 
 use askama::Template;
+use fp_core::SecretName;
 use fp_core::record::Phases;
 use fp_core::settings::{Fallback, Handler, Hedge, Idempotency, IdleTime, Settings};
 
@@ -325,8 +326,7 @@ fn alert_words(alert: &crate::slo::AlertView) -> AlertWords {
 fn settings(settings: &Settings) -> Vec<Pair> {
     let duration = |value: std::time::Duration| humantime::format_duration(value).to_string();
     let size = |value: bytesize::ByteSize| text::bytes(value.as_u64());
-    let names =
-        |map: &std::collections::BTreeMap<String, String>| map.keys().cloned().collect::<Vec<_>>().join(", ");
+    let variables = settings.env.keys().chain(settings.secret_env.keys()).cloned().collect::<Vec<_>>();
     let labels =
         settings.labels.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join(", ");
     let scaling = &settings.scaling;
@@ -349,8 +349,8 @@ fn settings(settings: &Settings) -> Vec<Pair> {
         ("largest request", size(settings.limits.body)),
         ("largest answer", size(settings.limits.response)),
         ("logs per call", size(settings.limits.logs)),
-        ("environment variables", names(&settings.env)),
-        ("secrets", settings.secrets.join(", ")),
+        ("environment variables", variables.join(", ")),
+        ("secrets", settings.secrets.iter().map(SecretName::as_str).collect::<Vec<_>>().join(", ")),
         ("preload", settings.preload.join(", ")),
         ("path", settings.path.join(", ")),
         ("labels", labels),

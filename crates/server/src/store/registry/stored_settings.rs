@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use fp_core::Settings;
 use fp_core::settings::{
     Criticality, Fallback, Hedge, Idempotency, IdleTime, Latency, LatencyObjective, Limits, Network,
     OnDisconnect, Scaling, Slo,
 };
+use fp_core::{SecretName, Settings};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,7 +31,10 @@ struct StoredSettings {
     criticality: Criticality,
     on_disconnect: OnDisconnect,
     env: BTreeMap<String, String>,
-    secrets: Vec<String>,
+    secrets: Vec<SecretName>,
+    /// Absent in rows of earlier releases.
+    #[serde(default)]
+    secret_env: BTreeMap<String, SecretName>,
     preload: Vec<String>,
     path: Vec<String>,
     labels: BTreeMap<String, String>,
@@ -103,6 +106,7 @@ impl From<&Settings> for StoredSettings {
             on_disconnect: s.on_disconnect,
             env: s.env,
             secrets: s.secrets,
+            secret_env: s.secret_env,
             preload: s.preload,
             path: s.path,
             labels: s.labels,
@@ -151,6 +155,7 @@ impl From<StoredSettings> for Settings {
             on_disconnect: s.on_disconnect,
             env: s.env,
             secrets: s.secrets,
+            secret_env: s.secret_env,
             preload: s.preload,
             path: s.path,
             labels: s.labels,
@@ -209,7 +214,8 @@ pub(crate) mod tests {
             criticality: Criticality::Sheddable,
             on_disconnect: OnDisconnect::Finish,
             env: pair("LEVEL", "info"),
-            secrets: vec!["KEY".into()],
+            secrets: vec!["KEY".parse().unwrap()],
+            secret_env: BTreeMap::from([("TOKEN".to_owned(), "KEY".parse().unwrap())]),
             preload: vec!["numpy".into()],
             path: vec!["lib".into()],
             labels: pair("team", "média"),

@@ -1,0 +1,13 @@
+"""Secrets as they come from the platform: before the handler is loaded, and between calls when a value has changed."""
+
+from __future__ import annotations
+
+import json
+
+from functionsplatform import _secrets
+
+
+def take(head: bytes, value: bytes) -> None:
+    """The content of a SECRET frame."""
+    fields = json.loads(head)
+    _secrets.take(fields["n"], None if fields.get("g") else value, fields.get("e", ()))
