@@ -124,7 +124,7 @@ fn start() -> Result<Launcher, String> {
         filters = Filters { base: Vec::new(), feigned: Vec::new(), worker: Vec::new() };
     }
     let home = (host.mode != crate::Mode::Reduced).then(Home::open).transpose().map_err(|e| e.to_string())?;
-    let networks = host.network.then(Networks::default);
+    let networks = host.network.is_ok().then(Networks::default);
     let fence = if host.uids {
         Fence::raise(&format!("functionsplatform_{}", tag(run_dir)), &init.guarded_ports)
     } else {

@@ -27,8 +27,8 @@ pub(super) struct Host {
     pub mode: Mode,
     /// A proc of the worker's own can be mounted.
     pub own_proc: bool,
-    /// Workers can have network namespaces.
-    pub network: bool,
+    /// Workers can have network namespaces, or why not.
+    pub network: Result<(), String>,
     /// Workers get a uid each.
     pub uids: bool,
     pub seccomp: bool,
@@ -50,13 +50,17 @@ pub(super) fn probe(run_dir: &Path) -> Host {
     Host {
         mode,
         own_proc: namespaced && in_child(|| own_proc(&scratch)).is_ok(),
-        network: namespaced && in_child(networks::try_out).is_ok(),
+        network: if namespaced { try_network() } else { Err("there are no namespaces".into()) },
         uids: mode != Mode::UserNamespace && in_child(become_worker).is_ok(),
         seccomp: has_seccomp(),
         landlock: landlock_version(),
         mode_why_not,
         code_why_not: code.err().filter(|_| namespaced).map(|e| format!("cloning a mount: {e}")),
     }
+}
+
+fn try_network() -> Result<(), String> {
+    in_child(networks::try_out).map_err(|e| format!("a network namespace cannot be made and set up: {e}"))
 }
 
 fn find_mode(scratch: &Path) -> (Mode, Option<String>) {
@@ -208,6 +212,8 @@ fn in_child(attempt: impl FnOnce() -> rustix::io::Result<()>) -> rustix::io::Res
 
 const USER_NAMESPACE_REMEDY: &str = "run the platform as root, or allow user namespaces: sysctl user.max_user_namespaces, \
     kernel.apparmor_restrict_unprivileged_userns=0; in Docker --security-opt seccomp=unconfined --security-opt systempaths=unconfined";
+const NETWORK_REMEDY: &str =
+    "give the platform CAP_NET_ADMIN beside CAP_SYS_ADMIN, and a kernel with CONFIG_NET_NS";
 const ROOT_REMEDY: &str = "run the platform as root";
 
 impl Host {
@@ -272,9 +278,11 @@ impl Host {
             whole.or(self.code_why_not.as_deref()),
             USER_NAMESPACE_REMEDY,
         );
-        let network = Some("network namespaces are refused; functions with this network do not start");
+        let network = self.network.as_ref().err();
+        let network = network.map(|why| format!("{why}; functions with this network do not start"));
+        let remedy = if self.mode == Mode::Root { NETWORK_REMEDY } else { USER_NAMESPACE_REMEDY };
         for name in ["network = \"none\"", "network = \"internal\""] {
-            list.add(name, self.network, whole.or(network), USER_NAMESPACE_REMEDY);
+            list.add(name, self.network.is_ok(), whole.or(network.as_deref()), remedy);
         }
         let fence =
             fence.map(|why| format!("{why}; workers with network = \"full\" reach every port of this host"));

@@ -136,6 +136,46 @@ async fn strict_isolation_starts_above_the_floor_only_and_names_what_is_missing(
     assert!(!dir.path().join("run").exists(), "a sandbox that does not start leaves nothing");
 }
 
+/// Root without the right to packet filters, as in a container with some capabilities added: what is
+/// missing is named for what it is, and the rest goes on.
+#[test]
+fn without_the_right_to_set_up_networks_the_fence_and_own_networks_are_said_to_be_missing() {
+    let setpriv = std::process::Command::new("setpriv").arg("--version").output();
+    if !rustix::process::geteuid().is_root() || setpriv.is_err() {
+        return crate::stage::skip("root", "only root has capabilities to give up, by setpriv");
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    crate::stage::write_code(&dir.path().join("code"), "def handler(message, context):\n    return {}\n");
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin", EXECUTABLE, "platform"]);
+    command.arg(dir.path().join("run")).arg(dir.path().join("code"));
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    std::io::BufRead::read_line(&mut stdout, &mut line).expect("a line");
+    drop(child.stdin.take());
+    assert!(child.wait().expect("it ends").success(), "{line}");
+    let report: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(report["mode"], "root", "{report}");
+    let mechanism = |name: &str| {
+        let all = report["host"]["mechanisms"].as_array().expect("a list");
+        all.iter().find(|it| it["mechanism"] == name).cloned().expect("listed")
+    };
+    let says = |name: &str, key: &str, what: &str| {
+        let found = mechanism(name);
+        assert_eq!(found["enforced"], false, "{found}");
+        assert!(found[key].as_str().is_some_and(|text| text.contains(what)), "{found}");
+    };
+    says("network = \"full\" without the platform's own ports", "why_not", "no CAP_NET_ADMIN");
+    for name in ["network = \"none\"", "network = \"internal\""] {
+        says(name, "why_not", "cannot be made and set up");
+        says(name, "how_to_get_it", "CAP_NET_ADMIN");
+    }
+    assert_eq!(mechanism("uid per worker")["enforced"], true);
+    assert_eq!(report["host"]["meets_floor"], false);
+}
+
 #[tokio::test]
 async fn an_exception_that_cannot_be_looked_at_is_still_the_functions() {
     let stage = Stage::new().await;
