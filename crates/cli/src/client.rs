@@ -32,6 +32,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct Client {
     base: Uri,
     key: Option<HeaderValue>,
+    tenant: Option<HeaderValue>,
     http: legacy::Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -56,12 +57,14 @@ impl Client {
     /// A client of the platform that the flags name.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
         let base = parse_base(&global.platform_uri())?;
-        let key = global.key.as_deref().map(bearer).transpose()?;
+        let key = global.key.as_deref().filter(|key| !key.is_empty()).map(bearer).transpose()?;
+        let tenant =
+            global.tenant.as_deref().filter(|name| !name.is_empty()).map(tenant_header).transpose()?;
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_LIMIT));
         connector.set_nodelay(true);
         let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { base, key, http })
+        Ok(Self { base, key, tenant, http })
     }
 
     /// GET of a path of the management API.
@@ -117,6 +120,9 @@ impl Client {
         let mut request = Request::builder().method(method).uri(uri);
         if let Some(key) = &self.key {
             request = request.header(header::AUTHORIZATION, key);
+        }
+        if let Some(tenant) = &self.tenant {
+            request = request.header("X-Tenant", tenant);
         }
         if let Some((content_type, _)) = body {
             request = request.header(header::CONTENT_TYPE, content_type);
@@ -212,6 +218,10 @@ fn parse_base(text: &str) -> Result<Uri, Failure> {
         Some("http") => Err(fault("it names no host")),
         _ => Err(fault("only http:// is spoken here; put a proxy in front for https")),
     }
+}
+
+fn tenant_header(name: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(name).map_err(|_| Failure::usage(format!("{name:?} is not the name of a tenant")))
 }
 
 fn bearer(key: &str) -> Result<HeaderValue, Failure> {

@@ -44,6 +44,18 @@ pub(crate) struct PlatformFlags {
     #[arg(long, value_name = "ADDR", value_parser = address)]
     #[arg(env = "FUNCTIONSPLATFORM_TRACES_ADDR", hide_env_values = true)]
     traces_addr: Option<SocketAddr>,
+    /// Answer the management API and the traces only to holders of a key, also on loopback
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(env = "FUNCTIONSPLATFORM_REQUIRE_KEY", hide_env_values = true)]
+    pub(crate) require_key: Option<bool>,
+    /// Further names that the management API and the traces answer to
+    #[arg(long, alias = "api-host", value_name = "NAMES", value_delimiter = ',', value_parser = host_name)]
+    #[arg(env = "FUNCTIONSPLATFORM_API_HOSTS", hide_env_values = true)]
+    api_hosts: Option<Vec<String>>,
+    /// Names, besides localhost, below which tenants have host names at the gateway
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = host_name)]
+    #[arg(env = "FUNCTIONSPLATFORM_GATEWAY_HOSTS", hide_env_values = true)]
+    gateway_hosts: Option<Vec<String>>,
     /// Functions, history and everything else that is kept [default: ./.functionsplatform]
     #[arg(long, value_name = "DIR", env = "FUNCTIONSPLATFORM_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
@@ -111,6 +123,11 @@ struct File {
     api_addr: Option<SocketAddr>,
     #[serde(default, deserialize_with = "read_address")]
     traces_addr: Option<SocketAddr>,
+    require_key: Option<bool>,
+    #[serde(default, deserialize_with = "read_host_names")]
+    api_hosts: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "read_host_names")]
+    gateway_hosts: Option<Vec<String>>,
     data_dir: Option<PathBuf>,
     python: Option<PathBuf>,
     preload: Option<Preload>,
@@ -221,6 +238,9 @@ impl PlatformFlags {
             gateway_addr: flags.gateway_addr.or(file.gateway_addr).unwrap_or(default.gateway_addr),
             api_addr: flags.api_addr.or(file.api_addr).unwrap_or(default.api_addr),
             traces_addr: flags.traces_addr.or(file.traces_addr).unwrap_or(default.traces_addr),
+            require_key: flags.require_key.or(file.require_key).unwrap_or(default.require_key),
+            api_hosts: flags.api_hosts.or(file.api_hosts).unwrap_or(default.api_hosts),
+            gateway_hosts: flags.gateway_hosts.or(file.gateway_hosts).unwrap_or(default.gateway_hosts),
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or(default.data_dir),
             python: flags.python.or(file.python),
             preload,
@@ -323,6 +343,25 @@ fn read_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>
     address(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
 }
 
+/// A name in a URL: labels with dots between them, and a port where one is meant.
+fn host_name(text: &str) -> Result<String, String> {
+    let (name, port) = text.split_once(':').unwrap_or((text, "1"));
+    let is_label = |label: &str| {
+        let inside = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        !label.is_empty() && label.len() <= 63 && label.bytes().all(inside)
+    };
+    if name.split('.').all(is_label) && port.parse::<u16>().is_ok() {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!("{text:?} is not a host name; write it as functions.example.com"))
+}
+
+fn read_host_names<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    let names = Vec::<String>::deserialize(from)?;
+    let names: Result<_, _> = names.iter().map(|name| host_name(name)).collect();
+    names.map(Some).map_err(serde::de::Error::custom)
+}
+
 fn read_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     humantime::parse_duration(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
 }
@@ -348,6 +387,9 @@ mod tests {
                 gateway_addr = "0.0.0.0:80"
                 api_addr = "8001"
                 traces_addr = "[::1]:0"
+                require_key = true
+                api_hosts = ["admin.example.com:8443"]
+                gateway_hosts = ["Example.com"]
                 data_dir = "/var/lib/fp"
                 python = "/usr/bin/python3.11"
                 preload = ["numpy"]
@@ -373,6 +415,9 @@ mod tests {
         assert_eq!(config.gateway_addr.to_string(), "0.0.0.0:80");
         assert_eq!(config.api_addr.to_string(), "127.0.0.1:8001");
         assert_eq!(config.traces_addr.to_string(), "[::1]:0");
+        assert!(config.require_key);
+        assert_eq!(config.api_hosts, ["admin.example.com:8443"]);
+        assert_eq!(config.gateway_hosts, ["example.com"]);
         assert_eq!(config.data_dir, Path::new("/var/lib/fp"));
         assert_eq!(config.python.as_deref(), Some(Path::new("/usr/bin/python3.11")));
         assert_eq!(config.preload.allowed, PreloadPolicy::Only(vec!["numpy".into()]));
@@ -417,6 +462,24 @@ mod tests {
         assert_eq!(config.preload.allowed, PreloadPolicy::Any);
         let config = PlatformFlags::default().merge(file("preload = \"none\"")).expect("merges");
         assert_eq!(config.preload.allowed, PreloadPolicy::None);
+    }
+
+    #[test]
+    fn a_key_is_required_by_the_bare_flag_and_by_its_value() {
+        use clap::Parser;
+        let required = |flags: &[&str]| {
+            let line = ["functionsplatform", "up"].iter().chain(flags);
+            match crate::flags::Cli::try_parse_from(line).expect("parses").verb {
+                crate::flags::Verb::Up(up) => up.platform.require_key,
+                _ => None,
+            }
+        };
+        assert_eq!(required(&["--require-key"]), Some(true));
+        assert_eq!(required(&["--require-key=false"]), Some(false));
+        assert_eq!(required(&[]), None);
+        for wrong in ["", "a b", "http://x", "x:y", ".", "a..b", "*.example.com"] {
+            assert!(host_name(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -43,6 +43,16 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "KEY", env = "FUNCTIONSPLATFORM_KEY", hide_env_values = true)]
     pub(crate) key: Option<String>,
 
+    /// Tenant to act for; only the operator may act for another than the key's own
+    #[arg(
+        long,
+        global = true,
+        value_name = "TENANT",
+        env = "FUNCTIONSPLATFORM_TENANT",
+        hide_env_values = true
+    )]
+    pub(crate) tenant: Option<String>,
+
     /// How results are printed
     #[arg(
         long,
@@ -93,6 +103,8 @@ pub(crate) enum Verb {
     ListInstances,
     LookupInstance(crate::instances::Lookup),
     Slo(crate::slo::Slo),
+    Tenant(crate::tenant::Tenant),
+    Key(crate::key::Key),
     Explain(crate::explain::Explain),
     Bench(crate::bench::Bench),
     Simulate(crate::simulate::Simulate),
@@ -135,6 +147,8 @@ fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Verb::ListInstances => wait(crate::instances::list(global, &client()?)),
         Verb::LookupInstance(lookup) => wait(lookup.run(global, &client()?)),
         Verb::Slo(slo) => wait(slo.run(global, &client()?)),
+        Verb::Tenant(tenant) => wait(tenant.run(global, &client()?)),
+        Verb::Key(key) => wait(key.run(global, &client()?)),
         Verb::Explain(explain) => explain.run(global),
         Verb::Bench(bench) => bench.run(global),
         Verb::Simulate(simulate) => simulate.run(global),

@@ -21,6 +21,7 @@ mod function_dir;
 mod glob;
 mod instances;
 mod invoke;
+mod key;
 mod list;
 mod logs;
 mod payload;
@@ -28,6 +29,7 @@ mod screen;
 mod secret;
 mod simulate;
 mod slo;
+mod tenant;
 mod trigger;
 mod up;
 

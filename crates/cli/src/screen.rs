@@ -113,6 +113,13 @@ pub(crate) fn flat(name: &str, value: &Value) -> Vec<(String, String)> {
     map.iter().flat_map(|(inner, value)| flat(&format!("{name}.{inner}"), value)).collect()
 }
 
+/// The items of a page of the API as rows of these columns.
+pub(crate) fn rows(page: &Value, columns: &[&str]) -> Vec<Vec<String>> {
+    let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let row = |item: &Value| columns.iter().map(|column| cell(&item[*column])).collect();
+    items.iter().map(row).collect()
+}
+
 /// A JSON value as text for a table: strings bare, null and what is empty as a dash.
 pub(crate) fn cell(value: &Value) -> String {
     match value {
@@ -162,5 +169,17 @@ fn stdout_failed(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::new(Exit::Ok, ""),
         _ => Failure::new(Exit::Other, format!("cannot write to stdout: {}", crate::exit::plain(&error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_have_the_columns_that_were_asked_for() {
+        let page = serde_json::json!({ "items": [{ "name": "acme", "keys": 2, "created_at": null }] });
+        assert_eq!(rows(&page, &["name", "keys", "created_at"]), [["acme", "2", "-"]]);
+        assert!(rows(&Value::Null, &["name"]).is_empty());
     }
 }

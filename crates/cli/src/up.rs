@@ -19,6 +19,7 @@ use clap::Args;
 use fp_core::Tenant;
 use fp_server::catalog::CatalogError;
 use fp_server::readiness::{Refused, Standing};
+use fp_server::server::Doors;
 use fp_server::{Config, Runtimes, Server};
 use tokio::runtime::Handle;
 
@@ -39,7 +40,7 @@ pub(crate) struct Up {
     #[arg(value_name = "DIR")]
     dirs: Vec<PathBuf>,
     #[command(flatten)]
-    platform: PlatformFlags,
+    pub(crate) platform: PlatformFlags,
 }
 
 impl Up {
@@ -89,7 +90,7 @@ async fn serve(
         // Nothing was promised to anybody yet: what has started goes with its owner.
         () = signals.next() => return Ok(Exit::Ok),
     };
-    let server = server.inspect_err(|_| progress.finish())?;
+    let mut server = server.inspect_err(|_| progress.finish())?;
     tokio::select! {
         () = deploy_all(&server, functions, &progress) => {}
         () = signals.next() => return Ok(stop(server, limit, &mut signals).await),
@@ -99,7 +100,9 @@ async fn serve(
     let all = server.app().catalog.list(&Tenant::default());
     let (json, addresses) = (global.json(), server.addresses());
     // Stdout may be a pipe that nobody reads: only this waits for it.
-    let shown = tokio::task::spawn_blocking(move || places::show(json, addresses, &all));
+    let (first_key, doors) = (server.take_first_key(), server.doors());
+    warn_of_plain_http(&doors);
+    let shown = tokio::task::spawn_blocking(move || places::show(json, addresses, &doors, first_key, &all));
     if let Standing::Refused(refused) = server.app().readiness.standing() {
         warn_of(&refused, functions.len());
     }
@@ -135,6 +138,15 @@ fn name_of(dir: &Path) -> String {
     let directory = || dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     function_dir::name(dir)
         .unwrap_or_else(|_| directory().file_name().unwrap_or_default().to_string_lossy().into_owned())
+}
+
+/// Whoever can listen in on the way learns the keys that pass.
+fn warn_of_plain_http(doors: &Doors) {
+    for (what, addr) in &doors.reachable {
+        screen::warning(&format!(
+            "the {what} at {addr} can be reached by others and speaks plain HTTP: keys can be read on the way; put a proxy that speaks TLS before it"
+        ));
+    }
 }
 
 /// Said last, where it is seen: the errors may have scrolled away.

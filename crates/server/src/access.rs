@@ -28,10 +28,11 @@ use subtle::ConstantTimeEq as _;
 use crate::clock::Clock;
 use crate::random;
 use crate::store::StoreError;
-use crate::store::registry::{KeyHash, Registry, StoredKey, StoredTenant};
+use crate::store::registry::{KeyHash, Registry, StoredKey};
 
 pub use self::sessions::SESSION_LIFE;
 use self::sessions::Sessions;
+pub use crate::store::registry::StoredTenant;
 
 /// Keys of one tenant that are in force at once: one for every pipeline and person of a large
 /// company's department. All keys are in memory, a few hundred bytes each.
@@ -285,6 +286,11 @@ impl Access {
         name.parse().ok().filter(|tenant| self.has_tenant(tenant))
     }
 
+    /// Whether anybody shares the platform with the operator.
+    pub fn has_named_tenants(&self) -> bool {
+        !self.snapshot.load().tenants.is_empty()
+    }
+
     /// The named tenants, by name.
     pub fn tenants(&self) -> Vec<StoredTenant> {
         self.snapshot.load().tenants.values().cloned().collect()
@@ -319,8 +325,8 @@ impl Access {
     }
 
     /// Forgets a tenant with its keys and all else that the registry has of it. What others hold of
-    /// it in memory is theirs to drop: `tenants` sees to that.
-    pub async fn delete_tenant(&self, tenant: &Tenant) -> Result<(), AccessError> {
+    /// it in memory is theirs to drop; the catalogue calls this and sees to that.
+    pub(crate) async fn delete_tenant(&self, tenant: &Tenant) -> Result<(), AccessError> {
         let _one_change = self.changes.lock().await;
         if *tenant == Tenant::default() {
             return Err(AccessError::DefaultStays);

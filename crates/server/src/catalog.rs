@@ -25,6 +25,7 @@ use fp_core::{EventType, FunctionName, Manifest, Settings, Tenant, VersionNumber
 use fp_sandbox::{INNER_GATEWAY, PreloadPolicy, Sandbox, Template, Worker, WorkerSpec, ZygoteReport};
 use parking_lot::Mutex;
 
+use crate::access::{Access, AccessError};
 use crate::clock::Clock;
 use crate::pool::VersionPool;
 use crate::secrets::Secrets;
@@ -119,6 +120,7 @@ pub struct Catalog {
     code: CodeStore,
     workers: WorkerSetup,
     slo: Arc<SloBook>,
+    access: Arc<Access>,
     /// One deploy or delete of a function at a time; the value is a gate, not data.
     gates: Mutex<BTreeMap<(Tenant, FunctionName), Gate>>,
     /// Held while a new snapshot is made from the latest, written to the registry and swapped in.
@@ -157,6 +159,7 @@ impl Catalog {
         data_dir: &Path,
         workers: WorkerSetup,
         slo: Arc<SloBook>,
+        access: Arc<Access>,
     ) -> Result<Self, CatalogError> {
         let code = CodeStore::open(data_dir).map_err(CatalogError::from_code)?;
         let wanted: HashSet<&str> = stored.iter().map(|version| version.code_hash.as_str()).collect();
@@ -183,6 +186,7 @@ impl Catalog {
             code,
             workers,
             slo,
+            access,
             gates: Mutex::default(),
             swap: tokio::sync::Mutex::new(()),
         })
@@ -246,6 +250,9 @@ impl Catalog {
         // From the check to the swap nobody else changes the routes: what the registry holds must
         // fit together at the next start.
         let _one_swap = self.swap.lock().await;
+        if !self.access.has_tenant(&version.tenant) {
+            return Err(CatalogError::no_tenant(&version.tenant));
+        }
         let mut next = Snapshot::clone(&self.snapshot.load());
         next.check(&version).map_err(CatalogError::from_conflict)?;
         self.workers.check_secrets(&version.tenant, &version.settings)?;
@@ -373,6 +380,30 @@ impl Catalog {
         Ok(())
     }
 
+    /// Forgets a tenant with all its functions and secrets; calls that run end in peace. A deploy that is under
+    /// way either comes before and goes with the rest, or finds no tenant. Goes on when the future is
+    /// dropped.
+    pub async fn delete_tenant(self: &Arc<Self>, tenant: &Tenant) -> Result<(), AccessError> {
+        let (catalog, tenant) = (self.clone(), tenant.clone());
+        let whole = tokio::spawn(async move { catalog.delete_whole_tenant(&tenant).await });
+        whole.await.expect("a delete does not panic")
+    }
+
+    async fn delete_whole_tenant(&self, tenant: &Tenant) -> Result<(), AccessError> {
+        let _one_swap = self.swap.lock().await;
+        self.access.delete_tenant(tenant).await?;
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        let functions = next.remove_tenant(tenant);
+        self.snapshot.store(Arc::new(next));
+        for old in functions {
+            old.pool.close();
+            old.code.let_go();
+            self.slo.remove(tenant, &old.name);
+        }
+        self.workers.secrets.forget_tenant(tenant).await;
+        Ok(())
+    }
+
     /// Reads the manifest of an archive that is to become this function.
     pub fn archive_request(
         tenant: Tenant,
@@ -457,7 +488,7 @@ impl WorkerSetup {
     fn spec(&self, version: &StoredVersion, code: &CodeStore) -> WorkerSpec {
         let settings = &version.settings;
         let mut env = settings.env.clone();
-        if let Some(url) = self.gateway_url(settings.network) {
+        if let Some(url) = self.gateway_url(settings.network, &version.tenant) {
             env.entry("FUNCTIONSPLATFORM_GATEWAY".into()).or_insert(url);
         }
         let queue = self.services.get("message_queue").map(|url| host_of(url)).unwrap_or_default();
@@ -486,11 +517,13 @@ impl WorkerSetup {
     }
 
     /// Where a worker finds the gateway; nowhere without a network.
-    fn gateway_url(&self, network: Network) -> Option<String> {
+    fn gateway_url(&self, network: Network, tenant: &Tenant) -> Option<String> {
         match network {
             Network::None => None,
             Network::Internal => Some(format!("http://{INNER_GATEWAY}")),
-            Network::Full => Some(self.gateway_url.clone()),
+            Network::Full if *tenant == Tenant::default() => Some(self.gateway_url.clone()),
+            // From there nobody can tell whose the connection is, so the address says it.
+            Network::Full => Some(format!("{}/t/{tenant}", self.gateway_url)),
         }
     }
 

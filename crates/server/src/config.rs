@@ -30,6 +30,12 @@ pub struct Config {
     pub traces_addr: SocketAddr,
     /// Also on loopback, the management API and the traces answer only to those who hold a key.
     pub require_key: bool,
+    /// Names, besides those of their addresses, that the management API and the traces answer to:
+    /// `name`, or `name:port` where a proxy has another port.
+    pub api_hosts: Vec<String>,
+    /// Names below which tenants have host names at the gateway, besides `localhost`: with
+    /// `example.com`, `acme.example.com` is the tenant acme's.
+    pub gateway_hosts: Vec<String>,
     /// Registry, code, history; locked while the platform runs.
     pub data_dir: PathBuf,
     /// The executable to start the launcher from: normally this one.
@@ -92,6 +98,8 @@ impl Default for Config {
             api_addr: SocketAddr::from(([127, 0, 0, 1], 8000)),
             traces_addr: SocketAddr::from(([127, 0, 0, 1], 16686)),
             require_key: false,
+            api_hosts: Vec::new(),
+            gateway_hosts: Vec::new(),
             data_dir: PathBuf::from("./.functionsplatform"),
             executable: PathBuf::from("/proc/self/exe"),
             python: None,

@@ -7,12 +7,14 @@
 
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fp_core::record::Kept;
 use fp_core::{InvocationId, Outcome, Tenant, TraceId, WorkerId};
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
@@ -81,6 +83,8 @@ pub struct History {
 struct Inner {
     ring: Ring,
     disk: Disk,
+    /// From when on the calls of named tenants are shown, Unix time in microseconds.
+    shown: RwLock<HashMap<Tenant, u64>>,
 }
 
 impl History {
@@ -93,7 +97,21 @@ impl History {
     pub fn open(config: &HistoryConfig, data_dir: &Path, clock: Clock) -> Result<Self, StoreError> {
         let ring = Ring::new(config.ring_bytes, clock.wall_now_us());
         let disk = Disk::open(config, data_dir, clock)?;
-        Ok(Self { inner: Arc::new(Inner { ring, disk }), queries: Semaphore::new(QUERIES) })
+        Ok(Self {
+            inner: Arc::new(Inner { ring, disk, shown: RwLock::default() }),
+            queries: Semaphore::new(QUERIES),
+        })
+    }
+
+    /// Shows the calls of a named tenant that came after its beginning: those before are of an earlier
+    /// tenant of this name. Those of tenants that were never said are not shown.
+    pub fn show_tenant(&self, tenant: &Tenant, since_us: u64) {
+        self.inner.shown.write().insert(tenant.clone(), since_us);
+    }
+
+    /// Shows nothing of a tenant any more.
+    pub fn hide_tenant(&self, tenant: &Tenant) {
+        self.inner.shown.write().remove(tenant);
     }
 
     /// A call has arrived; it is visible from now on.
@@ -118,13 +136,18 @@ impl History {
 
     /// One call of a tenant.
     pub async fn get(&self, tenant: &Tenant, id: InvocationId) -> Lookup {
-        // A call that ends between the two looks is in the ring by the second.
-        if let Some(view) = self.inner.ring.running(id) {
-            return if view.running.tenant == *tenant { Lookup::Running(view) } else { Lookup::Unknown };
+        // A call that ends between the two looks is in the ring by the second. What is another's is
+        // looked for on, so that the answer is that for a call that never was.
+        if let Some(view) = self.inner.ring.running(id)
+            && self.inner.shows(tenant, &view.running.tenant, view.running.started_us)
+        {
+            return Lookup::Running(view);
         }
         if let Some(record) = self.inner.ring.ended(id) {
-            let is_theirs = record.at_end().invocation.tenant == *tenant;
-            return if is_theirs { Lookup::Done(record.kept()) } else { Lookup::Unknown };
+            let invocation = &record.at_end().invocation;
+            if self.inner.shows(tenant, &invocation.tenant, invocation.started_us) {
+                return Lookup::Done(record.kept());
+            }
         }
         let tenant = tenant.clone();
         self.in_background(move |inner| inner.find_on_disk(&tenant, id)).await.unwrap_or(Lookup::Unknown)
@@ -155,12 +178,13 @@ impl History {
 
     /// Calls of a tenant that have not ended.
     pub fn running_of(&self, tenant: &Tenant) -> usize {
-        self.inner.ring.running_that(|running| running.tenant == *tenant).len()
+        let shown = |running: &Running| self.inner.shows(tenant, &running.tenant, running.started_us);
+        self.inner.ring.running_that(shown).len()
     }
 
     /// How history is doing.
     pub fn status(&self) -> HistoryStatus {
-        let Inner { ring, disk } = &*self.inner;
+        let Inner { ring, disk, .. } = &*self.inner;
         let usage = ring.usage();
         HistoryStatus {
             disk: disk.state(),
@@ -205,7 +229,21 @@ impl History {
 }
 
 impl Inner {
+    /// From when on a tenant's calls are shown; none if it has none to show.
+    fn shown_since(&self, tenant: &Tenant) -> Option<u64> {
+        if *tenant == Tenant::default() { Some(0) } else { self.shown.read().get(tenant).copied() }
+    }
+
+    /// Whether a call of `whose` that began then is for this tenant's eyes.
+    fn shows(&self, tenant: &Tenant, whose: &Tenant, started_us: u64) -> bool {
+        tenant == whose && self.shown_since(tenant).is_some_and(|since_us| started_us >= since_us)
+    }
+
     fn list(&self, tenant: &Tenant, filter: &Filter, deadline: Instant) -> Page {
+        let Some(since_us) = self.shown_since(tenant) else {
+            return Page { items: Vec::new(), next: None };
+        };
+        let filter = &Filter { since_us: filter.since_us.max(Some(since_us)), ..filter.clone() };
         let mut selection = Selection::new(tenant, filter);
         // Running calls first: one that ends meanwhile is found again in the ring and replaced.
         for view in self.ring.running_that(|running| selection.wants_running(running)) {
@@ -257,10 +295,12 @@ impl Inner {
 
     fn find_on_disk(&self, tenant: &Tenant, id: InvocationId) -> Lookup {
         match self.disk.reader().find(id) {
-            Some(kept) if kept.invocation.tenant == *tenant => Lookup::Done(Arc::new(kept)),
-            Some(_) => Lookup::Unknown,
-            None if self.disk.was_skipped(id) => Lookup::SampledOut,
-            None => Lookup::Unknown,
+            Some(kept) if self.shows(tenant, &kept.invocation.tenant, kept.invocation.started_us) => {
+                Lookup::Done(Arc::new(kept))
+            }
+            // Another's is answered as if it had never been.
+            _ if self.disk.was_skipped(id) => Lookup::SampledOut,
+            _ => Lookup::Unknown,
         }
     }
 
@@ -273,7 +313,7 @@ impl Inner {
                 calls.push(Arc::new(kept));
             }
         }
-        calls.retain(|kept| kept.invocation.tenant == *tenant);
+        calls.retain(|kept| self.shows(tenant, &kept.invocation.tenant, kept.invocation.started_us));
         traces::in_order(calls)
     }
 

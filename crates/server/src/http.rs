@@ -38,13 +38,13 @@ use self::problem::Problem;
 /// What the management port answers.
 pub(crate) fn api_router(app: &Arc<App>) -> Router {
     let router = api::router(app.clone()).merge(pages::router(app.clone()));
-    finished(router, app, Port::Api, Hosts::of(app.addresses.api))
+    finished(router, app, Port::Api, Hosts::of(app.addresses.api).and(&app.config.api_hosts))
 }
 
 /// What the trace port answers.
 pub(crate) fn traces_router(app: &Arc<App>) -> Router {
     let router = jaeger::router(app.clone()).merge(pages::traces_router(app.clone()));
-    finished(router, app, Port::Traces, Hosts::of(app.addresses.traces))
+    finished(router, app, Port::Traces, Hosts::of(app.addresses.traces).and(&app.config.api_hosts))
 }
 
 /// What every management listener has around its routes: the login, an answer for unknown paths and

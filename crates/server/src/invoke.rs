@@ -59,6 +59,8 @@ pub struct Request {
     pub correlation_id: Box<str>,
     /// The caller's trace context, if it sent one.
     pub trace: Option<TraceContext>,
+    /// A trace context that came from another tenant: it is linked to, and never the parent.
+    pub link: Option<TraceContext>,
     /// Time that the caller gives.
     pub time_given: Option<Duration>,
     /// The caller's class; may lower the function's.

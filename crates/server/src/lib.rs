@@ -23,6 +23,7 @@ pub mod secrets;
 pub mod server;
 pub mod slo;
 pub mod store;
+pub mod tenants;
 
 pub use config::Config;
 pub use runtimes::Runtimes;

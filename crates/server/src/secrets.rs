@@ -236,6 +236,18 @@ impl Secrets {
         Ok(existed)
     }
 
+    /// Drops those of a tenant that has ended; its rows went with it. What they were is still masked
+    /// in calls that run.
+    pub(crate) async fn forget_tenant(&self, tenant: &Tenant) {
+        let _writing = self.writing.lock().await;
+        self.swap(|entries| {
+            for (_, entry) in entries.iter_mut().filter(|((whose, _), _)| whose == tenant) {
+                entry.past = past_of(entry.clone());
+                entry.value = None;
+            }
+        });
+    }
+
     /// Called with `writing` held.
     fn swap(&self, change: impl FnOnce(&mut Entries)) {
         let mut next = Entries::clone(&self.entries.load());

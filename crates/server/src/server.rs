@@ -9,19 +9,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fp_core::Tenant;
+use fp_core::{Scope, Tenant};
 use fp_sandbox::{Sandbox, SandboxConfig, SandboxError};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Access;
+use crate::access::{Access, AccessError, FreshKey, NewKey};
 use crate::app::{Addresses, App};
 use crate::catalog::{Catalog, CatalogError, Deployed, WorkerSetup};
 use crate::clock::Clock;
 use crate::config::{Config, ErrorDetail};
 use crate::history::History;
 use crate::http::gateway::{self, Gateway, Peer};
+use crate::http::pages::Port;
 use crate::http::{self, listener};
 use crate::invoke::Invoker;
 use crate::readiness::Readiness;
@@ -46,18 +47,9 @@ pub enum StartError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// The management API would be open to the network.
-    #[error(
-        "the {what} would listen on {addr}, which others can reach, and there are no keys yet; use a loopback address with {flag}"
-    )]
-    NotLoopback {
-        /// Which listener.
-        what: &'static str,
-        /// Where.
-        addr: SocketAddr,
-        /// The flag that sets it.
-        flag: &'static str,
-    },
+    /// The operator's first key cannot be made.
+    #[error("the management API is to ask for keys, and the first cannot be made: {0}")]
+    FirstKey(#[from] AccessError),
     /// The data directory cannot be used.
     #[error(
         "the data directory {path:?} cannot be used: {source}; fix its permissions or choose another with --data-dir"
@@ -105,8 +97,21 @@ pub struct Server {
     /// What serves workers from inside their networks.
     inner: JoinHandle<()>,
     housekeeping: JoinHandle<()>,
+    /// Until somebody has shown it.
+    first_key: Option<FreshKey>,
     /// Locked as long as the platform lives.
     _lock: File,
+}
+
+/// How the management listeners let people in.
+#[derive(Debug, Clone)]
+pub struct Doors {
+    /// The management API answers only to holders of keys.
+    pub api_needs_key: bool,
+    /// So do the traces.
+    pub traces_needs_key: bool,
+    /// Which of them others than this machine's own people can reach, and where.
+    pub reachable: Vec<(&'static str, SocketAddr)>,
 }
 
 struct Bound {
@@ -143,7 +148,11 @@ impl Server {
             gateway_url: format!("http://{}", reachable(bound.addresses.gateway)),
         };
         let access = Arc::new(Access::open(registry.clone(), clock.clone()).await?);
-        let catalog = Arc::new(Catalog::open(registry.clone(), stored, &data_dir, setup, slo.clone())?);
+        for tenant in access.tenants() {
+            history.show_tenant(&tenant.name, tenant.created_us);
+        }
+        let catalog =
+            Arc::new(Catalog::open(registry.clone(), stored, &data_dir, setup, slo.clone(), access.clone())?);
         let invoker = Arc::new(Invoker {
             catalog: catalog.clone(),
             history: history.clone(),
@@ -154,12 +163,21 @@ impl Server {
             background: Default::default(),
         });
         invoker.resume().await;
-        let full_errors = match config.errors {
-            Some(detail) => detail == ErrorDetail::Full,
-            None => bound.addresses.gateway.ip().is_loopback(),
+        let errors = match config.errors {
+            Some(detail) => gateway::Detail::Always(detail == ErrorDetail::Full),
+            None if bound.addresses.gateway.ip().is_loopback() => gateway::Detail::WithoutTenants,
+            None => gateway::Detail::Always(false),
         };
+        let gateway = Arc::new(Gateway::new(
+            catalog.clone(),
+            invoker.clone(),
+            access.clone(),
+            clock.clone(),
+            config.gateway_hosts.clone(),
+            errors,
+        ));
         let app = Arc::new(App {
-            gateway: Arc::new(Gateway::new(catalog.clone(), invoker.clone(), clock.clone(), full_errors)),
+            gateway,
             addresses: bound.addresses,
             started_us: clock.wall_now_us(),
             clock: clock.clone(),
@@ -171,7 +189,9 @@ impl Server {
             readiness: Readiness::default(),
             config,
         });
-        Ok(Self::serve(app, registry, sandbox, bound, lock, management))
+        let first_key = first_key(&app).await?;
+        let server = Self::serve(app, registry, sandbox, bound, lock, management);
+        Ok(Self { first_key, ..server })
     }
 
     fn serve(
@@ -197,12 +217,40 @@ impl Server {
         let listeners_inside = sandbox.inner_listeners().expect("nobody else serves them");
         let inner = tokio::spawn(inner::serve(listeners_inside, gateway.clone(), abort.clone()));
         let housekeeping = tokio::spawn(keep_house(app.clone()));
-        Self { app, gateway, registry, sandbox, stop, abort, listeners, inner, housekeeping, _lock: lock }
+        Self {
+            app,
+            gateway,
+            registry,
+            sandbox,
+            stop,
+            abort,
+            listeners,
+            inner,
+            housekeeping,
+            first_key: None,
+            _lock: lock,
+        }
     }
 
     /// The rooms, for what starts with the platform.
     pub fn app(&self) -> &Arc<App> {
         &self.app
+    }
+
+    /// The operator's first key, if it was made just now: to be shown, once.
+    pub fn take_first_key(&mut self) -> Option<FreshKey> {
+        self.first_key.take()
+    }
+
+    /// How the management listeners let people in.
+    pub fn doors(&self) -> Doors {
+        let Addresses { api, traces, .. } = self.app.addresses;
+        let all = [("management API", api), ("trace listener", traces)];
+        Doors {
+            api_needs_key: self.app.needs_key(Port::Api),
+            traces_needs_key: self.app.needs_key(Port::Traces),
+            reachable: all.into_iter().filter(|(_, addr)| !addr.ip().is_loopback()).collect(),
+        }
     }
 
     /// Where things are.
@@ -260,6 +308,22 @@ impl Server {
     }
 }
 
+/// Where a listener asks for keys and nobody has one that administers the platform, one is made:
+/// otherwise nobody could ever make the first.
+async fn first_key(app: &App) -> Result<Option<FreshKey>, AccessError> {
+    let is_needed = app.needs_key(Port::Api) || app.needs_key(Port::Traces);
+    if !is_needed || app.access.has_operators_key() {
+        return Ok(None);
+    }
+    let new = NewKey {
+        tenant: Tenant::default(),
+        name: "operator".parse().expect("a name"),
+        scopes: [Scope::Admin].into_iter().collect(),
+        expires_us: None,
+    };
+    app.access.create_key(new).await.map(Some)
+}
+
 async fn keep_house(app: Arc<App>) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     loop {
@@ -292,14 +356,6 @@ async fn open_secrets(
 }
 
 fn bind(config: &Config) -> Result<Bound, StartError> {
-    for (what, addr, flag) in [
-        ("management API", config.api_addr, "--api-addr"),
-        ("trace listener", config.traces_addr, "--traces-addr"),
-    ] {
-        if !addr.ip().is_loopback() {
-            return Err(StartError::NotLoopback { what, addr, flag });
-        }
-    }
     let listen = |what, addr, flag| {
         listener::bind(addr).map_err(|source| StartError::Bind { what, addr, flag, source })
     };

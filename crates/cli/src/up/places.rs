@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use fp_core::EventType;
 use fp_core::event::{PathPattern, Segment, Verb};
+use fp_server::access::FreshKey;
 use fp_server::app::Addresses;
 use fp_server::catalog::Deployed;
+use fp_server::server::Doors;
 use owo_colors::OwoColorize;
 use serde_json::json;
 
@@ -23,16 +25,24 @@ use crate::screen;
 const FUNCTIONS_TO_TRY: usize = 2;
 
 /// Prints addresses and lines to try: on stdout, as they are what `up` has to say.
-pub(crate) fn show(json: bool, at: Addresses, functions: &[Arc<Deployed>]) -> Result<(), Failure> {
+/// The operator's first key is among it: it is shown here and nowhere else.
+pub(crate) fn show(
+    json: bool,
+    at: Addresses,
+    doors: &Doors,
+    first_key: Option<FreshKey>,
+    functions: &[Arc<Deployed>],
+) -> Result<(), Failure> {
     let [gateway, api, traces] = [at.gateway, at.api, at.traces].map(url);
     if json {
         let names: Vec<_> = functions.iter().map(|function| function.name.to_string()).collect();
-        return screen::line(
-            &json!({
-                "gateway": gateway, "api": api, "traces": traces, "functions": names, "pid": std::process::id(),
-            })
-            .to_string(),
-        );
+        let mut places = json!({
+            "gateway": gateway, "api": api, "traces": traces, "functions": names, "pid": std::process::id(),
+        });
+        if let Some(first_key) = first_key {
+            places["key"] = first_key.text.into();
+        }
+        return screen::line(&places.to_string());
     }
     let what = match functions.len() {
         0 => "no functions yet: `functionsplatform deploy DIR`".to_owned(),
@@ -43,23 +53,45 @@ pub(crate) fn show(json: bool, at: Addresses, functions: &[Arc<Deployed>]) -> Re
     screen::line(&format!("api      {}  dashboard; Swagger UI at /docs", api.bold()))?;
     screen::line(&format!("traces   {}", traces.bold()))?;
     screen::line("")?;
-    for line in lines_to_try(&gateway, &api, &traces, functions) {
+    if let Some(first_key) = first_key {
+        screen::line(&format!(
+            "key      {}  the operator's; shown this once, so keep it",
+            first_key.text.bold()
+        ))?;
+        screen::line(
+            "         export FUNCTIONSPLATFORM_KEY=… for the command line, or type it in at /login",
+        )?;
+        screen::line("")?;
+    }
+    for line in lines_to_try(&gateway, &api, &traces, doors, functions) {
         screen::line(&line)?;
     }
     screen::line("")?;
     screen::line("stop with Ctrl-C")
 }
 
-fn lines_to_try(gateway: &str, api: &str, traces: &str, functions: &[Arc<Deployed>]) -> [String; 3] {
+fn lines_to_try(
+    gateway: &str,
+    api: &str,
+    traces: &str,
+    doors: &Doors,
+    functions: &[Arc<Deployed>],
+) -> [String; 3] {
     let mut callable: Vec<_> =
         functions.iter().filter_map(|function| Some((promise(function), plain_path(function)?))).collect();
     callable.sort_by_key(|(promise, _)| Reverse(*promise));
     let calls = callable.iter().take(FUNCTIONS_TO_TRY).map(|(_, path)| format!("curl {gateway}{path}"));
-    let about = [
-        format!("curl {traces}/api/services"),
-        format!("curl {api}/functions"),
-        format!("curl {api}/version"),
-    ];
+    // Those that answer without a key where one is needed.
+    let about = match (doors.api_needs_key, doors.traces_needs_key) {
+        (false, false) => ["traces/api/services", "api/functions", "api/version"],
+        (false, true) => ["api/functions", "api/version", "api/healthz"],
+        (true, _) => ["api/version", "api/healthz", "api/readyz"],
+    };
+    let about = about.map(|place| match place.split_once('/') {
+        Some(("traces", path)) => format!("curl {traces}/{path}"),
+        Some((_, path)) => format!("curl {api}/{path}"),
+        None => String::new(),
+    });
     let mut lines = calls.chain(about);
     std::array::from_fn(|_| lines.next().unwrap_or_default())
 }

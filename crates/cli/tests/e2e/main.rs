@@ -15,3 +15,4 @@ mod secrets;
 mod sharing;
 mod starting;
 mod stopping;
+mod tenants;

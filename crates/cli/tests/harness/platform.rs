@@ -80,6 +80,7 @@ pub(crate) struct Platform {
     pub(crate) api: SocketAddr,
     /// Of the trace pages.
     pub(crate) traces: SocketAddr,
+    first_key: Option<String>,
     child: Child,
     stdout: Arc<Mutex<String>>,
     stderr: Arc<Mutex<String>>,
@@ -215,6 +216,7 @@ impl Builder {
             gateway: address("gateway"),
             api: address("api"),
             traces: address("traces"),
+            first_key: places["key"].as_str().map(str::to_owned),
             child,
             stdout,
             stderr,
@@ -249,6 +251,11 @@ impl Platform {
     /// Its groups in the hierarchies of cgroups.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         cgroups_in(&self.data_dir)
+    }
+
+    /// The operator's first key, if it was made at this start.
+    pub(crate) fn first_key(&self) -> Option<String> {
+        self.first_key.clone()
     }
 
     /// What it has said on stderr so far.

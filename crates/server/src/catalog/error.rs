@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fp_core::code::Code;
 use fp_core::route::Conflict;
-use fp_core::{FunctionName, Manifest};
+use fp_core::{FunctionName, Manifest, Tenant};
 use fp_sandbox::StartError as SandboxStartError;
 
 use super::code_store::{CodeError, Tree};
@@ -66,6 +66,10 @@ impl CatalogError {
 
     pub(super) fn not_found(name: &FunctionName) -> Self {
         Self::new(Code::NotFound, format!("there is no function {name}; `functionsplatform list` shows all"))
+    }
+
+    pub(super) fn no_tenant(tenant: &Tenant) -> Self {
+        Self::new(Code::TenantNotFound, format!("there is no tenant {:?}", tenant.as_str()))
     }
 
     pub(super) fn manifest_of(tree: &Tree) -> Result<Manifest, Self> {

@@ -91,6 +91,13 @@ impl Snapshot {
         Ok(old)
     }
 
+    /// Takes a tenant out and returns its functions.
+    pub(super) fn remove_tenant(&mut self, tenant: &Tenant) -> Vec<Arc<Deployed>> {
+        let functions = self.of_tenant(tenant);
+        self.tenants.remove_mut(tenant);
+        functions
+    }
+
     /// Takes a function out and returns it.
     pub(super) fn remove(&mut self, tenant: &Tenant, name: &FunctionName) -> Option<Arc<Deployed>> {
         let mine = self.tenants.get_mut(tenant)?;

@@ -202,6 +202,38 @@ async fn every_part_of_a_filter_must_hold() {
 }
 
 #[tokio::test]
+async fn a_tenant_sees_its_own_calls_and_none_of_an_earlier_one_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    let acme: Tenant = "acme".parse().unwrap();
+    let theirs = |serial| {
+        let mut kept = call(serial);
+        kept.invocation.tenant = acme.clone();
+        kept
+    };
+    history.finish(theirs(1));
+    history.finish(theirs(2));
+    history.finish(call(3));
+    let seen = async || {
+        let listed = ids(&history.list(&acme, &Filter::default()).await);
+        for serial in [1, 2, 3] {
+            let by_id = matches!(history.get(&acme, id_of(serial)).await, Lookup::Done(_));
+            let by_trace = history.trace(&acme, trace_of(serial)).await.is_some();
+            assert_eq!((by_id, by_trace), (listed.contains(&id_of(serial)), listed.contains(&id_of(serial))));
+        }
+        listed
+    };
+    assert_eq!(seen().await, [], "nobody has said that there is such a tenant");
+    history.show_tenant(&acme, EPOCH_US);
+    assert_eq!(seen().await, [id_of(2), id_of(1)]);
+    history.hide_tenant(&acme);
+    assert_eq!(seen().await, []);
+    history.show_tenant(&acme, EPOCH_US + 2_000);
+    assert_eq!(seen().await, [id_of(2)]);
+    assert_eq!(ids(&history.list(&tenant(), &Filter::default()).await), [id_of(3)]);
+}
+
+#[tokio::test]
 async fn a_trace_is_all_its_calls_in_order_of_arrival() {
     let dir = tempfile::tempdir().unwrap();
     let history = open(&dir);

@@ -10,9 +10,11 @@ mod functions;
 mod instances;
 mod invocations;
 mod invoke;
+mod keys;
 mod platform;
 mod secrets;
 mod settings;
+mod tenants;
 pub(in crate::http) mod text_request;
 mod time;
 mod trigger;
@@ -47,6 +49,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .chain(instances::routes())
         .chain(invocations::routes())
         .chain(secrets::routes())
+        .chain(tenants::routes())
+        .chain(keys::routes())
         .chain(platform::routes())
         .chain([metrics::routes()]);
     for resource in resources {

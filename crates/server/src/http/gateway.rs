@@ -6,6 +6,7 @@
 //! refuses before a worker is asked. Bodies are passed on as they came; only the syntax of JSON
 //! is looked at, so that a handler never sees a body that does not parse.
 
+mod address;
 pub(crate) mod answer;
 mod body;
 pub(in crate::http) mod intake;
@@ -26,10 +27,12 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
+use self::address::Addressee;
 use self::answer::Edge;
 use self::body::GatewayBody;
 use self::intake::Unread;
 use super::problem::Problem;
+use crate::access::Access;
 use crate::catalog::{Catalog, Deployed, Matched, Route};
 use crate::clock::Clock;
 use crate::invoke::{Completed, Invoker, Reply, Request};
@@ -40,22 +43,31 @@ pub(crate) struct Gateway {
     catalog: Arc<Catalog>,
     invoker: Arc<Invoker>,
     clock: Clock,
-    /// Error answers tell types, messages and near routes.
-    full_errors: bool,
-    tenant: Tenant,
+    access: Arc<Access>,
+    /// Names below which tenants have names of their own, besides `localhost`.
+    hosts: Vec<String>,
+    errors: Detail,
     /// Second, third, … functions of an event type; they outlive the caller.
     others: TaskTracker,
     hasher: std::hash::RandomState,
 }
 
 impl Gateway {
-    pub(crate) fn new(catalog: Arc<Catalog>, invoker: Arc<Invoker>, clock: Clock, full_errors: bool) -> Self {
+    pub(crate) fn new(
+        catalog: Arc<Catalog>,
+        invoker: Arc<Invoker>,
+        access: Arc<Access>,
+        clock: Clock,
+        hosts: Vec<String>,
+        errors: Detail,
+    ) -> Self {
         Self {
             catalog,
             invoker,
             clock,
-            full_errors,
-            tenant: Tenant::default(),
+            access,
+            hosts,
+            errors,
             others: TaskTracker::new(),
             hasher: std::hash::RandomState::new(),
         }
@@ -74,14 +86,16 @@ impl Gateway {
         peer: Peer,
     ) -> Response<GatewayBody> {
         let arrived = self.clock.now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        // What the session of the pages is none of the functions' business: cookies know no ports.
+        intake::keep_session_out(&mut parts.headers);
         let edge = Edge::of(&parts, arrived);
         // Over HTTP/1 hyper sees to it.
         let head_only = parts.method == Method::HEAD && parts.version == Version::HTTP_2;
         let response = match self.admit(parts, body, peer, &edge).await {
             Ok((functions, request)) => self.run(functions, request, edge).await,
             Err(Refusal::Unrouted(problem)) => edge.refuse(*problem, self.clock.now()),
-            Err(Refusal::Recorded(completed)) => edge.respond(*completed, &self.clock, self.full_errors),
+            Err(Refusal::Recorded(completed)) => edge.respond(*completed, &self.clock, self.full_errors()),
         };
         if head_only { answer::without_body(response) } else { response }
     }
@@ -89,7 +103,7 @@ impl Gateway {
     /// Everything up to the point where a worker is needed.
     async fn admit(
         &self,
-        parts: Parts,
+        mut parts: Parts,
         body: Incoming,
         peer: Peer,
         edge: &Edge,
@@ -97,9 +111,9 @@ impl Gateway {
         if let Err(problem) = intake::check_framing(&parts) {
             return Err(refuse_reading(problem, body).into());
         }
-        let raw_path = parts.uri.path();
-        let tenant = peer.tenant(&self.tenant);
-        let matched = match self.find(tenant, parts.method.as_str(), raw_path) {
+        let asked = parts.uri.clone();
+        let addressee = address::addressee(&mut parts, &peer, &self.access, &self.hosts);
+        let matched = match self.find(&addressee, parts.method.as_str(), parts.uri.path(), asked.path()) {
             Ok(matched) => matched,
             Err(problem) => return Err(refuse_reading(problem, body).into()),
         };
@@ -120,7 +134,8 @@ impl Gateway {
         let functions = matched.functions.clone();
         let upload = self.clock.now().saturating_sub(head_read);
         let read = Read { body, upload };
-        let request = self.request_of(matched, parts, read, time_given, Some(peer), edge)?;
+        let tenant = first.tenant.clone();
+        let request = self.request_of(tenant, matched, parts, read, time_given, Some(peer), edge)?;
         if too_large {
             let completed = self.invoker.refuse_body(first, request);
             return Err(Refusal::Recorded(Box::new(completed)));
@@ -140,10 +155,10 @@ impl Gateway {
         match self.admit_whole(&function, parts, body, &edge) {
             Ok(request) => {
                 let completed = self.invoker.call(function, request).await;
-                edge.respond(completed, &self.clock, self.full_errors)
+                edge.respond(completed, &self.clock, self.full_errors())
             }
             Err(Refusal::Unrouted(problem)) => edge.refuse(*problem, self.clock.now()),
-            Err(Refusal::Recorded(completed)) => edge.respond(*completed, &self.clock, self.full_errors),
+            Err(Refusal::Recorded(completed)) => edge.respond(*completed, &self.clock, self.full_errors()),
         }
     }
 
@@ -170,7 +185,8 @@ impl Gateway {
             intake::check_json(&parts.headers, &body)?;
         }
         let read = Read { body, upload: Duration::ZERO };
-        let request = self.request_of(matched, parts, read, time_given, None, edge)?;
+        let tenant = function.tenant.clone();
+        let request = self.request_of(tenant, matched, parts, read, time_given, None, edge)?;
         if too_large {
             let completed = self.invoker.refuse_body(function.clone(), request);
             return Err(Refusal::Recorded(Box::new(completed)));
@@ -178,9 +194,20 @@ impl Gateway {
         Ok(request)
     }
 
+    /// Whether error answers tell types, messages and near routes: by default only while all who
+    /// can read them are one.
+    fn full_errors(&self) -> bool {
+        match self.errors {
+            Detail::Always(full) => full,
+            Detail::WithoutTenants => !self.access.has_named_tenants(),
+        }
+    }
+
     /// The request as functions and records get it.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the request, read at its own time")]
     fn request_of(
         &self,
+        tenant: Tenant,
         matched: Matched,
         parts: Parts,
         Read { body, upload }: Read,
@@ -190,8 +217,11 @@ impl Gateway {
     ) -> Result<Arc<Request>, Problem> {
         let path = Catalog::decoded_path(parts.uri.path())
             .map_err(|error| Problem::new(Code::InvalidPath, error.to_string()))?;
+        // Between tenants nobody is anybody's parent, and who calls is not told.
+        let is_own = peer.as_ref().is_none_or(|peer| peer.is_of(&tenant));
+        let context = intake::trace(&parts.headers);
+        let (trace, link) = if is_own { (context, None) } else { (None, context) };
         Ok(Arc::new(Request {
-            tenant: peer.as_ref().map_or(&self.tenant, |peer| peer.tenant(&self.tenant)).clone(),
             event_type: matched.event_type,
             trigger: Trigger::Http,
             verb: parts.method.as_str().into(),
@@ -200,30 +230,39 @@ impl Gateway {
             params: matched.params,
             body,
             correlation_id: edge.correlation_id.clone(),
-            trace: intake::trace(&parts.headers),
+            trace,
+            link,
             time_given,
             criticality: intake::criticality(&parts.headers),
             caller: peer.as_ref().map_or(NO_PEER, |peer| self.caller(peer)),
-            called_by: peer.and_then(Peer::into_function),
+            called_by: peer.filter(|_| is_own).and_then(Peer::into_function),
+            tenant,
             arrived: edge.arrived,
             upload,
             headers: parts.headers,
         }))
     }
 
-    fn find(&self, tenant: &Tenant, verb: &str, raw_path: &str) -> Result<Matched, Problem> {
-        let route = self.catalog.route(tenant, verb, raw_path);
+    /// The route of a path that may have had a prefix; `asked` is the path as it came.
+    fn find(&self, of: &Addressee, verb: &str, raw_path: &str, asked: &str) -> Result<Matched, Problem> {
+        let route = match of {
+            Addressee::Tenant(tenant) => self.catalog.route(tenant, verb, raw_path),
+            Addressee::Nobody => Catalog::decoded_path(raw_path).map(|_| Route::Nothing { near: Vec::new() }),
+        };
         match route.map_err(|error| Problem::new(Code::InvalidPath, error.to_string()))? {
             Route::Found(matched) => Ok(matched),
             Route::OtherVerbs(verbs) => {
                 let allow = verbs.join(", ");
-                let detail = format!("{raw_path} answers {allow}, not {verb}");
+                let detail = format!("{asked} answers {allow}, not {verb}");
                 Err(Problem::new(Code::MethodNotAllowed, detail).header(ALLOW, &allow))
             }
             Route::Nothing { near } => {
-                let problem =
-                    Problem::new(Code::NoRoute, format!("no function answers http|{verb}|{raw_path}"));
-                Err(if self.full_errors && !near.is_empty() { problem.extra("near", near) } else { problem })
+                let problem = Problem::new(Code::NoRoute, format!("no function answers http|{verb}|{asked}"));
+                Err(if self.full_errors() && !near.is_empty() {
+                    problem.extra("near", near)
+                } else {
+                    problem
+                })
             }
         }
     }
@@ -257,8 +296,17 @@ impl Gateway {
             });
         }
         let completed = self.invoker.call(functions[0].clone(), request).await;
-        edge.respond(completed, &self.clock, self.full_errors)
+        edge.respond(completed, &self.clock, self.full_errors())
     }
+}
+
+/// How much error answers tell.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Detail {
+    /// Everything, or what is safe.
+    Always(bool),
+    /// Everything until there are named tenants.
+    WithoutTenants,
 }
 
 /// Who asks, by the connection that it came on: nothing in a request can change it.
@@ -276,11 +324,19 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    /// Whose functions it may reach; a stranger those of the gateway.
-    fn tenant<'a>(&'a self, gateways: &'a Tenant) -> &'a Tenant {
+    /// Whose functions it means when it names no tenant; a stranger the operator's.
+    fn tenant(&self) -> Tenant {
         match self {
-            Self::Address(_) => gateways,
-            Self::Function { tenant, .. } => tenant,
+            Self::Address(_) => Tenant::default(),
+            Self::Function { tenant, .. } => tenant.clone(),
+        }
+    }
+
+    /// Whether it is not known to be another tenant's.
+    fn is_of(&self, tenant: &Tenant) -> bool {
+        match self {
+            Self::Address(_) => true,
+            Self::Function { tenant: own, .. } => own == tenant,
         }
     }
 

@@ -38,6 +38,11 @@ const WRITE_TYPES: [&str; 4] =
 pub struct Hosts {
     names: Arc<[String]>,
     port: u16,
+    /// Names that the operator has added, some with a port of their own.
+    added: Arc<[String]>,
+    /// Any address is one of ours: the listener is bound to all there are. A page that rebinds a name
+    /// to one of them still sends the name.
+    any_address: bool,
 }
 
 impl Hosts {
@@ -50,7 +55,17 @@ impl Hosts {
             let loopback = ["127.0.0.1", "[::1]", "localhost"].map(str::to_owned);
             names.extend(loopback.into_iter().filter(|name| *name != host_text(ip)));
         }
-        Self { names: names.into(), port: bound.port() }
+        Self {
+            names: names.into(),
+            port: bound.port(),
+            added: Arc::default(),
+            any_address: ip.is_unspecified(),
+        }
+    }
+
+    /// The same with the operator's names.
+    pub fn and(self, names: &[String]) -> Self {
+        Self { added: names.into(), ..self }
     }
 
     /// Whether an authority (`name`, `name:port`) is one of these. A port that is named must be
@@ -58,11 +73,16 @@ impl Hosts {
     fn accept(&self, authority: &str) -> bool {
         let (name, port) = split_port(authority);
         let port_fits = port.is_none_or(|port| port.parse() == Ok(self.port));
-        port_fits && self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+        let is_own = || self.names.iter().any(|own| own.eq_ignore_ascii_case(name));
+        let is_added = || self.added.iter().any(|added| added.eq_ignore_ascii_case(name));
+        let is_added_with_port = || self.added.iter().any(|added| added.eq_ignore_ascii_case(authority));
+        let is_address = || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        port_fits && (is_own() || is_added() || (self.any_address && is_address())) || is_added_with_port()
     }
 
     fn list(&self) -> String {
-        let with_port: Vec<_> = self.names.iter().map(|name| format!("{name}:{}", self.port)).collect();
+        let own = self.names.iter().map(|name| format!("{name}:{}", self.port));
+        let with_port: Vec<_> = own.chain(self.added.iter().cloned()).collect();
         with_port.join(", ")
     }
 }
@@ -211,6 +231,21 @@ mod tests {
         assert_eq!(verdict("10.0.0.7:8000", &[("host", "10.0.0.7:8000")]), 200);
         assert_eq!(verdict("10.0.0.7:8000", &[("host", "localhost:8000")]), 421);
         assert_eq!(verdict("127.0.0.1:8000", &[("host", "localhost:8000"), ("host", "x")]), 400);
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_answers_to_them_and_to_the_names_it_was_given() {
+        let names = ["admin.example.com".to_owned(), "proxy.example.com:8443".to_owned()];
+        let hosts = Hosts::of("0.0.0.0:8000".parse().expect("an address")).and(&names);
+        for own in ["192.168.1.5:8000", "[fe80::1]:8000", "admin.example.com", "Admin.Example.com:8000"] {
+            assert!(hosts.accept(own), "{own}");
+        }
+        assert!(hosts.accept("proxy.example.com:8443") && hosts.accept("localhost:8000"));
+        for foreign in
+            ["evil.example", "192.168.1.5:80", "proxy.example.com", "admin.example.com:8443", "1.2.3"]
+        {
+            assert!(!hosts.accept(foreign), "{foreign}");
+        }
     }
 
     #[test]

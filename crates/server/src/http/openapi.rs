@@ -5,7 +5,7 @@
 //! this document; a test compares the two.
 
 use fp_core::code::Code;
-use fp_core::{Blame, Outcome};
+use fp_core::{Blame, Outcome, Scope};
 use serde::Serialize;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::response::Response;
@@ -155,6 +155,18 @@ impl PartialSchema for Archive {
 
 impl ToSchema for Archive {}
 
+/// One of the scopes' words.
+#[derive(Debug)]
+pub(crate) struct ScopeWord;
+
+impl PartialSchema for ScopeWord {
+    fn schema() -> RefOr<Schema> {
+        RefOr::T(words(Scope::ALL.iter().map(|scope| scope.word()), "read"))
+    }
+}
+
+impl ToSchema for ScopeWord {}
+
 /// RFC 3339, or an age such as `1h`.
 #[derive(Debug)]
 pub(crate) struct PointInTime;
@@ -191,6 +203,8 @@ pub(crate) fn preamble() -> OpenApi {
         tag("instances", "Runs of functions, in the older shape"),
         tag("invocations", "What happened to each call"),
         tag("secrets", "Values that functions read and nobody else sees"),
+        tag("tenants", "Who shares the platform; for the operator"),
+        tag("keys", "Who may do what in a tenant; for its admins"),
         tag("platform", "Workers, host, health, metrics"),
     ]);
     document

@@ -237,7 +237,9 @@ async fn run_queue(invoker: Arc<Invoker>, mut calls: mpsc::Receiver<Accepted>) {
             accepted = calls.recv() => accepted,
         };
         let Some(Accepted { call, function }) = accepted else { return };
-        let Some(function) = invoker.catalog.get(&call.tenant, &call.function) else {
+        // A later function of the name, perhaps of a later tenant of the name, is another one.
+        let live = invoker.catalog.get(&call.tenant, &call.function);
+        let Some(function) = live.filter(|live| live.order == function.order) else {
             refuse_deleted(&invoker, function, call).await;
             continue;
         };
@@ -337,6 +339,7 @@ fn request_of(invoker: &Invoker, call: &AsyncCall) -> Option<(Request, Promise)>
         body: call.body.clone().into(),
         correlation_id: head.correlation_id.into(),
         trace: head.parent,
+        link: None,
         time_given: None,
         criticality: None,
         called_by: None,

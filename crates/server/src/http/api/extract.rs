@@ -132,11 +132,11 @@ impl<S: Send + Sync> FromRequestParts<S> for NamePath {
     }
 }
 
-/// A secret's name in the path, as it came: what a wrong one means depends on the verb.
+/// A text in the path that the resource itself knows or does not know.
 #[derive(Debug)]
-pub(crate) struct SecretPath(pub(crate) String);
+pub(crate) struct TextPath(pub(crate) String);
 
-impl<S: Send + Sync> FromRequestParts<S> for SecretPath {
+impl<S: Send + Sync> FromRequestParts<S> for TextPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {

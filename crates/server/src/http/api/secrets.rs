@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
-use super::extract::{Answer, ApiJson, ApiQuery, SecretPath, wrong_parameter};
+use super::extract::{Answer, ApiJson, ApiQuery, TextPath, wrong_parameter};
 use super::functions::refused;
 use super::time::rfc3339;
 use crate::app::App;
@@ -132,7 +132,7 @@ impl SetSecret {
 async fn set_secret(
     State(app): State<Arc<App>>,
     caller: Caller,
-    SecretPath(name): SecretPath,
+    TextPath(name): TextPath,
     ApiJson(body): ApiJson<SetSecret>,
 ) -> Result<Answer<Secret>, Problem> {
     caller.require(Scope::Deploy)?;
@@ -183,7 +183,7 @@ struct DeletedSecret {
 async fn delete_secret(
     State(app): State<Arc<App>>,
     caller: Caller,
-    SecretPath(name): SecretPath,
+    TextPath(name): TextPath,
     ApiQuery(query): ApiQuery<DeleteQuery>,
 ) -> Result<Answer<DeletedSecret>, Problem> {
     caller.require(Scope::Deploy)?;

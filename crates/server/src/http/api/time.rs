@@ -15,9 +15,25 @@ pub(crate) fn point_in_time(text: &str, now_us: u64) -> Option<u64> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Some(u64::try_from(time.as_microsecond()).unwrap_or(0));
     }
-    let has_unit = text.bytes().any(|byte| byte.is_ascii_alphabetic());
-    let age = humantime::parse_duration(text).ok().filter(|_| has_unit)?;
+    let age = humantime::parse_duration(text).ok().filter(|_| has_unit(text))?;
     Some(now_us.saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX)))
+}
+
+/// A point in time to come as Unix microseconds: RFC 3339, or a time from `now_us` on.
+pub(crate) fn until(text: &str, now_us: u64) -> Option<u64> {
+    let from_now = || {
+        let wait = humantime::parse_duration(text).ok().filter(|_| has_unit(text))?;
+        now_us.checked_add(u64::try_from(wait.as_micros()).ok()?)
+    };
+    let time = match text.parse::<Timestamp>() {
+        Ok(time) => u64::try_from(time.as_microsecond()).ok(),
+        Err(_) => from_now(),
+    };
+    time.filter(|time| *time > now_us && i64::try_from(*time).is_ok())
+}
+
+fn has_unit(text: &str) -> bool {
+    text.bytes().any(|byte| byte.is_ascii_alphabetic())
 }
 
 #[cfg(test)]
@@ -29,6 +45,15 @@ mod tests {
         assert_eq!(rfc3339(1_700_000_000_123_456), "2023-11-14T22:13:20.123456Z");
         assert_eq!(point_in_time("2023-11-14T22:13:20.123456Z", 0), Some(1_700_000_000_123_456));
         assert_eq!(point_in_time("2023-11-14T23:13:20+01:00", 0), Some(1_700_000_000_000_000));
+    }
+
+    #[test]
+    fn times_to_come_are_after_now() {
+        assert_eq!(until("1h", 5), Some(3_600_000_005));
+        assert_eq!(until("2023-11-14T22:13:20Z", 0), Some(1_700_000_000_000_000));
+        for bad in ["", "0", "0s", "90", "soon", "-1h", "2023-11-14T22:13:20Z", "999999999999y"] {
+            assert_eq!(until(bad, 1_700_000_000_000_000), None, "{bad}");
+        }
     }
 
     #[test]

@@ -10,13 +10,15 @@ use fp_core::outcome::Outcome;
 use fp_core::record::Phases;
 use fp_core::trace_context::TraceContext;
 use fp_sandbox::protocol::{AnswerHead, BodyKind};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body as _;
 
 use super::GatewayBody;
+use super::intake::cookie_name;
 use crate::clock::Clock;
+use crate::http::caller::COOKIE_NAME;
 use crate::http::problem::{Problem, status};
 use crate::invoke::{Completed, Fault, Reply};
 
@@ -117,6 +119,11 @@ fn server_timing(phases: &Phases) -> HeaderValue {
     ascii(text)
 }
 
+/// Whether a function would sign its caller in at the pages, which are on another port of the host.
+fn sets_session(name: &HeaderName, value: &HeaderValue) -> bool {
+    *name == SET_COOKIE && cookie_name(value.as_bytes()) == COOKIE_NAME.as_bytes()
+}
+
 fn new_correlation_id() -> Box<str> {
     format!("{:032x}", fastrand::u128(..)).into()
 }
@@ -131,6 +138,7 @@ fn answer(head: AnswerHead, body: impl FnOnce(bool) -> GatewayBody) -> Response<
     for (name, value) in &head.headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
             && !NOT_THE_FUNCTIONS.contains(&name)
+            && !sets_session(&name, &value)
         {
             response.headers_mut().append(name, value);
         }

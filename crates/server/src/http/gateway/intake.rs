@@ -5,15 +5,16 @@ use fp_core::code::Code;
 use fp_core::deadline;
 use fp_core::settings::Criticality;
 use fp_core::trace_context::TraceContext;
-use http::header::{CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_TYPE, COOKIE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::time::Duration;
 use tokio::time::Instant;
 
+use crate::http::caller::COOKIE_NAME;
 use crate::http::problem::Problem;
 use crate::invoke::attempt::latin1;
 
@@ -55,6 +56,36 @@ pub(in crate::http) fn time_given(headers: &HeaderMap) -> Result<Option<Duration
 /// The caller's trace context, in whichever of the known forms it comes.
 pub(in crate::http) fn trace(headers: &HeaderMap) -> Option<TraceContext> {
     TraceContext::extract(|name| headers.get_all(name).iter().map(http::HeaderValue::as_bytes))
+}
+
+/// Takes the session of the pages out of a request: a browser sends it to every port of a host.
+pub(super) fn keep_session_out(headers: &mut HeaderMap) {
+    let holds_it = |line: &HeaderValue| names_session(line.as_bytes());
+    if !headers.get_all(COOKIE).iter().any(holds_it) {
+        return;
+    }
+    let lines: Vec<_> = headers.get_all(COOKIE).iter().filter_map(without_session).collect();
+    headers.remove(COOKIE);
+    for line in lines {
+        headers.append(COOKIE, line);
+    }
+}
+
+fn names_session(text: &[u8]) -> bool {
+    text.windows(COOKIE_NAME.len()).any(|window| window == COOKIE_NAME.as_bytes())
+}
+
+/// A line of cookies without the session; none if nothing is left.
+fn without_session(line: &HeaderValue) -> Option<HeaderValue> {
+    let is_other = |pair: &&[u8]| cookie_name(pair) != COOKIE_NAME.as_bytes();
+    let kept: Vec<_> = line.as_bytes().split(|byte| *byte == b';').filter(is_other).collect();
+    let joined = kept.join(&b';');
+    HeaderValue::from_bytes(joined.trim_ascii()).ok().filter(|line| !line.is_empty())
+}
+
+/// The name of `name=value`.
+pub(super) fn cookie_name(pair: &[u8]) -> &[u8] {
+    pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
 }
 
 /// The caller's class; what is no class is not asked for.
@@ -256,7 +287,6 @@ fn extent(text: &str) -> Extent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn framing(version: Version, headers: &[(&str, &str)]) -> u16 {
         let mut request = http::Request::builder().version(version);
@@ -278,6 +308,26 @@ mod tests {
         for (coding, status) in [("chunked", 200), ("Chunked", 200), ("gzip, chunked", 501), ("gzip", 501)] {
             assert_eq!(framing(Version::HTTP_11, &[one, ("transfer-encoding", coding)]), status, "{coding}");
         }
+    }
+
+    #[test]
+    fn functions_do_not_see_the_session_of_the_pages() {
+        let seen = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(COOKIE, line.parse().expect("header text"));
+            }
+            keep_session_out(&mut headers);
+            let left = headers.get_all(COOKIE).iter().map(|line| line.to_str().expect("text").to_owned());
+            left.collect::<Vec<_>>()
+        };
+        let session = format!("{COOKIE_NAME}=abc");
+        assert!(seen(&[&session]).is_empty());
+        assert_eq!(seen(&[&format!("a=1; {session}; b=2")]), ["a=1; b=2"]);
+        assert_eq!(seen(&[&format!("{session}; b=2"), "c=3"]), ["b=2", "c=3"]);
+        assert_eq!(seen(&["a=1", "b=2"]), ["a=1", "b=2"]);
+        let value = format!("a={COOKIE_NAME}; my_{COOKIE_NAME}=1");
+        assert_eq!(seen(&[&value]), [value]);
     }
 
     fn json_headers(value: &'static str) -> HeaderMap {

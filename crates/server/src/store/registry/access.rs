@@ -81,8 +81,8 @@ impl Registry {
         self.writer.run("writing a tenant", work).await
     }
 
-    /// Forgets a tenant with everything that is its: keys, functions, SLO counters and accepted
-    /// calls, in one transaction.
+    /// Forgets a tenant with everything that is its: keys, functions, secrets, SLO counters and
+    /// accepted calls, in one transaction.
     pub async fn delete_tenant(&self, tenant: &Tenant) -> Result<(), StoreError> {
         let tenant = tenant.clone();
         let work = move |connection: &_| Ok(delete_tenant(connection, &tenant)?);
@@ -119,7 +119,9 @@ fn tenants(connection: &Connection) -> rusqlite::Result<Vec<StoredTenant>> {
     statement.query_map([], read)?.collect()
 }
 
+/// What a request of an earlier tenant of this name has written after its end goes first.
 fn put_tenant(connection: &Connection, tenant: &StoredTenant) -> rusqlite::Result<()> {
+    delete_tenant(connection, &tenant.name)?;
     let sql = "INSERT INTO tenants (name, created_us) VALUES (?1, ?2)";
     connection.execute(sql, params![tenant.name.as_str(), tenant.created_us]).map(drop)
 }
@@ -131,6 +133,7 @@ fn delete_tenant(connection: &Connection, tenant: &Tenant) -> rusqlite::Result<(
         "DELETE FROM versions WHERE tenant = ?1",
         "DELETE FROM slo_snapshots WHERE tenant = ?1",
         "DELETE FROM async_calls WHERE tenant = ?1",
+        "DELETE FROM secrets WHERE tenant = ?1",
         // Numbers of versions are never used again, also not by a later tenant of this name.
         "UPDATE functions SET deleted = 1 WHERE tenant = ?1",
     ] {
