@@ -210,7 +210,7 @@ def install_filter(step, program):
 # --- in each child ---------------------------------------------------------------------------
 
 
-def enter(mode, order, descriptors, control, network, groups, worker_filter, own_proc, landlock_version):
+def enter(mode, order, descriptors, control, network, groups, worker_filter, own_proc, prepared):
     """Makes this forked child a sandboxed worker: requests on 3, side channel on 4,
     answers on 5, the output pipe on 1 and 2, `control` moved to 6 until the zygote's side has
     been told."""
@@ -221,9 +221,9 @@ def enter(mode, order, descriptors, control, network, groups, worker_filter, own
     if mode != "reduced":
         _own_namespaces(network)
         _own_mounts(mode, order, own_proc)
-    if landlock_version:
+    if prepared:
         # After the mounts, which it would refuse; no_new_privs is the zygote's already.
-        landlock.restrict(landlock_version, _done, libc)
+        landlock.restrict(prepared, _done, libc)
     _own_descriptors(descriptors, control)
     _own_limits(order)
     _own_user(mode, order, own_proc)

@@ -32,26 +32,36 @@ def files(version):
     return known
 
 
-def restrict(version, done, libc):
-    """For this process and all that it starts: everything shown can be read and run, devices and
-    its own /proc written, and /tmp is its own. `done` checks each step."""
+def prepare(version):
+    """Once per zygote, in the root that its workers will have: what is the same in all of them.
+    `None` where landlock is not used."""
+    if not version:
+        return None
     known = files(version)
     scope = SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS if version >= 6 else 0
     # Rights over files, over ports (none is regulated here), then scopes; older ones end earlier.
     attributes = struct.pack("<QQQ", known, 0, scope)[: 24 if version >= 6 else 8]
-    ruleset = done("landlock", libc.syscall(CREATE_RULESET, attributes, len(attributes), 0))
-    try:
-        for path, rights in (("/", LOOK), ("/dev", WRITE), ("/proc", WRITE), ("/tmp", known)):
-            _allow(ruleset, path, rights & known, done, libc)
-        done("landlock", libc.syscall(RESTRICT_SELF, ruleset, 0))
-    finally:
-        os.close(ruleset)
+    # Kept open; workers close them with everything else.
+    shared = [_rule(LOOK, os.open("/", _PLACE)), _rule(WRITE & known, os.open("/dev", _PLACE))]
+    return attributes, shared, WRITE & known, known
 
 
-def _allow(ruleset, path, rights, done, libc):
-    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        rule = struct.pack("<Qi", rights, place)
-        done(f"landlock: {path}", libc.syscall(ADD_RULE, ruleset, PATH_BENEATH, rule, 0))
-    finally:
-        os.close(place)
+def restrict(prepared, done, libc):
+    """For this process and all that it starts: everything shown can be read and run, devices and
+    its own /proc written, and /tmp is its own. `done` checks each step."""
+    attributes, rules, write, everything = prepared
+    syscall = libc.syscall
+    # Mounts of this worker alone.
+    places = os.open("/proc", _PLACE), os.open("/tmp", _PLACE)
+    ruleset = done("landlock", syscall(CREATE_RULESET, attributes, len(attributes), 0))
+    for rule in (*rules, _rule(write, places[0]), _rule(everything, places[1])):
+        done("landlock: add a rule", syscall(ADD_RULE, ruleset, PATH_BENEATH, rule, 0))
+    done("landlock", syscall(RESTRICT_SELF, ruleset, 0))
+    # The descriptors go with all others, next.
+
+
+_PLACE = os.O_PATH | os.O_CLOEXEC
+
+
+def _rule(rights, place):
+    return struct.pack("<Qi", rights, place)

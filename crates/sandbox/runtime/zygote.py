@@ -168,7 +168,7 @@ class Zygote:
         self.control = control
         self.mode = config["mode"]
         self.own_proc = config["own_proc"]
-        self.landlock = config["landlock"]
+        self.landlock = enter.landlock.prepare(config["landlock"])
         self.enter = enter
         self.rehearse = rehearse
         self.serve = serve

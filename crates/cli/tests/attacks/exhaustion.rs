@@ -43,7 +43,7 @@ fn each_resource_ends_at_a_limit_of_the_workers_own() {
 
 #[test]
 fn more_memory_than_allowed_is_out_of_memory_however_it_is_taken() {
-    let siege = Siege::of(&[Attacker { file: FILE, settings: "memory = \"48MiB\"\ntimeout = \"20s\"" }]);
+    let siege = Siege::of(&[Attacker { file: FILE, settings: "memory = \"48MiB\"\ntimeout = \"35s\"" }]);
     if siege.enforces("memory limit") {
         siege.assert_outcomes(&[
             ("exhaustion/memory_heap", "out_of_memory"),

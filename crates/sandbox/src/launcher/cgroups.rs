@@ -271,9 +271,12 @@ fn remove_with_patience(leaf: &Path) {
     eprintln!("launcher: {} cannot be removed", leaf.display());
 }
 
+/// A group of ours, wherever its hierarchy is mounted; never a directory of another kind.
 fn is_ours(dir: &Path) -> bool {
-    dir.starts_with("/sys/fs/cgroup")
-        && dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX))
+    /// Of linux/magic.h: version 1 and 2.
+    const CGROUP_MAGIC: [i64; 2] = [0x0027_e0eb, 0x6367_7270];
+    let is_group = || rustix::fs::statfs(dir).is_ok_and(|found| CGROUP_MAGIC.contains(&found.f_type));
+    dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX)) && is_group()
 }
 
 /// First part of our groups' names; the rest is particular to the run directory.
@@ -392,9 +395,13 @@ mod tests {
 
     #[test]
     fn only_our_own_groups_are_swept() {
-        assert!(is_ours(Path::new("/sys/fs/cgroup/cpu/functionsplatform-1")));
-        assert!(!is_ours(Path::new("/sys/fs/cgroup/cpu/docker")));
-        assert!(!is_ours(Path::new("/home/functionsplatform-1")));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let no_group = dir.path().join("functionsplatform-1");
+        fs::create_dir(&no_group).expect("a directory");
+        assert!(!is_ours(&no_group), "a directory with the name of a group");
+        // Another's group, wherever hierarchies are mounted here.
+        let groups = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+        assert!(!groups.map(|group| group.path()).any(|group| is_ours(&group)));
     }
 
     #[test]
