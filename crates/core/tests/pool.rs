@@ -213,6 +213,22 @@ fn a_call_that_cannot_make_it_is_refused_at_once_when_history_says_so() {
     assert_eq!(refused(&bench.arrives(now + 20, 4, now + 1400)), [(4, INFEASIBLE)], "but a second does not");
 }
 
+/// Most runs take 1 ms, one in five 5 ms; interrupting one costs its worker, whose start takes 10.
+#[test]
+fn a_worker_is_not_risked_for_a_call_that_ends_in_time_by_luck_only() {
+    let mut bench = Bench::new(PoolConfig { max: 1, ..CONFIG });
+    let mut now = bench.warm_up(80, 1);
+    for _ in 0..20 {
+        assert_eq!(bench.arrives(now, 9, now + 9000), [run(9, 1)]);
+        now += 5;
+        bench.idle(now, 1, 5);
+    }
+    assert_eq!(bench.arrives(now, 1, now + 9000), [run(1, 1)]);
+    assert_eq!(bench.arrives(now, 2, now + 7), [], "enough for the longest");
+    assert_eq!(refused(&bench.arrives(now, 3, now + 5)), [(3, INFEASIBLE)], "for four in five only");
+    assert_eq!(bench.idle(now + 1, 1, 1), [run(2, 1)]);
+}
+
 #[test]
 fn a_short_deadline_is_not_judged_while_nothing_runs() {
     let mut bench = Bench::new(CONFIG);

@@ -55,6 +55,13 @@ impl Recent {
         Some(Duration::from_micros(mean))
     }
 
+    /// The share of them that was over within this time.
+    pub(super) fn share_within(&self, time: Duration) -> f64 {
+        let micros = time.as_micros();
+        let within = self.sorted.partition_point(|value| u128::from(*value) <= micros);
+        within as f64 / self.sorted.len().max(1) as f64
+    }
+
     /// How much longer something takes that has taken `elapsed`: the median of what was longer,
     /// or as long again when it has outlasted everything known (Lindy's rule).
     pub(super) fn remaining(&self, elapsed: Duration) -> Duration {
@@ -75,6 +82,16 @@ fn middle(sorted: &[u32]) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_share_within_a_time_counts_what_was_no_longer() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.share_within(ms(5)), 0.0);
+        for value in [10, 20, 30, 40] {
+            recent.record(ms(value));
+        }
+        assert_eq!([5, 10, 39, 40].map(|value| recent.share_within(ms(value))), [0.0, 0.25, 0.75, 1.0]);
+    }
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
