@@ -15,6 +15,7 @@ pub mod ids;
 pub mod key;
 pub mod outcome;
 pub mod pool;
+pub mod quota;
 pub mod record;
 pub mod route;
 pub mod sampling;

@@ -162,6 +162,8 @@ pub struct Pool {
     run_times: Recent,
     start_times: Recent,
     start_failures: u32,
+    /// The last start was not allowed: a quota is spent.
+    denied: bool,
     no_start_before: Now,
     look_again: Now,
     closed: bool,
@@ -189,6 +191,7 @@ impl Pool {
             run_times: Recent::default(),
             start_times: Recent::default(),
             start_failures: 0,
+            denied: false,
             no_start_before: Now::ZERO,
             look_again: Now::ZERO,
             closed: false,
@@ -220,6 +223,7 @@ impl Pool {
     pub fn on_started(&mut self, now: Now, worker: WorkerId, took: Duration, out: &mut Vec<Decision>) {
         self.starting.pop_front();
         self.start_failures = 0;
+        self.denied = false;
         self.no_start_before = Now::ZERO;
         self.welcome(now, worker, false, took, out);
     }
@@ -236,8 +240,31 @@ impl Pool {
     /// was ready. When nothing is left that could run them, the waiting calls are refused.
     pub fn on_start_failed(&mut self, now: Now, out: &mut Vec<Decision>) {
         let asked = self.starting.pop_front();
+        self.denied = false;
         self.pause_starts(now, asked.unwrap_or(now));
         self.start_where_it_pays(now, out);
+    }
+
+    /// A worker that [`Decision::Start`] asked for may not be started: a quota is spent. Calls wait
+    /// for the workers that there are; where there is none, they are refused for the quota.
+    pub fn on_start_denied(&mut self, now: Now, out: &mut Vec<Decision>) {
+        self.starting.pop_front();
+        self.denied = true;
+        // No doubling: nothing is broken, and room may come at any time.
+        self.no_start_before = now.saturating_add(FIRST_PAUSE);
+        self.start_where_it_pays(now, out);
+    }
+
+    /// Somebody else needs the room of a worker: retires the one that has been idle longest, unless
+    /// `min` keeps it. Whether there was one.
+    pub fn spare_one(&mut self, out: &mut Vec<Decision>) -> bool {
+        if self.total() <= self.config.min {
+            return false;
+        }
+        let Some((worker, _)) = self.workers.longest_idle() else { return false };
+        self.workers.remove(worker);
+        out.push(Decision::Retire { worker });
+        true
     }
 
     /// A call on the worker ended after `ran`, and the worker can take another. A `ran` of zero
@@ -473,7 +500,8 @@ impl Pool {
         self.look_again = now.saturating_add(self.start_time().clamp(LOOK_AGAIN.0, LOOK_AGAIN.1));
         if self.total() == 0 {
             while let Some(hopeless) = self.queue.pop() {
-                self.refuse(now, hopeless.call, Outcome::StartFailed, out);
+                let why = if self.denied { Outcome::QuotaExceeded } else { Outcome::StartFailed };
+                self.refuse(now, hopeless.call, why, out);
             }
         }
     }

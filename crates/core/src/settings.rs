@@ -14,6 +14,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::event::EventType;
 use crate::ids::{FunctionName, SecretName};
+use crate::quota::Quota;
 
 mod error;
 mod read;
@@ -204,6 +205,8 @@ pub struct Settings {
     pub latency: Latency,
     /// Objective.
     pub slo: Option<Slo>,
+    /// What its callers may use of it together; memory, code and CPU are set elsewhere.
+    pub quota: Quota,
 }
 
 /// A function directory's `function.toml`.
@@ -285,6 +288,7 @@ impl Default for Settings {
             scaling: Scaling::default(),
             latency: Latency::default(),
             slo: None,
+            quota: Quota::default(),
         }
     }
 }
@@ -334,6 +338,7 @@ impl Settings {
             ("cpu_limit", self.cpu_limit.map(|cores| json!(cores))),
             ("idempotent", self.idempotent.to_json()),
             ("slo", self.slo.as_ref().map(Slo::to_json)),
+            ("quota", (self.quota != Quota::default()).then(|| self.quota.to_json())),
         ];
         for (key, value) in optional {
             if let Some(value) = value {
@@ -387,6 +392,22 @@ impl Latency {
             }
             Some(Fallback::Function(name)) => json!({ "hedge": hedge, "fallback": { "function": name } }),
         }
+    }
+}
+
+impl Quota {
+    /// As the interface spells it: what it limits, and nothing else.
+    pub fn to_json(&self) -> Json {
+        let parts = [
+            ("rate", self.rate.map(|rate| json!(rate.to_string()))),
+            ("burst", self.burst.map(|calls| json!(calls))),
+            ("concurrency", self.concurrency.map(|calls| json!(calls))),
+            ("backlog", self.backlog.map(|calls| json!(calls))),
+            ("memory", self.memory.map(|size| json!(show_size(size)))),
+            ("code", self.code.map(|size| json!(show_size(size)))),
+        ];
+        let parts = parts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        Json::Object(parts.collect())
     }
 }
 

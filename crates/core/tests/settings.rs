@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use fp_core::quota::Quota;
 use fp_core::settings::{
     Criticality, Fallback, Fault, Handler, HandlerError, Hedge, Idempotency, IdleTime, LatencyObjective,
     Network, OnDisconnect, SettingsError, Slo,
@@ -48,6 +49,11 @@ fallback = { stale = "5m" }
 availability = 99.9
 latency = { under = "250ms", percent = 99 }
 window = "7d"
+[quota]
+rate = "90/min"
+burst = 20
+concurrency = 5
+backlog = 9
 "#;
 
 #[test]
@@ -83,6 +89,9 @@ fn every_key_is_read() {
     assert_eq!(settings.latency.fallback, Some(Fallback::Stale(Duration::from_secs(300))));
     let latency = LatencyObjective { under: Duration::from_millis(250), percent: 99.0 };
     assert_eq!(settings.slo, Some(Slo { availability: Some(99.9), latency: Some(latency), window_days: 7 }));
+    let rate = "90/min".parse().ok();
+    let quota = Quota { rate, burst: Some(20), concurrency: Some(5), backlog: Some(9), ..Quota::default() };
+    assert_eq!(settings.quota, quota);
 }
 
 #[test]
@@ -155,6 +164,10 @@ fn errors_name_the_field_the_line_and_what_to_write() {
         "[latency]\nfallback = { stale = \"5m\", function = \"b\" }",
         "[slo]\navailability = 100",
         "[slo]\navailability = 99\nwindow = \"90d\"",
+        "[quota]\nrate = \"fast\"",
+        "[quota]\nburst = 5",
+        "[quota]\nmemory = \"1GiB\"",
+        "[quota]\nconcurrency = 0",
         "limits = 5",
         "name = \"b\"",
         "x = ",

@@ -11,6 +11,7 @@ use crate::history::History;
 use crate::http::gateway::Gateway;
 use crate::http::pages::Port;
 use crate::invoke::Invoker;
+use crate::quotas::Quotas;
 use crate::readiness::Readiness;
 use crate::slo::SloBook;
 
@@ -38,6 +39,8 @@ pub struct App {
     pub started_us: u64,
     /// Tenants and keys.
     pub access: Arc<Access>,
+    /// What tenants may use.
+    pub(crate) quotas: Arc<Quotas>,
     /// Functions and routes.
     pub catalog: Arc<Catalog>,
     /// Calls.

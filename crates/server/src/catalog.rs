@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use crate::access::{Access, AccessError};
 use crate::clock::Clock;
 use crate::pool::VersionPool;
+use crate::quotas::Quotas;
 use crate::secrets::Secrets;
 use crate::slo::{FunctionBook, SloBook};
 use crate::store::registry::{Registry, StoredVersion};
@@ -149,6 +150,8 @@ pub(crate) struct WorkerSetup {
     /// `http://host:port` of the gateway, as `FUNCTIONSPLATFORM_GATEWAY` in environments whose
     /// network is the host's.
     pub(crate) gateway_url: String,
+    /// What tenants and functions may use.
+    pub(crate) quotas: Arc<Quotas>,
 }
 
 impl Catalog {
@@ -240,6 +243,7 @@ impl Catalog {
         let _one_at_a_time = self.gate(key).await;
         self.workers.check(&request.tenant, &request.settings)?;
         let code = self.store_code(&request).await?;
+        self.check_code_quota(&request, code.hash()).await?;
         self.check_own_modules(code.hash(), &request.settings).await?;
         let version = self.next_version(&request, code.hash().to_owned()).await?;
         self.snapshot.load().check(&version).map_err(CatalogError::from_conflict)?;
@@ -308,6 +312,32 @@ impl Catalog {
         };
         let stored = tokio::task::spawn_blocking(put).await;
         stored.expect("the code store does not panic")
+    }
+
+    /// The unpacked size of the code of a tenant's live versions, in bytes; what several share counts
+    /// once.
+    pub(crate) async fn code_bytes(&self, tenant: &Tenant) -> u64 {
+        let hashes = self.list(tenant).iter().map(|function| function.code_hash.clone()).collect();
+        self.bytes_of(hashes).await
+    }
+
+    async fn bytes_of(&self, hashes: HashSet<String>) -> u64 {
+        let code = self.code.clone();
+        let bytes = move |hash: &String| code.files(hash).iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let sum = tokio::task::spawn_blocking(move || hashes.iter().map(bytes).sum());
+        sum.await.expect("the code store does not panic")
+    }
+
+    async fn check_code_quota(&self, request: &DeployRequest, hash: &str) -> Result<(), CatalogError> {
+        let (quota, _) = self.workers.quotas.of(&request.tenant);
+        let Some(most) = quota.code else { return Ok(()) };
+        let others = self.list(&request.tenant).into_iter().filter(|function| function.name != request.name);
+        let hashes = others.map(|function| function.code_hash.clone()).chain([hash.to_owned()]).collect();
+        let wanted = self.bytes_of(hashes).await;
+        if wanted > most.as_u64() {
+            return Err(CatalogError::over_code_quota(&request.tenant, wanted, most));
+        }
+        Ok(())
     }
 
     /// Preloading what the function itself brings would run its code where sandboxes are built.
@@ -401,6 +431,7 @@ impl Catalog {
             self.slo.remove(tenant, &old.name);
         }
         self.workers.secrets.forget_tenant(tenant).await;
+        self.workers.quotas.forget(tenant);
         Ok(())
     }
 
@@ -449,6 +480,7 @@ impl Deployed {
         slo: &SloBook,
     ) -> Self {
         let book = slo.function(&version.tenant, &version.function, version.settings.slo.as_ref());
+        pool.account().set(&version.settings.quota);
         Self {
             tenant: version.tenant,
             name: version.function,
@@ -482,7 +514,9 @@ impl WorkerSetup {
     fn pool(&self, version: &StoredVersion, code: &CodeStore) -> Arc<VersionPool> {
         let config = PoolConfig::from_settings(&version.settings);
         let secrets = self.secrets.of_function(&version.tenant, &version.settings);
-        VersionPool::new(self.spec(version, code), secrets, config, self.sandbox.clone(), self.clock.clone())
+        let account = self.quotas.function(&version.tenant, &version.function);
+        let spec = self.spec(version, code);
+        VersionPool::new(spec, secrets, config, account, self.sandbox.clone(), self.clock.clone())
     }
 
     fn spec(&self, version: &StoredVersion, code: &CodeStore) -> WorkerSpec {

@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use crate::catalog::{Catalog, Deployed};
 use crate::clock::Clock;
 use crate::history::{Finished, History};
+use crate::quotas::Refused;
 use crate::store::registry::Registry;
 
 pub use background::{TriggerCall, TriggerError};
@@ -145,6 +146,17 @@ fn body_too_large(function: &Deployed) -> String {
     )
 }
 
+/// The answer of a call that its quotas do not let in.
+fn over_quota(mut flight: Flight, refused: &Refused) -> Completed {
+    flight.not_dispatched();
+    let fault = Fault {
+        retry_after: Some(refused.retry_after()),
+        limit_hit: Some(refused.spent().word()),
+        ..attempt::fault(&flight, Outcome::QuotaExceeded, "route", refused.sentence())
+    };
+    flight.fail(fault, Vec::new(), None)
+}
+
 /// What a page shows of a worker.
 #[derive(Debug, Clone)]
 pub struct WorkerView {
@@ -191,7 +203,10 @@ impl Invoker {
     /// it interrupts the handler, unless the function's `on_disconnect` is `finish`.
     pub async fn call(self: &Arc<Self>, function: Arc<Deployed>, request: Arc<Request>) -> Completed {
         let finish = function.settings.on_disconnect == OnDisconnect::Finish;
-        let flight = Flight::open(self, function, request);
+        let mut flight = Flight::open(self, function, request);
+        if let Err(refused) = flight.admit() {
+            return over_quota(flight, &refused);
+        }
         if !finish {
             return Self::fly(flight).await;
         }
@@ -213,6 +228,22 @@ impl Invoker {
             attempt::Ended::Stream { head } => stream::begin(flight, head),
             attempt::Ended::Fault { fault, logs, failure } => flight.fail(*fault, logs, failure),
         }
+    }
+
+    /// What keeps a call to the function from being let in now: for those who have not read its
+    /// body yet.
+    pub(crate) fn spent_quota(&self, function: &Deployed) -> Option<Refused> {
+        function.pool.account().check(self.clock.now()).err()
+    }
+
+    /// Records that a request was not read, because a quota was spent when it came.
+    pub(crate) fn refuse_over_quota(
+        self: &Arc<Self>,
+        function: Arc<Deployed>,
+        request: Arc<Request>,
+        refused: &Refused,
+    ) -> Completed {
+        over_quota(Flight::open(self, function, request), refused)
     }
 
     /// Records that a request's body was over the function's limit.

@@ -16,6 +16,7 @@ pub mod history;
 pub mod http;
 pub mod invoke;
 pub mod pool;
+pub(crate) mod quotas;
 mod random;
 pub mod readiness;
 pub mod runtimes;

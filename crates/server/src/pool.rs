@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
+use crate::quotas::{Account, MemoryEntry, Refused, Spare};
 use crate::secrets::FunctionSecrets;
 
 mod lease;
@@ -94,6 +95,12 @@ impl Ready {
     }
 }
 
+/// A worker as pages show it, and what it takes of its tenant's quota.
+struct Known {
+    info: WorkerInfo,
+    _memory: MemoryEntry,
+}
+
 /// A worker that several calls share.
 struct Shared {
     worker: SharedWorker,
@@ -108,14 +115,27 @@ struct State {
     /// Workers that calls share, whatever they run.
     shared: HashMap<WorkerId, Shared>,
     waiting: HashMap<CallId, oneshot::Sender<Grant>>,
-    infos: HashMap<WorkerId, WorkerInfo>,
+    infos: HashMap<WorkerId, Known>,
     /// Scratch for decisions, kept to spare an allocation per call.
     decisions: Vec<Decision>,
     /// When the running timer task will look next; none while there is no such task.
     timer: Option<Duration>,
     last_start_error: Option<Arc<str>>,
+    /// Why the last worker was not allowed to start.
+    over_quota: Option<Refused>,
     /// The new version's pool takes over what is queued here.
     closed: bool,
+}
+
+impl State {
+    /// What is known of a refusal besides its outcome.
+    fn why(&self, outcome: Outcome, retry_after: Duration) -> (Option<Arc<str>>, Duration) {
+        match (outcome, &self.over_quota) {
+            (Outcome::StartFailed, _) => (self.last_start_error.clone(), retry_after),
+            (Outcome::QuotaExceeded, Some(over)) => (Some(over.sentence().into()), over.retry_after()),
+            _ => (None, retry_after),
+        }
+    }
 }
 
 /// The workers and the queue of one function version.
@@ -125,6 +145,7 @@ pub struct VersionPool {
     secrets: Option<Arc<FunctionSecrets>>,
     /// Calls at once in one worker.
     slots: u32,
+    account: Arc<Account>,
     sandbox: Sandbox,
     clock: Clock,
     state: Mutex<State>,
@@ -143,6 +164,7 @@ impl VersionPool {
         spec: WorkerSpec,
         secrets: Option<Arc<FunctionSecrets>>,
         config: PoolConfig,
+        account: Arc<Account>,
         sandbox: Sandbox,
         clock: Clock,
     ) -> Arc<Self> {
@@ -157,10 +179,14 @@ impl VersionPool {
             decisions: Vec::new(),
             timer: None,
             last_start_error: None,
+            over_quota: None,
             closed: false,
         };
         let (state, timer_changed) = (Mutex::new(state), Notify::new());
-        Arc::new(Self { spec, secrets, slots, sandbox, clock, state, timer_changed })
+        let pool = Arc::new(Self { spec, secrets, slots, account, sandbox, clock, state, timer_changed });
+        let spare: std::sync::Weak<dyn Spare> = Arc::downgrade(&pool) as _;
+        pool.account.register(spare);
+        pool
     }
 
     /// Starts what the policy wants from the beginning (`scaling.min`).
@@ -172,6 +198,8 @@ impl VersionPool {
     /// Takes over a worker that a deploy has loaded the handler in.
     pub fn adopt(self: &Arc<Self>, worker: Worker, took: Duration) {
         let now = self.clock.now();
+        // Without room for it the deploy is as good; the first call asks again.
+        let Ok(memory) = self.account.reserve(self.spec.memory) else { return };
         let worker = match self.ready(worker) {
             Ok(worker) => worker,
             Err(error) => {
@@ -180,7 +208,7 @@ impl VersionPool {
         };
         let id = worker.id();
         let mut state = self.state.lock();
-        self.enter(&mut state, worker, None);
+        self.enter(&mut state, worker, None, memory);
         self.decide_in(&mut state, |policy, out| policy.on_adopted(now, id, took, out));
     }
 
@@ -196,7 +224,7 @@ impl VersionPool {
 
     /// The workers, by id.
     pub fn workers(&self) -> Vec<WorkerInfo> {
-        let mut workers: Vec<_> = self.state.lock().infos.values().cloned().collect();
+        let mut workers: Vec<_> = self.state.lock().infos.values().map(|known| known.info.clone()).collect();
         workers.sort_by_key(|worker| worker.id);
         workers
     }
@@ -289,7 +317,7 @@ impl VersionPool {
             self.decide_in(&mut state, |policy, out| policy.on_gone(now, id, out));
             return;
         }
-        if let Some(info) = state.infos.get_mut(&id) {
+        if let Some(Known { info, .. }) = state.infos.get_mut(&id) {
             info.running = 0;
         }
         state.idle.insert(id, Granted { seat: Seat::Sole(worker), start: None });
@@ -305,7 +333,7 @@ impl VersionPool {
         if shared.worker.is_gone() {
             return self.forget_shared(&mut state, id);
         }
-        if let Some(info) = state.infos.get_mut(&id) {
+        if let Some(Known { info, .. }) = state.infos.get_mut(&id) {
             info.running = info.running.saturating_sub(1);
         }
         self.decide_in(&mut state, |policy, out| {
@@ -349,13 +377,14 @@ impl VersionPool {
 
     /// Puts a started worker where [`seat_on`](Self::seat_on) finds it, before the policy hears
     /// of it.
-    fn enter(&self, state: &mut State, worker: Ready, start: Option<Duration>) {
+    fn enter(&self, state: &mut State, worker: Ready, start: Option<Duration>, memory: MemoryEntry) {
         let (id, host_pid) = match &worker {
             Ready::Sole(worker) => (worker.id(), worker.host_pid()),
             Ready::Shared(worker) => (worker.id(), worker.host_pid()),
         };
         let started_us = self.clock.wall_now_us();
-        state.infos.insert(id, WorkerInfo { id, host_pid, started_us, calls: 0, running: 0 });
+        let info = WorkerInfo { id, host_pid, started_us, calls: 0, running: 0 };
+        state.infos.insert(id, Known { info, _memory: memory });
         match worker {
             Ready::Sole(worker) => {
                 state.idle.insert(id, Granted { seat: Seat::Sole(worker), start });
@@ -376,7 +405,7 @@ impl VersionPool {
     }
 
     fn mark_busy(&self, state: &mut State, worker: WorkerId) {
-        if let Some(info) = state.infos.get_mut(&worker) {
+        if let Some(Known { info, .. }) = state.infos.get_mut(&worker) {
             info.running += 1;
             info.calls += 1;
         }
@@ -405,7 +434,7 @@ impl VersionPool {
                         state.shared.remove(&worker);
                     }
                     Decision::Refuse { call, outcome, retry_after } => {
-                        let why = state.last_start_error.clone().filter(|_| outcome == Outcome::StartFailed);
+                        let (why, retry_after) = state.why(outcome, retry_after);
                         if let Some(sender) = state.waiting.remove(&call) {
                             // A receiver that is gone has left the queue by itself.
                             let _ = sender.send(Grant::Refused { outcome, retry_after, why });
@@ -440,6 +469,10 @@ impl VersionPool {
         let pool = self.clone();
         self.sandbox.runtime().spawn(async move {
             let asked = pool.clock.now();
+            let memory = match pool.account.reserve(pool.spec.memory) {
+                Ok(memory) => memory,
+                Err(refused) => return pool.start_denied(asked, refused),
+            };
             let started = pool.start_worker().await;
             let now = pool.clock.now();
             let took = now.saturating_sub(asked);
@@ -447,7 +480,7 @@ impl VersionPool {
                 Ok(worker) => {
                     let id = worker.id();
                     let mut state = pool.state.lock();
-                    pool.enter(&mut state, worker, Some(took));
+                    pool.enter(&mut state, worker, Some(took), memory);
                     pool.decide_in(&mut state, |policy, out| policy.on_started(now, id, took, out));
                 }
                 Err(error) => pool.start_failed(now, &error),
@@ -459,6 +492,12 @@ impl VersionPool {
     pub(crate) async fn start_worker(&self) -> Result<Worker, StartError> {
         let secrets = self.secrets.as_ref().map(|secrets| secrets.frames());
         self.sandbox.start_worker_with(&self.spec, secrets.as_deref()).await
+    }
+
+    fn start_denied(self: &Arc<Self>, now: Duration, refused: Refused) {
+        let mut state = self.state.lock();
+        state.over_quota = Some(refused);
+        self.decide_in(&mut state, |policy, out| policy.on_start_denied(now, out));
     }
 
     fn start_failed(self: &Arc<Self>, now: Duration, error: &StartError) {
@@ -536,9 +575,30 @@ impl VersionPool {
         self.secrets.as_ref()
     }
 
+    /// What it and its callers use.
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
     /// What its workers are started from.
     pub fn spec(&self) -> &WorkerSpec {
         &self.spec
+    }
+}
+
+impl Spare for VersionPool {
+    fn spare_one(&self) -> bool {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let spared = state.policy.spare_one(&mut state.decisions);
+        for decision in state.decisions.drain(..) {
+            if let Decision::Retire { worker } = decision {
+                state.infos.remove(&worker);
+                state.idle.remove(&worker);
+                state.shared.remove(&worker);
+            }
+        }
+        spared
     }
 }
 

@@ -25,6 +25,7 @@ use crate::http::gateway::{self, Gateway, Peer};
 use crate::http::pages::Port;
 use crate::http::{self, listener};
 use crate::invoke::Invoker;
+use crate::quotas::Quotas;
 use crate::readiness::Readiness;
 use crate::secrets::{Secrets, SecretsError};
 use crate::slo::SloBook;
@@ -139,12 +140,14 @@ impl Server {
         let starting = Sandbox::start(sandbox_config(&config, bound.addresses, &data_dir));
         let (sandbox, stored) = tokio::join!(starting, registry.live_versions());
         let (sandbox, stored) = (sandbox?, stored?);
+        let quotas = Arc::new(Quotas::open(registry.clone()).await?);
         let setup = WorkerSetup {
             sandbox: sandbox.clone(),
             clock: clock.clone(),
             secrets: Arc::new(secrets),
             services: config.services.clone(),
             preload: config.preload.allowed.clone(),
+            quotas: quotas.clone(),
             gateway_url: format!("http://{}", reachable(bound.addresses.gateway)),
         };
         let access = Arc::new(Access::open(registry.clone(), clock.clone()).await?);
@@ -182,6 +185,7 @@ impl Server {
             started_us: clock.wall_now_us(),
             clock: clock.clone(),
             access,
+            quotas,
             catalog,
             invoker,
             history,

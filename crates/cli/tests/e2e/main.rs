@@ -10,6 +10,7 @@ mod findings;
 mod mishaps;
 mod networks;
 mod preloading;
+mod quotas;
 mod running;
 mod secrets;
 mod sharing;

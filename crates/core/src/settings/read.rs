@@ -19,6 +19,7 @@ use super::{
     Network, OnDisconnect, Scaling, Settings, Slo, show_duration, show_size,
 };
 use crate::ids::SecretName;
+use crate::quota::Quota;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -33,6 +34,9 @@ const LEAST_CPU: f64 = 0.01;
 
 /// Below 16 MiB Python with its standard library does not start.
 const MEMORY: RangeInclusive<ByteSize> = ByteSize::mib(16)..=ByteSize::tib(1);
+
+/// Code of a tenant: from one small file to what no disk of today holds.
+const CODE: RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::tib(16);
 
 /// Sizes that are held in memory while a call is made.
 const BODY: RangeInclusive<ByteSize> = ByteSize::b(1)..=ByteSize::gib(1);
@@ -97,6 +101,10 @@ fn read_settings(fields: &mut Fields) -> Result<Settings, SettingsError> {
     }
     if let Some(table) = fields.table("slo")? {
         settings.slo = Some(read_slo(table)?);
+    }
+    if let Some(mut table) = fields.table("quota")? {
+        settings.quota = read_call_quota(&mut table)?;
+        table.finish()?;
     }
     Ok(settings)
 }
@@ -267,6 +275,34 @@ fn read_slo(mut table: Fields) -> Result<Slo, SettingsError> {
     }
     table.finish()?;
     Ok(slo)
+}
+
+impl Quota {
+    /// Reads a tenant's quota.
+    pub fn from_json(json: &Json) -> Result<Self, SettingsError> {
+        let mut fields = Fields::root(Node::from_json(json))?;
+        let mut quota = read_call_quota(&mut fields)?;
+        fields.set("memory", &mut quota.memory, |field| size(&field, MEMORY).map(Some))?;
+        fields.set("code", &mut quota.code, |field| size(&field, CODE).map(Some))?;
+        fields.finish()?;
+        Ok(quota)
+    }
+}
+
+/// The quotas that a function can have, too.
+fn read_call_quota(fields: &mut Fields) -> Result<Quota, SettingsError> {
+    let mut quota = Quota::default();
+    let some = |field: Field| field.whole(1..=1_000_000).map(Some);
+    fields.set("rate", &mut quota.rate, |field| {
+        parsed(&field, "write calls per time, such as \"100/s\"").map(Some)
+    })?;
+    fields.set("burst", &mut quota.burst, some)?;
+    fields.set("concurrency", &mut quota.concurrency, some)?;
+    fields.set("backlog", &mut quota.backlog, some)?;
+    if quota.burst.is_some() && quota.rate.is_none() {
+        return Err(fields.missing("rate", "burst goes with a rate; write rate = \"100/s\""));
+    }
+    Ok(quota)
 }
 
 fn parsed<T: FromStr<Err: Display>>(field: &Field, example: &str) -> Result<T, SettingsError> {

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use bytesize::ByteSize;
 use fp_core::code::Code;
 use fp_core::route::Conflict;
+use fp_core::settings::show_size;
 use fp_core::{FunctionName, Manifest, Tenant};
 use fp_sandbox::StartError as SandboxStartError;
 
@@ -70,6 +72,16 @@ impl CatalogError {
 
     pub(super) fn no_tenant(tenant: &Tenant) -> Self {
         Self::new(Code::TenantNotFound, format!("there is no tenant {:?}", tenant.as_str()))
+    }
+
+    pub(super) fn over_code_quota(tenant: &Tenant, wanted: u64, most: ByteSize) -> Self {
+        let (wanted, most) = (show_size(ByteSize(wanted)), show_size(most));
+        let detail = format!(
+            "tenant {} would have {wanted} of code, and its quota \"code\" is {most}; \
+             delete functions, make this one smaller, or have quota.code raised",
+            tenant.as_str()
+        );
+        Self::new(Code::QuotaExceeded, detail)
     }
 
     pub(super) fn manifest_of(tree: &Tree) -> Result<Manifest, Self> {

@@ -12,6 +12,7 @@ mod invocations;
 mod invoke;
 mod keys;
 mod platform;
+mod quotas;
 mod secrets;
 mod settings;
 mod tenants;
@@ -52,6 +53,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .chain(tenants::routes())
         .chain(keys::routes())
         .chain(platform::routes())
+        .chain(quotas::routes())
         .chain([metrics::routes()]);
     for resource in resources {
         router = router.routes(resource.map(|route| route.route_layer(middleware::from_fn(guard::writes))));

@@ -123,6 +123,17 @@ impl Gateway {
             Err(problem) => return Err(refuse_reading(problem, body).into()),
         };
         let limit = first.settings.limits.body.as_u64();
+        // Who may not call is not read, either.
+        if !body.is_end_stream()
+            && let Some(spent) = self.invoker.spent_quota(first)
+        {
+            tokio::spawn(intake::discard(body));
+            let (first, nothing) = (first.clone(), Read::nothing());
+            let tenant = first.tenant.clone();
+            let request = self.request_of(tenant, matched, parts, nothing, time_given, Some(peer), edge)?;
+            let completed = self.invoker.refuse_over_quota(first, request, &spent);
+            return Err(Refusal::Recorded(Box::new(completed)));
+        }
         let head_read = self.clock.now();
         let (body, too_large) = match intake::read_body(body, limit).await {
             Ok(body) => (body, false),
@@ -352,6 +363,12 @@ impl Peer {
 struct Read {
     body: Bytes,
     upload: Duration,
+}
+
+impl Read {
+    fn nothing() -> Self {
+        Self { body: Bytes::new(), upload: Duration::ZERO }
+    }
 }
 
 /// Why no worker is asked.

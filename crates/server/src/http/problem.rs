@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use fp_core::code::Code;
 use fp_core::{Blame, InvocationId, TraceId};
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -105,6 +105,12 @@ impl Problem {
         self.0.document.invocation_id = Some(id);
         self.0.document.trace_id = Some(trace);
         self
+    }
+
+    /// When trying again makes sense: in whole seconds, never less than it takes.
+    pub fn retry_after(self, after: std::time::Duration) -> Self {
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        self.header(RETRY_AFTER, &seconds.max(1).to_string())
     }
 
     /// A hint for this very case instead of the code's general one.

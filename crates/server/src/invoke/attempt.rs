@@ -121,11 +121,16 @@ fn refused(flight: &Flight, outcome: Outcome, retry_after: Duration, why: Option
                 "{name} is overloaded ({reason}); try again after the time in Retry-After, or raise scaling.max ({max})"
             )
         }
+        Outcome::QuotaExceeded => {
+            format!("no worker of {name} may be started: {}", why.unwrap_or("a quota is spent"))
+        }
         _ => format!("the call to {name} was refused"),
     };
-    let retry_after = matches!(outcome, Outcome::Shed(_) | Outcome::StartFailed).then_some(retry_after);
-    let phase = if outcome == Outcome::StartFailed { "start" } else { "queue" };
-    Fault { retry_after, ..fault(flight, outcome, phase, detail) }
+    let later = matches!(outcome, Outcome::Shed(_) | Outcome::StartFailed | Outcome::QuotaExceeded);
+    let phase =
+        if matches!(outcome, Outcome::StartFailed | Outcome::QuotaExceeded) { "start" } else { "queue" };
+    let limit_hit = (outcome == Outcome::QuotaExceeded).then_some("memory");
+    Fault { retry_after: later.then_some(retry_after), limit_hit, ..fault(flight, outcome, phase, detail) }
 }
 
 /// Runs the handler on the leased worker; none if the call did not reach it.

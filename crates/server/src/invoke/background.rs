@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::flight::{Flight, Promise};
 use super::{Fault, Invoker, Request, attempt};
 use crate::catalog::{Catalog, Deployed, Route};
+use crate::quotas::{BacklogEntry, Refused};
 use crate::store::{AsyncCall, AsyncState};
 
 /// Accepted calls of one function that may wait in memory (they are on disk as well): more than
@@ -56,6 +57,24 @@ pub struct TriggerError {
     pub detail: String,
     /// The limit that was passed, in bytes.
     pub limit_bytes: Option<u64>,
+    /// The part of a quota that is spent.
+    pub limit_hit: Option<&'static str>,
+    /// When trying again makes sense.
+    pub retry_after: Option<Duration>,
+}
+
+impl TriggerError {
+    fn new(code: Code, detail: String) -> Self {
+        Self { code, detail, limit_bytes: None, limit_hit: None, retry_after: None }
+    }
+
+    fn over_quota(refused: &Refused) -> Self {
+        Self {
+            limit_hit: Some(refused.spent().word()),
+            retry_after: Some(refused.retry_after()),
+            ..Self::new(Code::QuotaExceeded, refused.sentence())
+        }
+    }
 }
 
 /// What is stored of a request besides its body.
@@ -89,6 +108,7 @@ struct Accepted {
     /// Its function when it was accepted. A newer version runs it; this one is what a call is
     /// refused for whose function has been deleted meanwhile.
     function: Arc<Deployed>,
+    _entry: BacklogEntry,
 }
 
 /// The queues of accepted calls, one task per function.
@@ -106,7 +126,7 @@ impl Invoker {
         tenant: &Tenant,
         call: TriggerCall,
     ) -> Result<Vec<InvocationId>, TriggerError> {
-        let refuse = |code, detail: String| TriggerError { code, detail, limit_bytes: None };
+        let refuse = TriggerError::new;
         let (path, query) = call.path.split_once('?').unwrap_or((&call.path, ""));
         let route = self.catalog.route(tenant, &call.verb, path);
         let route = route.map_err(|error| refuse(Code::InvalidPath, error.to_string()))?;
@@ -122,6 +142,7 @@ impl Invoker {
                 return Err(TriggerError { limit_bytes: Some(limit), ..error });
             }
         }
+        let entries = self.enter(&matched.functions)?;
         let places = self.reserve(&matched.functions)?;
         let accepted_us = self.clock.wall_now_us();
         let head = Head {
@@ -155,9 +176,10 @@ impl Invoker {
             .await
             .map_err(|error| refuse(error.code(), error.to_string()))?;
         let ids = calls.iter().map(|call| call.id).collect();
-        for ((place, call), function) in places.into_iter().zip(calls).zip(matched.functions.iter()) {
+        let queued = calls.into_iter().zip(entries).zip(matched.functions.iter());
+        for (place, ((call, entry), function)) in places.into_iter().zip(queued) {
             self.announce(&call, function);
-            place.send(Accepted { call, function: function.clone() });
+            place.send(Accepted { call, function: function.clone(), _entry: entry });
         }
         Ok(ids)
     }
@@ -169,15 +191,26 @@ impl Invoker {
         }
     }
 
+    /// Enters the calls into the quotas: their rate now, their number until they have ended. Calls at
+    /// once are no quota of theirs, because they wait for their turn.
+    fn enter(&self, functions: &[Arc<Deployed>]) -> Result<Vec<BacklogEntry>, TriggerError> {
+        let enter = |function: &Arc<Deployed>| {
+            let account = function.pool.account();
+            account.spend(self.clock.now())?;
+            account.accept()
+        };
+        let entries = functions.iter().map(enter).collect::<Result<_, _>>();
+        entries.map_err(|refused: Refused| TriggerError::over_quota(&refused))
+    }
+
     fn reserve(
         self: &Arc<Self>,
         functions: &[Arc<Deployed>],
     ) -> Result<Vec<mpsc::OwnedPermit<Accepted>>, TriggerError> {
         let reserve = |function: &Arc<Deployed>| {
-            self.queue_of(&function.tenant, &function.name).try_reserve_owned().map_err(|_| TriggerError {
-                code: Code::Shed,
-                detail: format!("{BACKLOG} calls of {} wait already; try again later", function.name),
-                limit_bytes: None,
+            self.queue_of(&function.tenant, &function.name).try_reserve_owned().map_err(|_| {
+                let detail = format!("{BACKLOG} calls of {} wait already; try again later", function.name);
+                TriggerError::new(Code::Shed, detail)
             })
         };
         functions.iter().map(reserve).collect()
@@ -208,11 +241,12 @@ impl Invoker {
             };
             // Visible before the platform answers anybody, not first when its turn comes.
             self.announce(&call, &function);
+            let entry = function.pool.account().accept_again();
             let queue = self.queue_of(&call.tenant, &call.function);
             // In a task of its own: a backlog beyond the bound must not keep the platform from starting.
             self.background.tasks.spawn(async move {
                 // The queue ends with the platform only; then the next start resumes again.
-                let _ = queue.send(Accepted { call, function }).await;
+                let _ = queue.send(Accepted { call, function, _entry: entry }).await;
             });
         }
     }
@@ -236,7 +270,7 @@ async fn run_queue(invoker: Arc<Invoker>, mut calls: mpsc::Receiver<Accepted>) {
             () = stop.cancelled() => return,
             accepted = calls.recv() => accepted,
         };
-        let Some(Accepted { call, function }) = accepted else { return };
+        let Some(Accepted { call, function, _entry: entry }) = accepted else { return };
         // A later function of the name, perhaps of a later tenant of the name, is another one.
         let live = invoker.catalog.get(&call.tenant, &call.function);
         let Some(function) = live.filter(|live| live.order == function.order) else {
@@ -256,7 +290,7 @@ async fn run_queue(invoker: Arc<Invoker>, mut calls: mpsc::Receiver<Accepted>) {
         let invoker = invoker.clone();
         invoker.clone().background.tasks.spawn(async move {
             run_one(&invoker, function, call).await;
-            drop(place);
+            drop((place, entry));
         });
     }
 }

@@ -20,6 +20,7 @@ use super::{Completed, Fault, Invoker, Reply, Request};
 use crate::catalog::Deployed;
 use crate::history::{Finished, Running};
 use crate::pool::Lease;
+use crate::quotas::{CallEntry, Refused};
 use crate::secrets::Mask;
 
 /// Time for an interrupted handler's `finally` blocks before its worker is killed: enough for a
@@ -77,6 +78,8 @@ pub(crate) struct Flight {
     waited: Duration,
     /// When the current phase began.
     mark: Duration,
+    /// Its place in the quotas.
+    entry: Option<CallEntry>,
 }
 
 impl Flight {
@@ -114,6 +117,7 @@ impl Flight {
             record: Some(Box::new(record)),
             waited: Duration::from_micros(waited),
             mark: now,
+            entry: None,
         }
     }
 
@@ -191,6 +195,12 @@ impl Flight {
 
     pub(crate) fn record(&mut self) -> &mut Invocation {
         self.record.as_mut().expect("the record is open until the flight is closed")
+    }
+
+    /// Enters the call into the quotas of its function and tenant, until it is over.
+    pub(crate) fn admit(&mut self) -> Result<(), Refused> {
+        self.entry = self.function.pool.account().begin(self.invoker.clock.now())?;
+        Ok(())
     }
 
     /// The wait for a worker is over.
@@ -402,6 +412,7 @@ impl Drop for Flight {
             record: self.record.take(),
             waited: self.waited,
             mark: self.mark,
+            entry: self.entry.take(),
         };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {

@@ -16,6 +16,7 @@ use super::database::{self, Durability};
 use super::writer::Writer;
 
 mod access;
+mod quotas;
 mod rows;
 mod secrets;
 mod stored_settings;

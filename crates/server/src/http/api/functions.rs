@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use fp_core::code::Code;
 use fp_core::event::EventError;
 use fp_core::ids::IdError;
+use fp_core::quota::Spent;
 use fp_core::settings::{Handler, SettingsError};
 use fp_core::{EventType, FunctionName, Scope, Settings, Tenant};
 use serde::{Deserialize, Serialize};
@@ -214,6 +216,7 @@ impl DeployedFunction {
     responses(
         (status = 200, description = "Deployed; the new version answers from now on", body = DeployedFunction),
         (status = 409, description = "The event type conflicts with another function's"),
+        (status = 429, description = "The tenant's quota of code is spent"),
         (status = 503, description = "Not now: no worker could be started, or the platform is starting or stopping"),
         (status = 507, description = "The disk is full"),
     )
@@ -246,6 +249,7 @@ async fn deploy(app: &App, request: DeployRequest) -> Result<Answer<DeployedFunc
     responses(
         (status = 200, description = "Deployed; the new version answers from now on", body = DeployedFunction),
         (status = 409, description = "The event type conflicts with another function's"),
+        (status = 429, description = "The tenant's quota of code is spent"),
         (status = 503, description = "Not now: no worker could be started, or the platform is starting or stopping"),
         (status = 507, description = "The disk is full"),
     )
@@ -263,9 +267,16 @@ async fn deploy_function(
     deploy(&app, request.expect("reading an archive does not panic").map_err(refused)?).await
 }
 
+/// What `Retry-After` says where somebody has to delete something first.
+const UNTIMED_QUOTA: Duration = Duration::from_secs(60);
+
 /// Turns the catalogue's refusal into an answer.
 pub(super) fn refused(error: CatalogError) -> Problem {
     let mut problem = Problem::new(error.code, error.detail);
+    if error.code == Code::QuotaExceeded {
+        // The only quota of deploys is that of code, which no time lifts.
+        problem = problem.extra("limit_hit", Spent::Code.word()).retry_after(UNTIMED_QUOTA);
+    }
     if let Some(field) = error.field {
         problem = problem.field(field);
     }

@@ -39,6 +39,7 @@ pub(super) fn routes() -> UtoipaMethodRouter<Arc<App>> {
     responses(
         (status = 200, description = "The function's answer, with the status and type that it chose", body = inline(openapi::Archive), content_type = "*/*"),
         (status = 204, description = "The function's answer, without a body"),
+        (status = 429, description = "A quota is spent"),
         (status = 502, description = "The function crashed, ran out of memory or answered too much"),
         (status = 503, description = "The call was shed, or no worker could be started"),
         (status = 504, description = "The function did not answer in time"),

@@ -81,6 +81,9 @@ pub(super) struct SettingsSchema {
     /// Objective.
     #[schema(nullable = false)]
     slo: Option<SloSchema>,
+    /// What its callers may use of it together.
+    #[schema(nullable = false)]
+    quota: Option<CallQuotaSchema>,
 }
 
 /// The value of an environment variable.
@@ -166,6 +169,26 @@ struct FallbackSchema {
     /// Another function's answer.
     #[schema(nullable = false)]
     function: Option<String>,
+}
+
+/// What the callers of a function may use of it together; what is left out is not limited.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = CallQuota)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct CallQuotaSchema {
+    /// Calls per time.
+    #[schema(example = "100/s", nullable = false)]
+    rate: Option<String>,
+    /// Calls at once that the rate lets pass after quiet; without it, a second's worth of them.
+    #[schema(minimum = 1, maximum = 1_000_000, nullable = false)]
+    burst: Option<u32>,
+    /// Calls under way at once.
+    #[schema(minimum = 1, maximum = 1_000_000, nullable = false)]
+    concurrency: Option<u32>,
+    /// Accepted asynchronous calls that have not ended.
+    #[schema(minimum = 1, maximum = 1_000_000, nullable = false)]
+    backlog: Option<u32>,
 }
 
 /// A service level objective: at least one of availability and latency.

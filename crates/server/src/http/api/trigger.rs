@@ -49,6 +49,7 @@ struct Triggered {
     responses(
         (status = 200, description = "Accepted and written to disk", body = Triggered),
         (status = 404, description = "No function answers to this verb and path"),
+        (status = 429, description = "A quota is spent"),
         (status = 503, description = "Not now: no worker could be started, or the platform is starting or stopping"),
         (status = 507, description = "The disk is full"),
     )
@@ -84,6 +85,14 @@ fn refused(error: TriggerError) -> Problem {
     let problem = Problem::new(error.code, error.detail);
     let problem = match error.limit_bytes {
         Some(limit) => problem.component("gateway").extra("limit_bytes", limit),
+        None => problem,
+    };
+    let problem = match error.limit_hit {
+        Some(limit) => problem.extra("limit_hit", limit),
+        None => problem,
+    };
+    let problem = match error.retry_after {
+        Some(after) => problem.retry_after(after),
         None => problem,
     };
     match error.code {

@@ -10,7 +10,7 @@ use fp_core::outcome::Outcome;
 use fp_core::record::Phases;
 use fp_core::trace_context::TraceContext;
 use fp_sandbox::protocol::{AnswerHead, BodyKind};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, SET_COOKIE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body as _;
@@ -215,9 +215,7 @@ fn problem_of(fault: &Fault, full_errors: bool) -> Problem {
         problem = problem.extra("exception_type", kind.as_str()).extra("exception_message", message.as_str());
     }
     if let Some(after) = fault.retry_after {
-        // Whole seconds, never less than the drain takes.
-        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-        problem = problem.header(RETRY_AFTER, &seconds.max(1).to_string());
+        problem = problem.retry_after(after);
     }
     problem
 }

@@ -130,6 +130,7 @@ fn delete_tenant(connection: &Connection, tenant: &Tenant) -> rusqlite::Result<(
     for sql in [
         "DELETE FROM tenants WHERE name = ?1",
         "DELETE FROM keys WHERE tenant = ?1",
+        "DELETE FROM tenant_quotas WHERE tenant = ?1",
         "DELETE FROM versions WHERE tenant = ?1",
         "DELETE FROM slo_snapshots WHERE tenant = ?1",
         "DELETE FROM async_calls WHERE tenant = ?1",

@@ -12,7 +12,12 @@ use super::{AsyncCall, AsyncState, StoredVersion, stored_settings};
 
 /// The layout, step by step; steps are only ever added.
 pub(super) fn layout() -> Migrations<'static> {
-    Migrations::new(vec![M::up(FIRST), M::up(super::access::LAYOUT), M::up(super::secrets::LAYOUT)])
+    Migrations::new(vec![
+        M::up(FIRST),
+        M::up(super::access::LAYOUT),
+        M::up(super::secrets::LAYOUT),
+        M::up(super::quotas::LAYOUT),
+    ])
 }
 
 /// Functions, accepted calls and SLO counters.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use fp_core::quota::Quota;
 use fp_core::settings::{
     Criticality, Fallback, Hedge, Idempotency, IdleTime, Latency, LatencyObjective, Limits, Network,
     OnDisconnect, Scaling, Slo,
@@ -48,6 +49,8 @@ struct StoredSettings {
     hedge: StoredHedge,
     fallback: Option<StoredFallback>,
     slo: Option<StoredSlo>,
+    #[serde(default)]
+    quota: Quota,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -133,6 +136,7 @@ impl From<&Settings> for StoredSettings {
                 latency: slo.latency.map(|objective| (nanoseconds(objective.under), objective.percent)),
                 window_days: slo.window_days,
             }),
+            quota: s.quota,
         }
     }
 }
@@ -188,6 +192,7 @@ impl From<StoredSettings> for Settings {
                 }),
                 window_days: slo.window_days,
             }),
+            quota: s.quota,
         }
     }
 }
@@ -230,6 +235,7 @@ pub(crate) mod tests {
                 latency: Some(LatencyObjective { under: Duration::from_millis(250), percent: 99.0 }),
                 window_days: 28,
             }),
+            quota: Quota { burst: Some(7), rate: "0.1/s".parse().ok(), ..Quota::default() },
         }
     }
 

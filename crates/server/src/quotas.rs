@@ -1,0 +1,410 @@
+//! Quotas: the accounts of tenants and functions, and what is on them.
+//!
+//! Every function has an [`Account`] beside its tenant's; calls, accepted calls and workers are
+//! entered in both, and each entry is a value whose drop takes it off again. What nobody limits
+//! costs two atomic loads per call. The arithmetic is [`fp_core::quota`].
+
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use fp_core::quota::{Meter, OverQuota, Quota, Spent};
+use fp_core::{FunctionName, Tenant};
+use parking_lot::Mutex;
+
+use crate::store::StoreError;
+use crate::store::registry::Registry;
+
+/// Accounts beyond which those of functions that are no more are forgotten.
+const MANY: usize = 256;
+
+/// Whoever can do without a worker: asked when a tenant wants to start one and has no memory left.
+pub(crate) trait Spare: Send + Sync {
+    /// Ends an idle worker that no `scaling.min` keeps, if there is one.
+    fn spare_one(&self) -> bool;
+}
+
+/// Why something is not had now.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    /// Whose quota: `tenant acme` or `function thumbs`.
+    whose: String,
+    over: OverQuota,
+}
+
+impl Refused {
+    /// One sentence: whose quota, which, how much, what to do.
+    pub(crate) fn sentence(&self) -> String {
+        let Self { whose, over: OverQuota { spent, limit, .. } } = self;
+        let word = spent.word();
+        format!("{whose} is over its quota {word:?} of {limit}; wait, send less, or have quota.{word} raised")
+    }
+
+    /// Which part of the quota.
+    pub(crate) fn spent(&self) -> Spent {
+        self.over.spent
+    }
+
+    /// When trying again makes sense.
+    pub(crate) fn retry_after(&self) -> Duration {
+        self.over.retry_after
+    }
+}
+
+/// The accounts of everybody.
+pub(crate) struct Quotas {
+    registry: Arc<Registry>,
+    tenants: Mutex<HashMap<Tenant, Arc<Purse>>>,
+    functions: Mutex<HashMap<(Tenant, FunctionName), Weak<Account>>>,
+}
+
+impl std::fmt::Debug for Quotas {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Quotas").field("functions", &self.functions.lock().len()).finish_non_exhaustive()
+    }
+}
+
+/// What a tenant uses now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Calls under way, where calls are limited.
+    pub(crate) running: u32,
+    /// Accepted asynchronous calls that have not ended.
+    pub(crate) backlog: u32,
+    /// Memory limits of its workers, in bytes.
+    pub(crate) memory: u64,
+}
+
+impl Quotas {
+    /// The quotas that the registry knows.
+    ///
+    /// # Errors
+    /// When the registry cannot be read.
+    pub(crate) async fn open(registry: Arc<Registry>) -> Result<Self, StoreError> {
+        let stored = registry.quotas().await?;
+        let quotas = Self { registry, tenants: Mutex::default(), functions: Mutex::default() };
+        for (tenant, quota) in stored {
+            quotas.tenant(&tenant).set(quota);
+        }
+        Ok(quotas)
+    }
+
+    /// Gives a tenant another quota.
+    ///
+    /// # Errors
+    /// When it cannot be written; then the old one stays.
+    pub(crate) async fn put(&self, tenant: &Tenant, quota: Quota) -> Result<(), StoreError> {
+        self.registry.put_quota(tenant, &quota).await?;
+        self.tenant(tenant).set(quota);
+        Ok(())
+    }
+
+    /// A tenant is no more: a later one of its name begins without a quota.
+    pub(crate) fn forget(&self, tenant: &Tenant) {
+        self.tenants.lock().remove(tenant);
+    }
+
+    /// A tenant's quota, and what of it is used.
+    pub(crate) fn of(&self, tenant: &Tenant) -> (Quota, Usage) {
+        let purse = self.tenant(tenant);
+        let meter = purse.meter.lock();
+        let usage = Usage { running: meter.running(), backlog: meter.backlog(), memory: meter.memory() };
+        (meter.quota().clone(), usage)
+    }
+
+    /// The account of a function; the same for all its versions.
+    pub(crate) fn function(&self, tenant: &Tenant, name: &FunctionName) -> Arc<Account> {
+        let key = (tenant.clone(), name.clone());
+        let mut functions = self.functions.lock();
+        if let Some(known) = functions.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        if functions.len() >= MANY && functions.len() == functions.capacity() {
+            functions.retain(|_, account| account.strong_count() > 0);
+        }
+        let own = Purse::new(format!("function {name}"));
+        let account = Arc::new(Account { tenant: self.tenant(tenant), own });
+        functions.insert(key, Arc::downgrade(&account));
+        account
+    }
+
+    fn tenant(&self, tenant: &Tenant) -> Arc<Purse> {
+        let mut tenants = self.tenants.lock();
+        let purse = tenants
+            .entry(tenant.clone())
+            .or_insert_with(|| Arc::new(Purse::new(format!("tenant {}", tenant.as_str()))));
+        purse.clone()
+    }
+}
+
+/// One meter, and whose it is.
+struct Purse {
+    whose: String,
+    /// Whether calls are limited at all: read without the lock.
+    limits_calls: AtomicBool,
+    meter: Mutex<Meter>,
+    /// Pools of the tenant, that may have a worker to spare. Empty for functions.
+    spares: Mutex<Vec<Weak<dyn Spare>>>,
+}
+
+impl Purse {
+    fn new(whose: String) -> Self {
+        Self {
+            whose,
+            limits_calls: AtomicBool::new(false),
+            meter: Mutex::default(),
+            spares: Mutex::default(),
+        }
+    }
+
+    fn set(&self, quota: Quota) {
+        self.limits_calls.store(quota.limits_calls(), Ordering::Relaxed);
+        self.meter.lock().set(quota);
+    }
+
+    fn limits_calls(&self) -> bool {
+        self.limits_calls.load(Ordering::Relaxed)
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(&mut Meter) -> Result<T, OverQuota>) -> Result<T, Refused> {
+        ask(&mut self.meter.lock()).map_err(|over| Refused { whose: self.whose.clone(), over })
+    }
+}
+
+/// What a function and its tenant may use, and do.
+pub(crate) struct Account {
+    tenant: Arc<Purse>,
+    own: Purse,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").field("whose", &self.own.whose).finish_non_exhaustive()
+    }
+}
+
+impl Account {
+    /// The function's own quota from now on.
+    pub(crate) fn set(&self, quota: &Quota) {
+        self.own.set(quota.clone());
+    }
+
+    /// Whether a call would be let in now: for those who have not read its body yet.
+    pub(crate) fn check(&self, now: Duration) -> Result<(), Refused> {
+        for purse in [&*self.tenant, &self.own] {
+            if purse.limits_calls() {
+                purse.ask(|meter| meter.check(now))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a call in, until the entry is dropped. None where nothing is limited.
+    pub(crate) fn begin(self: &Arc<Self>, now: Duration) -> Result<Option<CallEntry>, Refused> {
+        let (tenants, own) = (self.tenant.limits_calls(), self.own.limits_calls());
+        if !tenants && !own {
+            return Ok(None);
+        }
+        if tenants {
+            self.tenant.ask(|meter| meter.begin(now))?;
+        }
+        if own && let Err(refused) = self.own.ask(|meter| meter.begin(now)) {
+            if tenants {
+                self.tenant.meter.lock().undo();
+            }
+            return Err(refused);
+        }
+        Ok(Some(CallEntry { account: self.clone(), tenants, own }))
+    }
+
+    /// Takes a call off the rates alone: it runs some other time.
+    pub(crate) fn spend(&self, now: Duration) -> Result<(), Refused> {
+        self.tenant.ask(|meter| meter.spend(now))?;
+        self.own.ask(|meter| meter.spend(now))
+    }
+
+    /// Takes an asynchronous call into the backlog, until the entry is dropped.
+    pub(crate) fn accept(self: &Arc<Self>) -> Result<BacklogEntry, Refused> {
+        self.tenant.ask(Meter::accept)?;
+        if let Err(refused) = self.own.ask(Meter::accept) {
+            self.tenant.meter.lock().finish();
+            return Err(refused);
+        }
+        Ok(BacklogEntry(self.clone()))
+    }
+
+    /// As [`accept`](Self::accept), for a call that an earlier life accepted.
+    pub(crate) fn accept_again(self: &Arc<Self>) -> BacklogEntry {
+        self.tenant.meter.lock().accept_again();
+        self.own.meter.lock().accept_again();
+        BacklogEntry(self.clone())
+    }
+
+    /// Reserves a worker's memory, until the entry is dropped. Idle workers of the tenant make room.
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64) -> Result<MemoryEntry, Refused> {
+        loop {
+            match self.tenant.ask(|meter| meter.reserve(bytes)) {
+                Ok(()) => return Ok(MemoryEntry { account: self.clone(), bytes }),
+                Err(refused) if !self.tenant.spare_one() => return Err(refused),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Says whom to ask for a worker to spare.
+    pub(crate) fn register(&self, spare: Weak<dyn Spare>) {
+        let mut spares = self.tenant.spares.lock();
+        if spares.len() >= MANY && spares.len() == spares.capacity() {
+            spares.retain(|spare| spare.strong_count() > 0);
+        }
+        spares.push(spare);
+    }
+}
+
+impl Purse {
+    fn spare_one(&self) -> bool {
+        // Not under the lock: a pool that ends a worker comes back here with its memory.
+        let spares: Vec<_> = self.spares.lock().iter().filter_map(Weak::upgrade).collect();
+        spares.iter().any(|spare| spare.spare_one())
+    }
+}
+
+/// A call that is under way.
+pub(crate) struct CallEntry {
+    account: Arc<Account>,
+    tenants: bool,
+    own: bool,
+}
+
+impl Drop for CallEntry {
+    fn drop(&mut self) {
+        if self.tenants {
+            self.account.tenant.meter.lock().end();
+        }
+        if self.own {
+            self.account.own.meter.lock().end();
+        }
+    }
+}
+
+/// An accepted call that has not ended.
+#[derive(Debug)]
+pub(crate) struct BacklogEntry(Arc<Account>);
+
+impl Drop for BacklogEntry {
+    fn drop(&mut self) {
+        self.0.tenant.meter.lock().finish();
+        self.0.own.meter.lock().finish();
+    }
+}
+
+/// The memory of a worker.
+#[derive(Debug)]
+pub(crate) struct MemoryEntry {
+    account: Arc<Account>,
+    bytes: u64,
+}
+
+impl Drop for MemoryEntry {
+    fn drop(&mut self) {
+        self.account.tenant.meter.lock().give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn quotas() -> (Quotas, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = Arc::new(Registry::open(directory.path()).unwrap());
+        (Quotas::open(registry).await.unwrap(), directory)
+    }
+
+    fn account(quotas: &Quotas, tenant: &str, name: &str) -> Arc<Account> {
+        quotas.function(&tenant.parse().unwrap(), &name.parse().unwrap())
+    }
+
+    fn at_once(calls: u32) -> Quota {
+        Quota { concurrency: Some(calls), ..Quota::default() }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_limits_is_not_entered() {
+        let (quotas, _directory) = quotas().await;
+        assert!(account(&quotas, "default", "a").begin(Duration::ZERO).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn functions_of_a_tenant_share_its_quota_and_have_their_own() {
+        let (quotas, _directory) = quotas().await;
+        quotas.put(&"acme".parse().unwrap(), at_once(2)).await.unwrap();
+        let (one, two) = (account(&quotas, "acme", "one"), account(&quotas, "acme", "two"));
+        one.set(&at_once(1));
+        let running = one.begin(Duration::ZERO).unwrap();
+        let refused = one.begin(Duration::ZERO).map(|_| ()).unwrap_err();
+        assert_eq!(
+            refused.sentence(),
+            "function one is over its quota \"concurrency\" of 1 calls at once; wait, send less, or have \
+             quota.concurrency raised"
+        );
+        // The refusal has used nothing of the tenant's.
+        let another = two.begin(Duration::ZERO).unwrap();
+        let refused = two.begin(Duration::ZERO).map(|_| ()).unwrap_err();
+        assert!(refused.sentence().starts_with("tenant acme is over"), "{refused:?}");
+        assert!(account(&quotas, "other", "one").begin(Duration::ZERO).unwrap().is_none());
+        drop((running, another));
+        two.check(Duration::ZERO).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_account_outlives_its_versions_and_not_its_function() {
+        let (quotas, _directory) = quotas().await;
+        let first = account(&quotas, "default", "a");
+        first.set(&at_once(1));
+        let running = first.begin(Duration::ZERO).unwrap();
+        let second = account(&quotas, "default", "a");
+        drop(first);
+        second.begin(Duration::ZERO).map(|_| ()).unwrap_err();
+        drop((running, second));
+        assert!(account(&quotas, "default", "a").begin(Duration::ZERO).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_tenants_quota_survives_a_restart() {
+        let (quotas, directory) = quotas().await;
+        let acme = "acme".parse().unwrap();
+        quotas.put(&acme, at_once(3)).await.unwrap();
+        quotas.registry.close().await;
+        drop(quotas);
+        let registry = Arc::new(Registry::open(directory.path()).unwrap());
+        let again = Quotas::open(registry).await.unwrap();
+        assert_eq!(again.of(&acme).0, at_once(3));
+    }
+
+    struct Idle(Mutex<Vec<MemoryEntry>>);
+
+    impl Spare for Idle {
+        fn spare_one(&self) -> bool {
+            self.0.lock().pop().is_some()
+        }
+    }
+
+    #[tokio::test]
+    async fn idle_workers_make_room() {
+        let (quotas, _directory) = quotas().await;
+        let memory = Some(bytesize::ByteSize(100));
+        quotas.put(&"acme".parse().unwrap(), Quota { memory, ..Quota::default() }).await.unwrap();
+        let (one, two) = (account(&quotas, "acme", "one"), account(&quotas, "acme", "two"));
+        let idle: Arc<dyn Spare> = Arc::new(Idle(Mutex::new(vec![one.reserve(60).unwrap()])));
+        two.reserve(60).unwrap_err();
+        two.register(Arc::downgrade(&idle));
+        let mine = two.reserve(60).unwrap();
+        assert_eq!(one.reserve(60).unwrap_err().spent(), Spent::Memory);
+        drop(mine);
+        one.reserve(100).unwrap();
+    }
+}
