@@ -4,6 +4,8 @@
 //! wrong into a [`Failure`]. Problem documents of the API (RFC 9457) become `title: detail`
 //! and their hint; an address that nothing listens on becomes exit code 6.
 
+mod connector;
+
 use std::error::Error;
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use serde_json::Value;
 use crate::exit::{Exit, Failure, plain};
 use crate::flags::Global;
 
+use self::connector::Connector;
+
 /// A listening socket on this or a near machine answers within milliseconds; five seconds
 /// survive one lost SYN and its retransmission.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -33,7 +37,7 @@ pub(crate) struct Client {
     base: Uri,
     key: Option<HeaderValue>,
     tenant: Option<HeaderValue>,
-    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    http: legacy::Client<Connector, Full<Bytes>>,
 }
 
 /// A successful answer of the management API.
@@ -63,6 +67,8 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_LIMIT));
         connector.set_nodelay(true);
+        let is_https = base.scheme_str() == Some("https");
+        let connector = Connector::new(connector, is_https, global.ca_cert.as_deref())?;
         let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { base, key, tenant, http })
     }
@@ -214,9 +220,9 @@ fn parse_base(text: &str) -> Result<Uri, Failure> {
     let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri: Uri = full.parse().map_err(|error: http::uri::InvalidUri| fault(&error.to_string()))?;
     match uri.scheme_str() {
-        Some("http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
-        Some("http") => Err(fault("it names no host")),
-        _ => Err(fault("only http:// is spoken here; put a proxy in front for https")),
+        Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
+        Some("http" | "https") => Err(fault("it names no host")),
+        _ => Err(fault("only http:// and https:// are spoken here")),
     }
 }
 
@@ -232,7 +238,8 @@ fn bearer(key: &str) -> Result<HeaderValue, Failure> {
 }
 
 fn unreachable(uri: &Uri, error: &legacy::Error) -> Failure {
-    let place = format!("http://{}", uri.authority().map_or("", |authority| authority.as_str()));
+    let scheme = uri.scheme_str().unwrap_or("http");
+    let place = format!("{scheme}://{}", uri.authority().map_or("", |authority| authority.as_str()));
     if error.is_connect() {
         return Failure::new(Exit::Unreachable, format!("cannot reach {place}: {}", root_cause(error)))
             .hint("start a platform with `functionsplatform up`, or say where it is with --platform-uri or FUNCTIONSPLATFORM_URI");
@@ -296,9 +303,9 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_may_be_left_out_and_https_is_refused() {
+    fn the_scheme_may_be_left_out_and_others_are_refused() {
         assert_eq!(parse_base("localhost:8000").expect("parses").to_string(), "http://localhost:8000/");
-        assert_eq!(parse_base("https://x").expect_err("refused").exit, Exit::Usage);
+        assert_eq!(parse_base("ftp://x").expect_err("refused").exit, Exit::Usage);
         assert_eq!(parse_base("http://").expect_err("refused").exit, Exit::Usage);
     }
 

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use fp_server::config::{Config, ErrorDetail, HistoryConfig, Isolation, PreloadConfig, PreloadPolicy};
+use fp_server::config::{
+    Config, ErrorDetail, HistoryConfig, Isolation, PreloadConfig, PreloadPolicy, TlsSource,
+};
 use serde::{Deserialize, Deserializer};
 
 use crate::exit::{Exit, Failure};
@@ -81,6 +83,31 @@ pub(crate) struct PlatformFlags {
     /// What error answers tell callers [default: full on loopback, else safe]
     #[arg(long, value_enum, env = "FUNCTIONSPLATFORM_ERRORS", hide_env_values = true)]
     errors: Option<Errors>,
+    /// Certificate of all listeners, a PEM file that is read again when it changes
+    #[arg(long, value_name = "FILE", env = "FUNCTIONSPLATFORM_TLS_CERT", hide_env_values = true)]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, a PEM file
+    #[arg(long, value_name = "FILE", env = "FUNCTIONSPLATFORM_TLS_KEY", hide_env_values = true)]
+    tls_key: Option<PathBuf>,
+    /// Certificate of the gateway alone
+    #[arg(long, value_name = "FILE", env = "FUNCTIONSPLATFORM_GATEWAY_TLS_CERT", hide_env_values = true)]
+    gateway_tls_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE", env = "FUNCTIONSPLATFORM_GATEWAY_TLS_KEY", hide_env_values = true)]
+    gateway_tls_key: Option<PathBuf>,
+    /// Certificate of the management API and the trace pages alone
+    #[arg(long, value_name = "FILE", env = "FUNCTIONSPLATFORM_API_TLS_CERT", hide_env_values = true)]
+    api_tls_cert: Option<PathBuf>,
+    /// Its private key
+    #[arg(long, value_name = "FILE", env = "FUNCTIONSPLATFORM_API_TLS_KEY", hide_env_values = true)]
+    api_tls_key: Option<PathBuf>,
+    /// Make a certificate for the listeners that were given none, for a first look
+    #[arg(long, env = "FUNCTIONSPLATFORM_TLS_SELF_SIGNED", hide_env_values = true)]
+    tls_self_signed: bool,
+    /// Connections of one address at once, those of this machine apart [default: 1024]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(env = "FUNCTIONSPLATFORM_CONNECTIONS_PER_ADDRESS", hide_env_values = true)]
+    connections_per_address: Option<u32>,
     /// Where the key of secrets is [default: secrets.key in the data directory]
     #[arg(long, value_name = "FILE", env = "FUNCTIONSPLATFORM_SECRETS_KEY_FILE", hide_env_values = true)]
     secrets_key_file: Option<PathBuf>,
@@ -137,6 +164,14 @@ struct File {
     blanks: Option<usize>,
     isolation: Option<IsolationWord>,
     errors: Option<Errors>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    gateway_tls_cert: Option<PathBuf>,
+    gateway_tls_key: Option<PathBuf>,
+    api_tls_cert: Option<PathBuf>,
+    api_tls_key: Option<PathBuf>,
+    tls_self_signed: Option<bool>,
+    connections_per_address: Option<u32>,
     secrets_key_file: Option<PathBuf>,
     discard_unreadable_secrets: Option<bool>,
     #[serde(default, deserialize_with = "read_duration")]
@@ -234,6 +269,22 @@ impl PlatformFlags {
                 format!("blanks is {blanks}, the most is {MOST_BLANKS}: each is a process that waits");
             return Err(Failure::usage(wrong));
         }
+        // A flag's file goes with a flag's file: the layers are merged pair by pair.
+        let pair =
+            |name, flags: (Option<PathBuf>, Option<PathBuf>), file: (Option<PathBuf>, Option<PathBuf>)| {
+                let (cert, key) = if flags == (None, None) { file } else { flags };
+                certificate(name, cert, key)
+            };
+        let gateway_tls = pair(
+            "gateway-tls",
+            (flags.gateway_tls_cert, flags.gateway_tls_key),
+            (file.gateway_tls_cert, file.gateway_tls_key),
+        )?;
+        let management_tls =
+            pair("api-tls", (flags.api_tls_cert, flags.api_tls_key), (file.api_tls_cert, file.api_tls_key))?;
+        let for_all = pair("tls", (flags.tls_cert, flags.tls_key), (file.tls_cert, file.tls_key))?;
+        let is_self_signed = flags.tls_self_signed || file.tls_self_signed.unwrap_or_default();
+        let for_all = for_all.or_else(|| is_self_signed.then_some(TlsSource::SelfSigned));
         Ok(Config {
             gateway_addr: flags.gateway_addr.or(file.gateway_addr).unwrap_or(default.gateway_addr),
             api_addr: flags.api_addr.or(file.api_addr).unwrap_or(default.api_addr),
@@ -248,6 +299,12 @@ impl PlatformFlags {
             isolation: isolation.unwrap_or(default.isolation),
             errors,
             drain_limit: flags.drain_limit.or(file.drain_limit).unwrap_or(default.drain_limit),
+            gateway_tls: gateway_tls.or_else(|| for_all.clone()),
+            management_tls: management_tls.or(for_all),
+            connections_per_address: flags
+                .connections_per_address
+                .or(file.connections_per_address)
+                .unwrap_or(default.connections_per_address),
             secrets_key_file: flags.secrets_key_file.or(file.secrets_key_file),
             discard_unreadable_secrets: flags.discard_unreadable_secrets
                 || file.discard_unreadable_secrets.unwrap_or(default.discard_unreadable_secrets),
@@ -255,6 +312,20 @@ impl PlatformFlags {
             history: file.history.over(default.history)?,
             ..default
         })
+    }
+}
+
+/// A certificate with its key; one without the other is a mistake.
+fn certificate(
+    name: &str,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<TlsSource>, Failure> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsSource::Files { cert, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(Failure::usage(format!("--{name}-cert needs --{name}-key"))),
+        (None, Some(_)) => Err(Failure::usage(format!("--{name}-key needs --{name}-cert"))),
     }
 }
 
@@ -398,6 +469,11 @@ mod tests {
                 blanks = 2
                 isolation = "strict"
                 errors = "safe"
+                tls_cert = "/etc/fp/all.pem"
+                tls_key = "/etc/fp/all.key"
+                gateway_tls_cert = "/etc/fp/gateway.pem"
+                gateway_tls_key = "/etc/fp/gateway.key"
+                connections_per_address = 5
                 secrets_key_file = "/etc/fp/secrets.key"
                 discard_unreadable_secrets = true
                 drain_limit = "1m 30s"
@@ -428,6 +504,13 @@ mod tests {
         assert_eq!(config.errors, Some(ErrorDetail::Safe));
         assert_eq!(config.secrets_key_file.as_deref(), Some(Path::new("/etc/fp/secrets.key")));
         assert!(config.discard_unreadable_secrets);
+        let files = |name: &str| TlsSource::Files {
+            cert: format!("/etc/fp/{name}.pem").into(),
+            key: format!("/etc/fp/{name}.key").into(),
+        };
+        assert_eq!(config.gateway_tls, Some(files("gateway")));
+        assert_eq!(config.management_tls, Some(files("all")));
+        assert_eq!(config.connections_per_address, 5);
         assert_eq!(config.drain_limit, Duration::from_secs(90));
         assert_eq!(config.services["sql_db"], "postgres://db/x");
         assert_eq!((config.history.ring_bytes, config.history.disk_bytes), (1 << 20, 2 << 30));
@@ -439,6 +522,7 @@ mod tests {
     fn values_that_cannot_be_meant_are_refused_in_a_sentence() {
         for (text, sentence) in [
             ("blanks = 100000", "blanks is 100000, the most is 256: each is a process that waits"),
+            ("tls_cert = \"/x\"", "--tls-cert needs --tls-key"),
             ("[history]\nring = \"1\"", "history.ring is 1 bytes, the least is 1.0 MiB"),
             ("[services]\nsql_db = \"not a url\"", "services.sql_db is not a URL"),
             ("[services]\ncache_service = \"redis:6379\"", "services.cache_service is not a URL"),

@@ -53,6 +53,16 @@ pub(crate) struct Global {
     )]
     pub(crate) tenant: Option<String>,
 
+    /// Certificates to trust for an https:// platform, as PEM [default: this machine's]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "FUNCTIONSPLATFORM_CA_CERT",
+        hide_env_values = true
+    )]
+    pub(crate) ca_cert: Option<std::path::PathBuf>,
+
     /// How results are printed
     #[arg(
         long,

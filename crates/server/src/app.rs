@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::history::History;
 use crate::http::gateway::Gateway;
+use crate::http::listener::PerAddress;
 use crate::http::pages::Port;
 use crate::invoke::Invoker;
 use crate::quotas::Quotas;
@@ -24,6 +25,22 @@ pub struct Addresses {
     pub api: SocketAddr,
     /// The trace pages.
     pub traces: SocketAddr,
+    /// The gateway speaks TLS.
+    pub gateway_tls: bool,
+    /// The management API and the trace pages do.
+    pub management_tls: bool,
+}
+
+impl Addresses {
+    /// `http` or `https` of the gateway.
+    pub fn gateway_scheme(&self) -> &'static str {
+        if self.gateway_tls { "https" } else { "http" }
+    }
+
+    /// The same of the management API and the trace pages.
+    pub fn management_scheme(&self) -> &'static str {
+        if self.management_tls { "https" } else { "http" }
+    }
 }
 
 /// The rooms below the HTTP edge.
@@ -51,6 +68,8 @@ pub struct App {
     pub history: Arc<History>,
     /// Rates, percentiles and objectives per function.
     pub slo: Arc<SloBook>,
+    /// How many connections each address has.
+    pub(crate) connections: Arc<PerAddress>,
     /// Whether everything that `up` was asked for is deployed.
     pub readiness: Readiness,
 }

@@ -55,12 +55,32 @@ pub struct Config {
     /// `[services]`: URL by key (`message_queue`, `cache_service`, `document_db`, `sql_db`,
     /// `object_storage`).
     pub services: BTreeMap<String, String>,
+    /// How the gateway speaks TLS; none means plain HTTP.
+    pub gateway_tls: Option<TlsSource>,
+    /// The same for the management API and the trace listener.
+    pub management_tls: Option<TlsSource>,
+    /// Connections of one address (IPv4) or network (IPv6, /64) at once, those of this machine apart.
+    pub connections_per_address: u32,
     /// Where the key of secrets is; none means in the data directory.
     pub secrets_key_file: Option<PathBuf>,
     /// Delete secrets that cannot be read instead of refusing to start.
     pub discard_unreadable_secrets: bool,
     /// History and its limits.
     pub history: HistoryConfig,
+}
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsSource {
+    /// PEM files, read again when they change.
+    Files {
+        /// The chain, the server's own first.
+        cert: PathBuf,
+        /// Its private key.
+        key: PathBuf,
+    },
+    /// Made for this machine's names and kept in the data directory.
+    SelfSigned,
 }
 
 /// How much history is kept where.
@@ -109,6 +129,9 @@ impl Default for Config {
             errors: None,
             drain_limit: Duration::from_secs(10),
             services: BTreeMap::new(),
+            gateway_tls: None,
+            management_tls: None,
+            connections_per_address: 1_024,
             secrets_key_file: None,
             discard_unreadable_secrets: false,
             history: HistoryConfig::default(),

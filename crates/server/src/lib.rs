@@ -25,6 +25,7 @@ pub mod server;
 pub mod slo;
 pub mod store;
 pub mod tenants;
+pub mod tls;
 
 pub use config::Config;
 pub use runtimes::Runtimes;

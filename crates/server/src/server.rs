@@ -19,9 +19,10 @@ use crate::access::{Access, AccessError, FreshKey, NewKey};
 use crate::app::{Addresses, App};
 use crate::catalog::{Catalog, CatalogError, Deployed, WorkerSetup};
 use crate::clock::Clock;
-use crate::config::{Config, ErrorDetail};
+use crate::config::{Config, ErrorDetail, TlsSource};
 use crate::history::History;
 use crate::http::gateway::{self, Gateway, Peer};
+use crate::http::listener::{Door, PerAddress};
 use crate::http::pages::Port;
 use crate::http::{self, listener};
 use crate::invoke::Invoker;
@@ -30,6 +31,7 @@ use crate::readiness::Readiness;
 use crate::secrets::{Secrets, SecretsError};
 use crate::slo::SloBook;
 use crate::store::{Registry, StoreError};
+use crate::tls::{Certificate, TlsError};
 
 /// Why the platform did not start.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,9 @@ pub enum StartError {
     /// The registry cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A listener cannot speak TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The secrets of the registry cannot be read.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
@@ -131,6 +136,7 @@ impl Server {
         let data_dir = std::path::absolute(&config.data_dir)
             .map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
         let bound = bind(&config)?;
+        let certificates = Certificates::open(&config, &data_dir)?;
         let clock = Clock::start();
         let registry = Arc::new(Registry::open(&data_dir)?);
         let secrets = open_secrets(&config, &registry, &data_dir).await?;
@@ -148,7 +154,11 @@ impl Server {
             services: config.services.clone(),
             preload: config.preload.allowed.clone(),
             quotas: quotas.clone(),
-            gateway_url: format!("http://{}", reachable(bound.addresses.gateway)),
+            gateway_url: format!(
+                "{}://{}",
+                bound.addresses.gateway_scheme(),
+                reachable(bound.addresses.gateway)
+            ),
         };
         let access = Arc::new(Access::open(registry.clone(), clock.clone()).await?);
         for tenant in access.tenants() {
@@ -190,11 +200,12 @@ impl Server {
             invoker,
             history,
             slo,
+            connections: PerAddress::new(config.connections_per_address),
             readiness: Readiness::default(),
             config,
         });
         let first_key = first_key(&app).await?;
-        let server = Self::serve(app, registry, sandbox, bound, lock, management);
+        let server = Self::serve(app, registry, sandbox, bound, certificates, lock, management);
         Ok(Self { first_key, ..server })
     }
 
@@ -203,6 +214,7 @@ impl Server {
         registry: Arc<Registry>,
         sandbox: Sandbox,
         bound: Bound,
+        certificates: Certificates,
         lock: File,
         management: &Handle,
     ) -> Self {
@@ -210,17 +222,28 @@ impl Server {
         let gateway = app.gateway.clone();
         let answering = gateway.clone();
         let answer = move |request, peer| answering.clone().answer(request, Peer::Address(peer));
-        let most = listener::MAX_CONNECTIONS;
+        let door = |certificate: &Option<Arc<Certificate>>| Door {
+            most: listener::MAX_CONNECTIONS,
+            per_address: Some(app.connections.clone()),
+            certificate: certificate.clone(),
+        };
+        let (outer, inner_door) = (door(&certificates.gateway), door(&certificates.management));
         let api = http::served(http::api_router(&app));
         let traces = http::served(http::traces_router(&app));
         let listeners = vec![
-            tokio::spawn(listener::serve(bound.gateway, most, answer, stop.clone(), abort.clone())),
-            management.spawn(listener::serve(bound.api, most, api, stop.clone(), abort.clone())),
-            management.spawn(listener::serve(bound.traces, most, traces, stop.clone(), abort.clone())),
+            tokio::spawn(listener::serve(bound.gateway, outer, answer, stop.clone(), abort.clone())),
+            management.spawn(listener::serve(
+                bound.api,
+                inner_door.clone(),
+                api,
+                stop.clone(),
+                abort.clone(),
+            )),
+            management.spawn(listener::serve(bound.traces, inner_door, traces, stop.clone(), abort.clone())),
         ];
         let listeners_inside = sandbox.inner_listeners().expect("nobody else serves them");
         let inner = tokio::spawn(inner::serve(listeners_inside, gateway.clone(), abort.clone()));
-        let housekeeping = tokio::spawn(keep_house(app.clone()));
+        let housekeeping = tokio::spawn(keep_house(app.clone(), certificates));
         Self {
             app,
             gateway,
@@ -328,13 +351,40 @@ async fn first_key(app: &App) -> Result<Option<FreshKey>, AccessError> {
     app.access.create_key(new).await.map(Some)
 }
 
-async fn keep_house(app: Arc<App>) {
+async fn keep_house(app: Arc<App>, certificates: Certificates) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     loop {
         every.tick().await;
         app.clock.resync();
         app.slo.tick(app.clock.now(), app.clock.wall_now_us());
         app.access.tick();
+        let certificates = certificates.clone();
+        // It reads files, which may be on a disk that is slow.
+        let _ = tokio::task::spawn_blocking(move || certificates.look()).await;
+    }
+}
+
+/// What the listeners show; the same object where both have one source, so that it is read once.
+#[derive(Debug, Clone)]
+struct Certificates {
+    gateway: Option<Arc<Certificate>>,
+    management: Option<Arc<Certificate>>,
+}
+
+impl Certificates {
+    fn open(config: &Config, data_dir: &Path) -> Result<Self, TlsError> {
+        let own = [config.gateway_addr, config.api_addr, config.traces_addr].map(|address| address.ip());
+        let open = |source: &Option<TlsSource>| {
+            source.as_ref().map(|source| Certificate::open(source, data_dir, &own)).transpose()
+        };
+        let gateway = open(&config.gateway_tls)?;
+        let is_same = config.gateway_tls == config.management_tls;
+        let management = if is_same { gateway.clone() } else { open(&config.management_tls)? };
+        Ok(Self { gateway, management })
+    }
+
+    fn look(&self) {
+        self.gateway.iter().chain(&self.management).for_each(|certificate| certificate.look());
     }
 }
 
@@ -371,6 +421,8 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
         gateway: of(&gateway, config.gateway_addr),
         api: of(&api, config.api_addr),
         traces: of(&traces, config.traces_addr),
+        gateway_tls: config.gateway_tls.is_some(),
+        management_tls: config.management_tls.is_some(),
     };
     Ok(Bound { gateway, api, traces, addresses })
 }

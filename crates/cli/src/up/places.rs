@@ -33,7 +33,8 @@ pub(crate) fn show(
     first_key: Option<FreshKey>,
     functions: &[Arc<Deployed>],
 ) -> Result<(), Failure> {
-    let [gateway, api, traces] = [at.gateway, at.api, at.traces].map(url);
+    let gateway = url(at.gateway_scheme(), at.gateway);
+    let [api, traces] = [at.api, at.traces].map(|address| url(at.management_scheme(), address));
     if json {
         let names: Vec<_> = functions.iter().map(|function| function.name.to_string()).collect();
         let mut places = json!({
@@ -120,11 +121,11 @@ fn literal_path(pattern: &PathPattern) -> Option<String> {
 }
 
 /// A listener's URL as this machine reaches it.
-fn url(address: SocketAddr) -> String {
+fn url(scheme: &str, address: SocketAddr) -> String {
     let loopback: IpAddr = match address.ip() {
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
     let ip = if address.ip().is_unspecified() { loopback } else { address.ip() };
-    format!("http://{}", SocketAddr::new(ip, address.port()))
+    format!("{scheme}://{}", SocketAddr::new(ip, address.port()))
 }

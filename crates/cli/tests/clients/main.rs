@@ -164,7 +164,7 @@ fn a_wrong_command_line_is_told_before_anything_is_sent() {
         &["trigger", "-P", "/x", "-H", "no colon"],
         &["bench", "http://127.0.0.1:1/", "--rate", "0"],
         &["bench", "ftp://127.0.0.1:1/", "--rate", "1"],
-        &["list", "--platform-uri", "https://x"],
+        &["list", "--platform-uri", "ftp://x"],
         &[],
     ] {
         let ran = stub.run(wrong);

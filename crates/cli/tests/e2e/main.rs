@@ -17,3 +17,4 @@ mod sharing;
 mod starting;
 mod stopping;
 mod tenants;
+mod tls;

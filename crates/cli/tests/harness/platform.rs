@@ -210,7 +210,7 @@ impl Builder {
         let places: Value = serde_json::from_str(&line).expect("up says where things are");
         let address = |name: &str| {
             let url = places[name].as_str().expect(name);
-            url.trim_start_matches("http://").parse().expect("an address")
+            url.split_once("://").expect("a URL").1.parse().expect("an address")
         };
         Platform {
             gateway: address("gateway"),

@@ -3,8 +3,10 @@
 //! One loop for all three: HTTP/1.1 with keep-alive and h2c by prior knowledge, a time limit on
 //! first bytes, on request heads (slow-loris clients are cut) and on unread answers, a bound on
 //! connections, and a graceful end with a deadline. Which protocol a client speaks is looked at
-//! here, because hyper-util's look at it has no time limit.
+//! here, because hyper-util's look at it has no time limit. With a certificate the same over TLS,
+//! where ALPN says the protocol; who speaks plain HTTP to it is told so in plain HTTP.
 
+mod addresses;
 mod transport;
 
 use std::convert::Infallible;
@@ -14,20 +16,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fp_core::code::Code;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::addresses::PerAddress;
 use self::transport::Transport;
+use super::problem::{PROBLEM_JSON, Problem};
+use crate::tls::Certificate;
 
 /// Time for a request's head to arrive, and for the next one on a kept-alive connection: longer
 /// than the 15 s within which browsers and clients come back, shorter than what a slow-loris
@@ -49,6 +56,13 @@ const MAX_HEAD_BYTES: usize = 64 << 10;
 /// Most header fields of a request: hyper's own default, said here because it is a limit.
 const MAX_HEADERS: usize = 100;
 
+/// Time for a TLS handshake, from the connection on: some round trips to the other end of the world,
+/// with a lost packet among them.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What every TLS connection begins with: a record of type handshake (RFC 8446 section 5.1).
+const HANDSHAKE_RECORD: u8 = 0x16;
+
 /// Calls at once on one h2c connection.
 const MAX_STREAMS: u32 = 1_000;
 
@@ -67,10 +81,21 @@ pub(crate) fn bind(addr: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Serves connections, at `most` so many at once, until `stop`; then lets requests that run end, until `abort`.
+/// Who gets in, and how they speak.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    /// Connections at once; more wait in the kernel.
+    pub(crate) most: usize,
+    /// Of one address; none where the addresses are our own.
+    pub(crate) per_address: Option<Arc<PerAddress>>,
+    /// With one TLS is spoken, and nothing else.
+    pub(crate) certificate: Option<Arc<Certificate>>,
+}
+
+/// Serves connections, as many at once as the door lets in, until `stop`; then lets requests that run end, until `abort`.
 pub(crate) async fn serve<H, F, B>(
     listener: std::net::TcpListener,
-    most: usize,
+    door: Door,
     handle: H,
     stop: CancellationToken,
     abort: CancellationToken,
@@ -85,7 +110,7 @@ pub(crate) async fn serve<H, F, B>(
         Err(error) => return tracing::error!(%error, "a listener cannot be used"),
     };
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(most));
+    let places = Arc::new(Semaphore::new(door.most));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -93,36 +118,107 @@ pub(crate) async fn serve<H, F, B>(
             accepted = accept(&listener, &places) => accepted,
         };
         let Some((stream, peer, place)) = accepted else { continue };
+        // Closed at once: an answer would cost what the limit is to save.
+        let Ok(ticket) = door.per_address.as_ref().map(|counts| counts.enter(peer.ip())).transpose() else {
+            continue;
+        };
         let (handle, stop, abort) = (handle.clone(), stop.clone(), abort.clone());
+        let certificate = door.certificate.clone();
         connections.spawn(async move {
             let service = service_fn(move |request| {
                 let answer = handle(request, peer);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            match speaks_http2(&stream, HEAD_LIMIT, &stop).await {
-                Some(true) => {
-                    let transport = TokioIo::new(Transport::new(stream));
-                    let connection = pin!(http2().serve_connection(transport, service));
-                    // What breaks a connection is its client's doing, and told to it by its own stack.
-                    let _ = run(connection, &stop, &abort).await;
-                }
-                Some(false) => {
-                    let transport = TokioIo::new(Transport::new(stream));
-                    let mut connection = http1().serve_connection(transport, service);
-                    if run(Pin::new(&mut connection), &stop, &abort).await.is_err() {
-                        // A request that is refused for its form may not be here in whole yet.
-                        let mut transport = connection.into_parts().io.into_inner();
-                        let _ = transport.shutdown().await;
+            if let Some(certificate) = certificate {
+                // Apart from the plain path, whose task stays as small as it is.
+                Box::pin(async {
+                    if let Some(stream) = secured(stream, &certificate, &stop).await {
+                        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        converse(stream, is_http2, service, &stop, &abort).await;
                     }
-                }
-                None => {}
+                })
+                .await;
+            } else if let Some(is_http2) = speaks_http2(&stream, HEAD_LIMIT, &stop).await {
+                converse(stream, is_http2, service, &stop, &abort).await;
             }
-            drop(place);
+            drop((place, ticket));
         });
     }
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// Answers the requests of one connection.
+async fn converse<S, V, B>(
+    stream: S,
+    is_http2: bool,
+    service: V,
+    stop: &CancellationToken,
+    abort: &CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    V: HttpService<Incoming, ResBody = B, Error = Infallible>,
+    V::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let transport = TokioIo::new(Transport::new(stream));
+    if is_http2 {
+        let connection = pin!(http2().serve_connection(transport, service));
+        // What breaks a connection is its client's doing, and told to it by its own stack.
+        let _ = run(connection, stop, abort).await;
+        return;
+    }
+    let mut connection = http1().serve_connection(transport, service);
+    if run(Pin::new(&mut connection), stop, abort).await.is_err() {
+        // A request that is refused for its form may not be here in whole yet.
+        let mut transport = connection.into_parts().io.into_inner();
+        let _ = transport.shutdown().await;
+    }
+}
+
+/// The stream behind a handshake; none if there was none in time.
+async fn secured(
+    stream: TcpStream,
+    certificate: &Certificate,
+    stop: &CancellationToken,
+) -> Option<TlsStream<TcpStream>> {
+    let shaken = async {
+        let mut first = [0];
+        if stream.peek(&mut first).await.ok()? == 0 {
+            return None;
+        }
+        if first[0] != HANDSHAKE_RECORD {
+            refuse_plain(stream).await;
+            return None;
+        }
+        // What the client does wrong here it is told by an alert.
+        certificate.acceptor().accept(stream).await.ok()
+    };
+    tokio::select! {
+        biased;
+        shaken = tokio::time::timeout(HANDSHAKE_LIMIT, shaken) => shaken.ok().flatten(),
+        // It has not asked for anything yet.
+        () = stop.cancelled() => None,
+    }
+}
+
+/// Says in plain HTTP that this is none.
+async fn refuse_plain(stream: TcpStream) {
+    let problem = Problem::new(Code::BadRequest, "this port speaks TLS, and the request came without")
+        .component("listener")
+        .hint("Write https:// instead of http://.");
+    let body = problem.to_json();
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: {PROBLEM_JSON}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut transport = Transport::new(stream);
+    // A client that is gone needs no word.
+    if transport.write_all(&[head.as_bytes(), &body].concat()).await.is_ok() {
+        let _ = transport.shutdown().await;
+    }
 }
 
 /// Drives a connection to its end, by its own requests until `stop`, by force at `abort`.

@@ -136,7 +136,9 @@ async fn sign_in(
     }
     let session = app.access.sign_in(&key);
     let seconds = SESSION_LIFE.as_secs();
-    let cookie = format!("{COOKIE_NAME}={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict");
+    let secure = if app.addresses.management_tls { "; Secure" } else { "" };
+    let cookie =
+        format!("{COOKIE_NAME}={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
     Ok(with_cookie(Redirect::to(own_place(&form.next)).into_response(), &cookie))
 }
 

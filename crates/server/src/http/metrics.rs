@@ -89,6 +89,7 @@ struct HistorySample {
     sampled_out: u64,
     ring_bytes: i64,
     disk_bytes: i64,
+    connections_refused: u64,
 }
 
 #[derive(Debug)]
@@ -248,6 +249,11 @@ impl Snapshot {
         let counters = [
             ("history_dropped", "Records that were to be kept on disk and were lost", history.dropped),
             ("history_sampled_out", "Records that sampling left out", history.sampled_out),
+            (
+                "connections_refused",
+                "Connections that were closed because their address had too many",
+                history.connections_refused,
+            ),
         ];
         for (name, help, value) in counters {
             let metric = ConstCounter::new(value);
@@ -283,6 +289,7 @@ impl HistorySample {
             sampled_out: history.sampled_out,
             ring_bytes: history.ring_bytes as i64,
             disk_bytes: history.disk_bytes as i64,
+            connections_refused: app.connections.refused(),
         }
     }
 }

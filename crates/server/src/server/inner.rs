@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::gateway::{Gateway, Peer};
-use crate::http::listener;
+use crate::http::listener::{self, Door};
 
 /// Connections of one worker at once; more wait in the kernel. A few for each call that a shared
 /// worker serves, and few enough that a thousand workers which hoard theirs leave the platform
@@ -37,7 +37,8 @@ async fn serve_worker(inner: InnerListener, gateway: Arc<Gateway>, over: Cancell
     let gone = inner.worker_gone();
     let peer = Peer::Function { tenant: inner.tenant, function: inner.function };
     let answer = move |request, _| gateway.clone().answer(request, peer.clone());
-    let serving = listener::serve(inner.listener, MAX_CONNECTIONS, answer, over.clone(), over.clone());
+    let door = Door { most: MAX_CONNECTIONS, per_address: None, certificate: None };
+    let serving = listener::serve(inner.listener, door, answer, over.clone(), over.clone());
     let ending = async {
         gone.await;
         // Its calls are over with it, like those of any caller that leaves.

@@ -1,4 +1,4 @@
-//! A TCP stream that neither waits for ever for a peer that does not read, nor closes on one that
+//! A stream, TCP's or TLS's, that neither waits for ever for a peer that does not read, nor closes on one that
 //! is still sending.
 
 use std::io;
@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 /// How long a peer may take nothing of what is there for it: half of nginx's `send_timeout`, which
@@ -20,8 +19,8 @@ const LINGER_LIMIT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
 /// What hyper reads from and writes to.
-pub(super) struct Transport {
-    stream: TcpStream,
+pub(super) struct Transport<S> {
+    stream: S,
     stall_limit: Duration,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -33,8 +32,8 @@ struct Lingering {
     left: usize,
 }
 
-impl Transport {
-    pub(super) fn new(stream: TcpStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+    pub(super) fn new(stream: S) -> Self {
         Self { stream, stall_limit: STALL_LIMIT, stalled: None, lingering: None }
     }
 
@@ -79,7 +78,7 @@ impl Transport {
     }
 }
 
-impl AsyncRead for Transport {
+impl<S: AsyncRead + Unpin> AsyncRead for Transport<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -89,7 +88,7 @@ impl AsyncRead for Transport {
     }
 }
 
-impl AsyncWrite for Transport {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, data);
         self.watch_stall(cx, written)
@@ -122,9 +121,9 @@ impl AsyncWrite for Transport {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
-    async fn pair() -> (Transport, TcpStream) {
+    async fn pair() -> (Transport<TcpStream>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let peer = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
         let (stream, _) = listener.accept().await.expect("a connection");

@@ -79,7 +79,7 @@ impl Shell {
             Port::Api => (addresses.api, addresses.traces),
             Port::Traces => (addresses.traces, addresses.api),
         };
-        let elsewhere = base(headers, own, other);
+        let elsewhere = base(addresses.management_scheme(), headers, own, other);
         let (api, traces) = match port {
             Port::Api => (String::new(), elsewhere),
             Port::Traces => (elsewhere, String::new()),
@@ -89,8 +89,8 @@ impl Shell {
             current,
             api,
             traces,
-            gateway: format!("http://{}", reachable(addresses.gateway)),
-            api_uri: format!("http://{}", reachable(addresses.api)),
+            gateway: format!("{}://{}", addresses.gateway_scheme(), reachable(addresses.gateway)),
+            api_uri: format!("{}://{}", addresses.management_scheme(), reachable(addresses.api)),
             live: true,
             signed_in: signed_in(caller),
             csrf_field: csrf::FIELD,
@@ -145,15 +145,15 @@ impl Shell {
     }
 }
 
-/// `http://host:port` of another listener, as the reader reaches it.
-fn base(headers: &HeaderMap, own: SocketAddr, other: SocketAddr) -> String {
+/// `scheme://host:port` of another listener, as the reader reaches it.
+fn base(scheme: &str, headers: &HeaderMap, own: SocketAddr, other: SocketAddr) -> String {
     let shares_host = other.ip() == own.ip()
         || other.ip().is_unspecified()
         || (other.ip().is_loopback() && own.ip().is_loopback());
     let authority = headers.get(HOST).and_then(|value| value.to_str().ok()?.parse::<Authority>().ok());
     match authority {
-        Some(authority) if shares_host => format!("http://{}:{}", authority.host(), other.port()),
-        _ => format!("http://{}", reachable(other)),
+        Some(authority) if shares_host => format!("{scheme}://{}:{}", authority.host(), other.port()),
+        _ => format!("{scheme}://{}", reachable(other)),
     }
 }
 
@@ -216,11 +216,11 @@ mod tests {
     fn links_to_the_other_port_keep_the_readers_host_name() {
         let api = SocketAddr::from(([127, 0, 0, 1], 8000));
         let traces = SocketAddr::from(([127, 0, 0, 1], 16686));
-        assert_eq!(base(&came_by("localhost:8000"), api, traces), "http://localhost:16686");
-        assert_eq!(base(&came_by("[::1]:8000"), api, traces), "http://[::1]:16686");
-        assert_eq!(base(&HeaderMap::new(), api, traces), "http://127.0.0.1:16686");
+        assert_eq!(base("http", &came_by("localhost:8000"), api, traces), "http://localhost:16686");
+        assert_eq!(base("http", &came_by("[::1]:8000"), api, traces), "http://[::1]:16686");
+        assert_eq!(base("http", &HeaderMap::new(), api, traces), "http://127.0.0.1:16686");
         let elsewhere = SocketAddr::from(([10, 0, 0, 1], 16686));
-        assert_eq!(base(&came_by("localhost:8000"), api, elsewhere), "http://10.0.0.1:16686");
+        assert_eq!(base("http", &came_by("localhost:8000"), api, elsewhere), "http://10.0.0.1:16686");
     }
 
     #[test]
