@@ -101,8 +101,13 @@ async fn serve(
     let (json, addresses) = (global.json(), server.addresses());
     // Stdout may be a pipe that nobody reads: only this waits for it.
     let (first_key, doors) = (server.take_first_key(), server.doors());
-    warn_of_plain_http(&doors);
-    let shown = tokio::task::spawn_blocking(move || places::show(json, addresses, &doors, first_key, &all));
+    if !addresses.management_tls {
+        warn_of_plain_http(&doors);
+    }
+    let trust = server.to_trust();
+    let shown = tokio::task::spawn_blocking(move || {
+        places::show(json, addresses, &doors, trust.as_deref(), first_key, &all)
+    });
     if let Standing::Refused(refused) = server.app().readiness.standing() {
         warn_of(&refused, functions.len());
     }
@@ -144,7 +149,7 @@ fn name_of(dir: &Path) -> String {
 fn warn_of_plain_http(doors: &Doors) {
     for (what, addr) in &doors.reachable {
         screen::warning(&format!(
-            "the {what} at {addr} can be reached by others and speaks plain HTTP: keys can be read on the way; put a proxy that speaks TLS before it"
+            "the {what} at {addr} can be reached by others and speaks plain HTTP: keys can be read on the way; give it a certificate with --tls-cert and --tls-key, or put a proxy that speaks TLS before it"
         ));
     }
 }

@@ -280,6 +280,14 @@ impl Server {
         }
     }
 
+    /// The certificate that clients must be told to trust, where one was made for a first look.
+    pub fn to_trust(&self) -> Option<PathBuf> {
+        let config = &self.app.config;
+        let is_own = |source: &Option<TlsSource>| *source == Some(TlsSource::SelfSigned);
+        let own = is_own(&config.gateway_tls) || is_own(&config.management_tls);
+        own.then(|| config.data_dir.join(crate::tls::SELF_SIGNED))
+    }
+
     /// Where things are.
     pub fn addresses(&self) -> Addresses {
         self.app.addresses

@@ -26,6 +26,9 @@ pub use crate::config::TlsSource;
 /// Directory of self-signed certificates in the data directory.
 const OWN_DIRECTORY: &str = "tls";
 
+/// The certificate in it.
+pub(crate) const SELF_SIGNED: &str = "tls/self-signed.pem";
+
 /// Why a listener cannot speak TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {

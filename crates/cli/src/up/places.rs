@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use fp_core::EventType;
@@ -30,6 +31,7 @@ pub(crate) fn show(
     json: bool,
     at: Addresses,
     doors: &Doors,
+    trust: Option<&Path>,
     first_key: Option<FreshKey>,
     functions: &[Arc<Deployed>],
 ) -> Result<(), Failure> {
@@ -64,8 +66,9 @@ pub(crate) fn show(
         )?;
         screen::line("")?;
     }
+    let curl = trust.map_or_else(|| "curl".to_owned(), |path| format!("curl --cacert {}", path.display()));
     for line in lines_to_try(&gateway, &api, &traces, doors, functions) {
-        screen::line(&line)?;
+        screen::line(&line.replacen("curl", &curl, 1))?;
     }
     screen::line("")?;
     screen::line("stop with Ctrl-C")
