@@ -242,14 +242,15 @@ impl Phases {
 }
 
 impl Kept {
-    /// The platform's spans: the root, then one child for each phase that took place, laid end
-    /// to end. The author's spans are children of `run`.
+    /// The platform's spans: the root, then one child for each phase that took place, laid end to
+    /// end. A call that ran has all of those before its run, so that a warm one shows that its start
+    /// took no time. The author's spans are children of `run`.
     pub fn platform_spans(&self) -> Vec<Span> {
         let invocation = &self.invocation;
         let mut spans = vec![root_span(invocation)];
         let mut start_ns = invocation.started_us * 1_000;
         for (name, duration_ns) in invocation.phases.by_name() {
-            if duration_ns > 0 {
+            if duration_ns > 0 || (invocation.phases.run > 0 && name != "send") {
                 spans.push(phase_span(invocation, name, start_ns, duration_ns));
             }
             start_ns += duration_ns;
@@ -390,6 +391,7 @@ mod tests {
                 ("GET /cats/{id}", start, 330),
                 ("route", start, 10),
                 ("queue", start + 10, 20),
+                ("start", start + 30, 0),
                 ("run", start + 30, 300)
             ]
         );
@@ -398,14 +400,14 @@ mod tests {
         let mut ids: Vec<_> = spans.iter().map(|span| span.span_id).collect();
         ids.sort();
         ids.dedup();
-        assert_eq!(ids.len(), 4);
+        assert_eq!(ids.len(), 5);
     }
 
     #[test]
     fn a_failed_call_marks_root_and_run_and_the_callers_doing_marks_nothing() {
         let failed = kept(Outcome::FunctionError).platform_spans();
         assert_eq!(failed[0].error.as_deref(), Some("function_error"));
-        assert_eq!(failed[3].error.as_deref(), Some("function_error"));
+        assert_eq!(failed[4].error.as_deref(), Some("function_error"));
         assert!(failed[1].error.is_none());
         assert!(kept(Outcome::Cancelled).platform_spans().iter().all(|span| span.error.is_none()));
     }

@@ -1,5 +1,5 @@
 //! What the fuzzers know, through the same functions, wherever the tests run.
-#![expect(clippy::disallowed_methods, reason = "reads the corpora and the clock")]
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads the corpora and the clock")]
 
 #[path = "../../../fuzz/replay.rs"]
 mod replay;

@@ -39,15 +39,39 @@ def test_sources_and_levels(start):
     """)
     frames = [frame for frame in worker.call().frames if frame.kind == LOG]
     assert [frame.head for frame in frames] == [
+        {"o": "stdout"},
         {"o": "stderr"},
         {"o": "logging", "l": "WARNING"},
         {"o": "logging", "l": "INFO"},
         {"o": "logging", "l": "ERROR"},
         {"o": "stdout"},
     ]
-    assert [frame.body for frame in frames][:3] == [b"err\n", b"warned 7\n", b"informed\n"]
-    assert b"failed\nTraceback" in frames[3].body
-    assert frames[4].body == b"out bytes\n"
+    bodies = [frame.body for frame in frames]
+    assert bodies[:4] == [b"out", b"err\n", b"warned 7\n", b"informed\n"]
+    assert b"failed\nTraceback" in bodies[4]
+    assert bodies[5] == b" bytes\n"
+
+
+def test_the_log_has_the_order_of_a_terminal(start):
+    worker = start("""
+        import sys
+        def handler(message, context):
+            sys.stderr.write("A ")
+            print("B")
+            sys.stdout.write("C ")
+            sys.stderr.write("D\\n")
+    """)
+    assert worker.call().logs() == "A B\nC D\n"
+
+
+def test_a_handler_may_replace_json(start):
+    worker = start("""
+        import json
+        json.dumps = json.loads = lambda *_, **__: "mine"
+        def handler(message, context):
+            return b"bytes"
+    """)
+    assert worker.call().body == b"bytes"
 
 
 def test_an_unfinished_line_belongs_to_its_call(start):

@@ -239,15 +239,14 @@ fn read_latency(mut table: Fields, settings: &mut Settings) -> Result<(), Settin
             fallback.take("stale").map(|field| duration(&field, MILLISECOND..=30 * DAY)).transpose()?;
         let function = fallback.take("function");
         let function = function.map(|field| parsed(&field, "write the name of a function")).transpose()?;
+        let either = "write either stale = \"5m\" or function = \"name\"";
+        let not_both = fallback.conflict("stale", either.to_owned());
+        fallback.finish()?;
         settings.latency.fallback = Some(match (stale, function) {
             (Some(age), None) => Fallback::Stale(age),
             (None, Some(name)) => Fallback::Function(name),
-            _ => {
-                let message = "write either stale = \"5m\" or function = \"name\"".to_owned();
-                return Err(fallback.conflict("stale", message));
-            }
+            _ => return Err(not_both),
         });
-        fallback.finish()?;
     }
     table.finish()
 }

@@ -221,8 +221,11 @@ impl Fields {
         self.take(key).map(Self::of).transpose()
     }
 
-    /// The error that a key must be there.
-    pub(super) fn missing(&self, key: &str, write: &'static str) -> SettingsError {
+    /// The error that a key must be there, or that it is there and misspelt.
+    pub(super) fn missing(&self, key: &'static str, write: &'static str) -> SettingsError {
+        if let Some((misspelt, node)) = self.left.iter().find(|(left, _)| nearest(left, &[key]).is_some()) {
+            return self.unknown(misspelt, node);
+        }
         SettingsError { field: self.path_of(key), line: self.line, fault: Fault::Missing { write } }
     }
 
@@ -233,16 +236,22 @@ impl Fields {
 
     /// Refuses the keys that nobody took.
     pub(super) fn finish(self) -> Result<(), SettingsError> {
-        let Some((key, node)) = self.left.iter().min_by_key(|(_, node)| node.line) else { return Ok(()) };
+        match self.left.iter().min_by_key(|(_, node)| node.line) {
+            Some((key, node)) => Err(self.unknown(key, node)),
+            None => Ok(()),
+        }
+    }
+
+    fn unknown(&self, key: &str, node: &Node) -> SettingsError {
         let near = nearest(key, &self.known).map(|known| self.path_of(known));
-        Err(SettingsError {
+        SettingsError {
             field: self.path_of(key),
             line: node.line,
             fault: Fault::Unknown {
                 nearest: near.or_else(|| elsewhere(key)),
                 known: self.known.iter().map(|known| (*known).to_owned()).collect(),
             },
-        })
+        }
     }
 }
 

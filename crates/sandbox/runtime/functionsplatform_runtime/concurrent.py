@@ -13,8 +13,8 @@ CPU time is the process's, so calls that overlap each show the sum.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
+from json import loads
 from time import monotonic_ns, process_time_ns
 from typing import Any
 
@@ -123,7 +123,7 @@ class Concurrent:
             while (frame := self._channel.split(self._buffer)) is not None:
                 kind, _, serial, head, body = frame
                 if kind == frames.CALL:
-                    self._begin(serial, json.loads(head), body)
+                    self._begin(serial, loads(head), body)
                 elif kind in (frames.PAUSE, frames.RESUME):
                     call = self._calls.get(serial)
                     if call is not None:  # else it has just ended

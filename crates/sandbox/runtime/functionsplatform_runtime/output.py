@@ -11,11 +11,11 @@ A call's output is bounded: what is beyond the limit is counted, not sent.
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from _thread import get_ident
 from contextvars import ContextVar
+from json import dumps
 from typing import Any
 
 from functionsplatform_runtime import frames
@@ -94,6 +94,7 @@ class Output:
                     if not end and len(pending) >= MAX_PIECE:
                         end = len(pending)
                     if end:
+                        self._flush_others(call, source)
                         whole = bytes(pending[:end])
                         del pending[:end]
                         self._send(call, _HEADS[source], whole)
@@ -111,7 +112,9 @@ class Output:
         try:
             with self._lock:
                 head = f'{{"o":"logging","l":{_json_text(level)}}}'
-                self._send(self._call(), head.encode(), data)
+                call = self._call()
+                self._flush_others(call, LOGGING)
+                self._send(call, head.encode(), data)
         finally:
             if hold:
                 self._interrupts.release()
@@ -132,6 +135,14 @@ class Output:
         """Send the unfinished lines of a call."""
         for name, pending in call.pending.items():
             if pending and (source is None or source == name):
+                rest = bytes(pending)
+                pending.clear()
+                self._send(call, _HEADS[name], rest)
+
+    def _flush_others(self, call: CallOutput, source: str) -> None:
+        """Send what other sources began before this one's line: the log keeps their order."""
+        for name, pending in list(call.pending.items()):
+            if pending and name != source:
                 rest = bytes(pending)
                 pending.clear()
                 self._send(call, _HEADS[name], rest)
@@ -214,7 +225,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _json_text(text: str) -> str:
-    return f'"{text}"' if text.isascii() and text.isalnum() else json.dumps(text[:64])
+    return f'"{text}"' if text.isascii() and text.isalnum() else dumps(text[:64])
 
 
 class _Bytes(io.BufferedIOBase):

@@ -6,9 +6,9 @@ no line of a thread of the handler follows its own call's end.
 
 from __future__ import annotations
 
-import json
 import resource
 from collections.abc import Callable
+from json import dumps
 from time import process_time_ns
 from typing import Any
 
@@ -219,7 +219,7 @@ def interruption(fired: BaseException, raised: BaseException | None) -> BaseExce
 
 def json_bytes(value: Any) -> bytes:
     """A head, as short as JSON is."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _described(answer: Answer) -> dict[str, Any]:

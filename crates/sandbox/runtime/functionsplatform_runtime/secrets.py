@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from json import loads
 
 from functionsplatform import _secrets
 
 
 def take(head: bytes, value: bytes) -> None:
     """The content of a SECRET frame."""
-    fields = json.loads(head)
+    fields = loads(head)
     _secrets.take(fields["n"], None if fields.get("g") else value, fields.get("e", ()))

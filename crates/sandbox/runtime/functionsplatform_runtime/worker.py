@@ -10,10 +10,10 @@ What a warm call pays for is in `_serve_call` and what it calls; everything ther
 from __future__ import annotations
 
 import faulthandler
-import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from json import loads
 from time import monotonic_ns, process_time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,7 @@ class Worker:
             return 0
         if frame[0] != frames.LOAD:
             raise ProtocolError(f"frame type {frame[0]} where LOAD was due")
-        head = json.loads(frame[3])
+        head = loads(frame[3])
         if not self._load(head):
             return 0
         if self._is_async and head["concurrency"] > 1:
