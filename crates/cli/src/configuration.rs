@@ -50,6 +50,10 @@ pub(crate) struct PlatformFlags {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     #[arg(env = "FUNCTIONSPLATFORM_REQUIRE_KEY", hide_env_values = true)]
     pub(crate) require_key: Option<bool>,
+    /// Let named tenants share a host that does not keep them apart
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(env = "FUNCTIONSPLATFORM_ALLOW_WEAK_ISOLATION_BETWEEN_TENANTS", hide_env_values = true)]
+    allow_weak_isolation_between_tenants: Option<bool>,
     /// Further names that the management API and the traces answer to
     #[arg(long, alias = "api-host", value_name = "NAMES", value_delimiter = ',', value_parser = host_name)]
     #[arg(env = "FUNCTIONSPLATFORM_API_HOSTS", hide_env_values = true)]
@@ -151,6 +155,7 @@ struct File {
     #[serde(default, deserialize_with = "read_address")]
     traces_addr: Option<SocketAddr>,
     require_key: Option<bool>,
+    allow_weak_isolation_between_tenants: Option<bool>,
     #[serde(default, deserialize_with = "read_host_names")]
     api_hosts: Option<Vec<String>>,
     #[serde(default, deserialize_with = "read_host_names")]
@@ -290,6 +295,10 @@ impl PlatformFlags {
             api_addr: flags.api_addr.or(file.api_addr).unwrap_or(default.api_addr),
             traces_addr: flags.traces_addr.or(file.traces_addr).unwrap_or(default.traces_addr),
             require_key: flags.require_key.or(file.require_key).unwrap_or(default.require_key),
+            allow_weak_isolation_between_tenants: flags
+                .allow_weak_isolation_between_tenants
+                .or(file.allow_weak_isolation_between_tenants)
+                .unwrap_or(default.allow_weak_isolation_between_tenants),
             api_hosts: flags.api_hosts.or(file.api_hosts).unwrap_or(default.api_hosts),
             gateway_hosts: flags.gateway_hosts.or(file.gateway_hosts).unwrap_or(default.gateway_hosts),
             data_dir: flags.data_dir.or(file.data_dir).unwrap_or(default.data_dir),
@@ -459,6 +468,7 @@ mod tests {
                 api_addr = "8001"
                 traces_addr = "[::1]:0"
                 require_key = true
+                allow_weak_isolation_between_tenants = true
                 api_hosts = ["admin.example.com:8443"]
                 gateway_hosts = ["Example.com"]
                 data_dir = "/var/lib/fp"
@@ -491,7 +501,7 @@ mod tests {
         assert_eq!(config.gateway_addr.to_string(), "0.0.0.0:80");
         assert_eq!(config.api_addr.to_string(), "127.0.0.1:8001");
         assert_eq!(config.traces_addr.to_string(), "[::1]:0");
-        assert!(config.require_key);
+        assert!(config.require_key && config.allow_weak_isolation_between_tenants);
         assert_eq!(config.api_hosts, ["admin.example.com:8443"]);
         assert_eq!(config.gateway_hosts, ["example.com"]);
         assert_eq!(config.data_dir, Path::new("/var/lib/fp"));

@@ -35,6 +35,7 @@ pub enum Code {
     InvalidName,
     InvalidPath,
     InvalidSettings,
+    IsolationTooWeak,
     KeyInvalid,
     KeyMissing,
     MethodNotAllowed,
@@ -131,7 +132,7 @@ impl Code {
     }
 
     /// Every code, in the order of their words.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::BadRequest,
         Self::Cancelled,
         Self::Crashed,
@@ -150,6 +151,7 @@ impl Code {
         Self::InvalidName,
         Self::InvalidPath,
         Self::InvalidSettings,
+        Self::IsolationTooWeak,
         Self::KeyInvalid,
         Self::KeyMissing,
         Self::MethodNotAllowed,
@@ -342,6 +344,15 @@ impl Code {
                 "A key of `settings` does not exist or has a value that is not allowed. `field` names it; the \
                  message says what was given and what is allowed.",
                 "Correct the field; the keys are those of function.toml, listed in docs/function-toml.md.",
+            ),
+            Self::IsolationTooWeak => entry(
+                "isolation_too_weak",
+                false,
+                "This host does not keep tenants apart",
+                "Tenants do not trust each other, so a platform with named ones needs the floor of isolation, as \
+                 `isolation = \"strict\"` does. This host lacks a part of it, which the message names.",
+                "Give the platform what `functionsplatform doctor` says is missing. If the tenants do trust each \
+                 other, start it with --allow-weak-isolation-between-tenants.",
             ),
             Self::KeyInvalid => entry(
                 "key_invalid",

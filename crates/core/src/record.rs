@@ -4,11 +4,13 @@
 //! table has a column for each. Times are Unix microseconds of one clock reading at arrival
 //! plus monotonic offsets, so that spans never run backwards.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{FunctionName, InvocationId, SpanId, Tenant, TraceId, VersionNumber, WorkerId};
+use crate::ids::{FunctionName, IdError, InvocationId, SpanId, Tenant, TraceId, VersionNumber, WorkerId};
 use crate::outcome::{Blame, Outcome};
 use crate::settings::Criticality;
 
@@ -56,6 +58,30 @@ pub enum State {
     Done,
 }
 
+/// A span of another trace that a call has to do with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// Itself.
+    pub span_id: SpanId,
+}
+
+/// `<trace>-<span>`, as in a traceparent.
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.trace_id, self.span_id)
+    }
+}
+
+impl FromStr for Link {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let (trace, span) = text.split_once('-').unwrap_or((text, ""));
+        Ok(Self { trace_id: trace.parse()?, span_id: span.parse()? })
+    }
+}
+
 /// The wide event: one per invocation, every field from the start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Invocation {
@@ -85,6 +111,8 @@ pub struct Invocation {
     pub parent_span_id: Option<SpanId>,
     /// The function that called, known where its network is internal.
     pub called_by: Option<FunctionName>,
+    /// The span of another tenant that called: never a parent, since nobody sees both.
+    pub link: Option<Link>,
     /// Arrival, Unix time in microseconds.
     pub started_us: u64,
     /// Where the time went.
@@ -354,6 +382,7 @@ mod tests {
             span_id: SpanId::from_random(0x10),
             parent_span_id: Some(SpanId::from_random(0x20)),
             called_by: None,
+            link: None,
             started_us: 1_000_000,
             phases: Phases { route: 10, queue: 20, start: 0, run: 300, send: 0 },
             outcome,

@@ -22,6 +22,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fp_core::code::Code;
 use fp_core::{KeyId, KeyName, PresentedKey, Scope, Scopes, Tenant};
+use fp_sandbox::BelowFloor;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -66,6 +67,9 @@ pub enum AccessError {
     /// The operator's tenant cannot go.
     #[error("the tenant default is the operator's own and cannot be deleted; delete its functions instead")]
     DefaultStays,
+    /// The host does not keep tenants apart.
+    #[error("tenants do not trust each other, and {0}")]
+    BelowFloor(BelowFloor),
     /// A time in the past.
     #[error("the key would have expired before it is made; choose a later time")]
     AlreadyExpired,
@@ -90,6 +94,7 @@ impl AccessError {
             Self::NoKey { .. } => Code::NotFound,
             Self::NoTenant { .. } => Code::TenantNotFound,
             Self::TenantExists { .. } => Code::TenantExists,
+            Self::BelowFloor(_) => Code::IsolationTooWeak,
             Self::DefaultStays | Self::AlreadyExpired => Code::Unprocessable,
             Self::TooManyKeys { .. } => Code::QuotaExceeded,
             Self::RevocationUnwritten(error) | Self::Store(error) => error.code(),

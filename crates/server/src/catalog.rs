@@ -442,7 +442,7 @@ impl Catalog {
         zip: Bytes,
     ) -> Result<DeployRequest, CatalogError> {
         let tree = Tree::of_zip(&zip).map_err(CatalogError::from_code)?;
-        let manifest = CatalogError::manifest_of(&tree)?;
+        let manifest = CatalogError::manifest_of(&tree, &tenant)?;
         if manifest.name != *name {
             let detail =
                 format!("function.toml names {}, the request {name}; make them agree", manifest.name);
@@ -454,7 +454,7 @@ impl Catalog {
     /// Reads the manifest of a directory on this machine.
     pub fn directory_request(tenant: Tenant, directory: &Path) -> Result<DeployRequest, CatalogError> {
         let tree = Tree::of_directory(directory).map_err(CatalogError::from_code)?;
-        let manifest = CatalogError::manifest_of(&tree)?;
+        let manifest = CatalogError::manifest_of(&tree, &tenant)?;
         Ok(DeployRequest::from_manifest(tenant, manifest, Source::Directory(directory.to_path_buf())))
     }
 

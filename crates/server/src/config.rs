@@ -30,6 +30,8 @@ pub struct Config {
     pub traces_addr: SocketAddr,
     /// Also on loopback, the management API and the traces answer only to those who hold a key.
     pub require_key: bool,
+    /// Named tenants may be had where the host is below the floor of isolation.
+    pub allow_weak_isolation_between_tenants: bool,
     /// Names, besides those of their addresses, that the management API and the traces answer to:
     /// `name`, or `name:port` where a proxy has another port.
     pub api_hosts: Vec<String>,
@@ -118,6 +120,7 @@ impl Default for Config {
             api_addr: SocketAddr::from(([127, 0, 0, 1], 8000)),
             traces_addr: SocketAddr::from(([127, 0, 0, 1], 16686)),
             require_key: false,
+            allow_weak_isolation_between_tenants: false,
             api_hosts: Vec::new(),
             gateway_hosts: Vec::new(),
             data_dir: PathBuf::from("./.functionsplatform"),

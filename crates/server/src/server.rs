@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fp_core::{Scope, Tenant};
-use fp_sandbox::{Sandbox, SandboxConfig, SandboxError};
+use fp_sandbox::{BelowFloor, Sandbox, SandboxConfig, SandboxError};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,11 @@ pub enum StartError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// There are named tenants, and the host does not keep them apart.
+    #[error(
+        "there are tenants, which do not trust each other, and {0}; if they do, start with --allow-weak-isolation-between-tenants"
+    )]
+    TenantsTooClose(BelowFloor),
     /// The operator's first key cannot be made.
     #[error("the management API is to ask for keys, and the first cannot be made: {0}")]
     FirstKey(#[from] AccessError),
@@ -161,6 +166,9 @@ impl Server {
             ),
         };
         let access = Arc::new(Access::open(registry.clone(), clock.clone()).await?);
+        if access.has_named_tenants() && !config.allow_weak_isolation_between_tenants {
+            sandbox.host().meets_the_floor().map_err(StartError::TenantsTooClose)?;
+        }
         for tenant in access.tenants() {
             history.show_tenant(&tenant.name, tenant.created_us);
         }

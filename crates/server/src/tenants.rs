@@ -13,8 +13,11 @@ impl App {
     /// Makes a tenant, without functions and keys.
     ///
     /// # Errors
-    /// When there is one of this name, or it cannot be written.
+    /// When there is one of this name, the host does not keep tenants apart, or it cannot be written.
     pub async fn create_tenant(&self, name: Tenant) -> Result<StoredTenant, AccessError> {
+        if !self.config.allow_weak_isolation_between_tenants {
+            self.invoker.host().meets_the_floor().map_err(AccessError::BelowFloor)?;
+        }
         let tenant = self.access.create_tenant(name).await?;
         self.history.show_tenant(&tenant.name, tenant.created_us);
         Ok(tenant)

@@ -47,7 +47,7 @@ fn callers_of_back(platform: &Platform) -> Value {
     records["items"].as_array().expect("items").iter().map(|item| item["called_by"].clone()).collect()
 }
 
-fn has_networks(platform: &Platform) -> bool {
+pub(crate) fn has_networks(platform: &Platform) -> bool {
     has(platform, "network = \"internal\"")
 }
 

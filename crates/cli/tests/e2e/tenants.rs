@@ -7,10 +7,14 @@ use bytes::Bytes;
 use http::{Request, Response};
 use serde_json::{Value, json};
 
+use crate::networks::has_networks;
 use crate::platform::{Platform, Ran, call, program, run, up};
 
 /// Everything that a tenant can list.
 const LISTINGS: [&str; 5] = ["/functions", "/functions/instances", "/invocations", "/workers", "/metrics"];
+
+/// For hosts that do not keep tenants apart, such as those without root.
+const SHARED: &str = "--allow-weak-isolation-between-tenants";
 
 /// What is asked for with a key, for a tenant.
 #[derive(Clone, Copy, Default)]
@@ -111,7 +115,7 @@ fn trace_of(answer: &Response<Bytes>) -> String {
 /// A platform with the tenants acme and globex, each with an admin's key and a function `echo` on
 /// `/echo`, which say who they are.
 fn two_tenants() -> (Platform, String, String) {
-    let platform = up().start();
+    let platform = up().arg(SHARED).start();
     let keys = ["acme", "globex"].map(|name| {
         create_tenant(&platform, name, As::default());
         let key_text = create_key(&platform, "admin", &["admin"], As { tenant: Some(name), ..As::default() });
@@ -430,6 +434,40 @@ fn a_tenant_goes_with_all_that_was_its_and_a_later_one_sees_nothing_of_it() {
     assert_eq!(status(&kept), 422);
 }
 
+#[test]
+fn a_call_from_another_tenant_is_linked_to_and_has_no_parent() {
+    let (platform, acme, globex) = two_tenants();
+    if !has_networks(&platform) {
+        return;
+    }
+    let code = "import os, urllib.request\ndef handler(message, context):\n    headers = {'traceparent': message['headers']['traceparent']}\n    gateway = os.environ['FUNCTIONSPLATFORM_GATEWAY']\n    request = urllib.request.Request(gateway + message['query']['to'], headers=headers)\n    return urllib.request.urlopen(request, timeout=10).read().decode()\n";
+    let body = json!({ "function_name": "front", "event_type": "http|GET|/front", "function_code": code });
+    done(send(&platform, Port::Api, "POST", "/functions", key(&acme), Some(body)));
+    let settings = done(get(&platform, "/functions/front", key(&acme)))["settings"].clone();
+    assert_eq!(settings["network"], "internal", "the default of named tenants");
+    let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    let ask = |to: &str| {
+        let request = Request::get(format!("/t/acme/front?to={to}"));
+        let request = request.header("traceparent", format!("00-{trace}-{span}-01"));
+        let answer = call(platform.gateway, request.body(Bytes::new()).expect("a request"));
+        assert_eq!(status(&answer), 200, "{answer:?}");
+        text(&answer)
+    };
+    assert!(ask("/t/globex/echo").contains("i-am-globex"));
+    assert!(ask("/echo").contains("i-am-acme"), "without a name it is the caller's own tenant");
+    let newest = |who: &str| done(get(&platform, "/invocations?function=echo", key(who)))["items"][0].clone();
+    let foreign = newest(&globex);
+    assert_eq!(foreign["link"], format!("{trace}-{span}"), "{foreign}");
+    assert!(foreign["parent_span_id"].is_null() && foreign["called_by"].is_null(), "{foreign}");
+    assert_ne!(foreign["trace_id"], trace);
+    let own = newest(&acme);
+    assert_eq!(
+        (&own["called_by"], &own["trace_id"], &own["parent_span_id"]),
+        (&json!("front"), &json!(trace), &json!(span))
+    );
+    assert!(own["link"].is_null(), "{own}");
+}
+
 fn cli(platform: &Platform, key: &str, arguments: &[&str]) -> Ran {
     let mut command = program();
     command
@@ -440,7 +478,7 @@ fn cli(platform: &Platform, key: &str, arguments: &[&str]) -> Ran {
 
 #[test]
 fn the_command_line_administers_tenants_and_keys() {
-    let platform = up().arg("--require-key").start();
+    let platform = up().args(&["--require-key", SHARED]).start();
     let admin = platform.first_key().expect("up shows the operator's first key");
     let nobody = platform.cli(&["list"]);
     assert_eq!(nobody.status.code(), Some(5), "{nobody:?}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use fp_core::code::Code;
 use fp_core::route::Conflict;
-use fp_core::settings::show_size;
+use fp_core::settings::{Network, show_size};
 use fp_core::{FunctionName, Manifest, Tenant};
 use fp_sandbox::StartError as SandboxStartError;
 
@@ -84,7 +84,9 @@ impl CatalogError {
         Self::new(Code::QuotaExceeded, detail)
     }
 
-    pub(super) fn manifest_of(tree: &Tree) -> Result<Manifest, Self> {
+    /// The manifest of a tenant's function. Those of named tenants are in a network of their own
+    /// unless they say otherwise.
+    pub(super) fn manifest_of(tree: &Tree, tenant: &Tenant) -> Result<Manifest, Self> {
         let Some(text) = tree.get("function.toml") else {
             let detail = "there is no function.toml at the root; add one with at least name and events";
             return Err(Self::new(Code::InvalidManifest, detail.to_owned()));
@@ -99,11 +101,16 @@ impl CatalogError {
         let text = std::str::from_utf8(text).map_err(|_| {
             Self::new(Code::InvalidManifest, "function.toml is not UTF-8; save it as UTF-8".to_owned())
         })?;
-        Manifest::parse(text).map_err(|error| Self {
+        let mut manifest = Manifest::parse(text).map_err(|error| Self {
             field: Some(error.field.clone()).filter(|field| !field.is_empty()),
             line: error.line,
             ..Self::new(Code::InvalidManifest, error.to_string())
-        })
+        })?;
+        let says_network = toml::from_str::<toml::Table>(text).is_ok_and(|all| all.contains_key("network"));
+        if *tenant != Tenant::default() && !says_network {
+            manifest.settings.network = Network::Internal;
+        }
+        Ok(manifest)
     }
 
     pub(super) fn from_code(error: CodeError) -> Self {

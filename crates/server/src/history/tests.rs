@@ -38,6 +38,7 @@ pub(crate) fn call(serial: u64) -> Kept {
         span_id: SpanId::from_random(serial + 1),
         parent_span_id: None,
         called_by: None,
+        link: None,
         started_us: EPOCH_US + serial * 1_000,
         phases: Phases { route: 100_000, queue: 200_000, start: 0, run: 2_200_000, send: 0 },
         outcome: Outcome::Ok,

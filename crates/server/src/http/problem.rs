@@ -198,7 +198,9 @@ pub fn status(code: Code) -> StatusCode {
         Code::NoRoute | Code::NotFound | Code::SampledOut | Code::TenantNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        Code::EventConflict | Code::SecretInUse | Code::TenantExists => StatusCode::CONFLICT,
+        Code::EventConflict | Code::IsolationTooWeak | Code::SecretInUse | Code::TenantExists => {
+            StatusCode::CONFLICT
+        }
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::ForbiddenHost => StatusCode::MISDIRECTED_REQUEST,
@@ -240,6 +242,7 @@ fn blame(code: Code) -> Blame {
         | Code::InvalidName
         | Code::InvalidPath
         | Code::InvalidSettings
+        | Code::IsolationTooWeak
         | Code::KeyInvalid
         | Code::KeyMissing
         | Code::MethodNotAllowed
@@ -277,7 +280,8 @@ fn blame(code: Code) -> Blame {
 fn component(code: Code) -> &'static str {
     match code {
         Code::CrossSite | Code::ForbiddenHost => "guard",
-        Code::KeyInvalid
+        Code::IsolationTooWeak
+        | Code::KeyInvalid
         | Code::KeyMissing
         | Code::ScopeMissing
         | Code::TenantExists

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fp_core::ids::SpanId;
 use fp_core::outcome::Outcome;
-use fp_core::record::{Invocation, Kept, LogLine, LogSource, Phases, Span, SpanEvent, phase_span_id};
+use fp_core::record::{Invocation, Kept, Link, LogLine, LogSource, Phases, Span, SpanEvent, phase_span_id};
 use fp_core::settings::Criticality;
 use fp_core::trace_context::TraceContext;
 use fp_core::{InvocationId, TraceId};
@@ -154,6 +154,7 @@ impl Flight {
             span_id: trace.span_id,
             parent_span_id: request.trace.as_ref().map(|parent| parent.span_id),
             called_by: request.called_by.clone(),
+            link: request.link.as_ref().map(|from| Link { trace_id: from.trace_id, span_id: from.span_id }),
             started_us: promise.accepted_us,
             phases: Phases { route: nanos(now.saturating_sub(request.arrived)), ..Phases::default() },
             outcome: Outcome::Cancelled,

@@ -73,6 +73,8 @@ pub(super) struct Call {
     parent_span_id: Option<String>,
     /// The function that called, known where its network is internal.
     called_by: Option<String>,
+    /// The span of another tenant's trace that called, as `<trace>-<span>`; told once it has ended.
+    link: Option<String>,
     /// Its class.
     #[schema(value_type = String, example = "default")]
     criticality: Criticality,
@@ -206,6 +208,7 @@ impl Call {
             span_id: running.span_id.to_string(),
             parent_span_id: running.parent_span_id.map(|id| id.to_string()),
             called_by: running.called_by.map(|function| function.to_string()),
+            link: None,
             criticality: running.criticality,
             deadline_ms: running.deadline_ms,
             worker: worker.map(|id| id.to_string()),
@@ -228,6 +231,7 @@ impl Call {
             span_id: invocation.span_id.to_string(),
             parent_span_id: invocation.parent_span_id.map(|id| id.to_string()),
             called_by: invocation.called_by.as_ref().map(ToString::to_string),
+            link: invocation.link.map(|link| link.to_string()),
             criticality: invocation.criticality,
             deadline_ms: invocation.deadline_ms,
             worker: invocation.worker.map(|id| id.to_string()),

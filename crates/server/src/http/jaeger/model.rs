@@ -99,6 +99,11 @@ impl Trace {
         for own in call.spans() {
             let mut span = Span::of(&self.trace_id, &own, &process_id);
             if own.span_id == invocation.span_id {
+                span.references.extend(invocation.link.map(|link| Reference {
+                    ref_type: "FOLLOWS_FROM",
+                    trace_id: link.trace_id.to_string(),
+                    span_id: link.span_id.to_string(),
+                }));
                 span.tags.push(Tag::text("span.kind", "server"));
             }
             if own.span_id == run && lines == LogLines::Include {
@@ -253,6 +258,7 @@ pub(super) mod tests {
             span_id: SpanId::from_random(0x10),
             parent_span_id: None,
             called_by: None,
+            link: None,
             started_us: 1_000_000,
             phases: Phases { route: 10_000, queue: 0, start: 0, run: 300_000, send: 5_000 },
             outcome: Outcome::FunctionError,

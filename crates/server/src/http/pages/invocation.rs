@@ -198,6 +198,7 @@ fn facts(call: &Invocation) -> Vec<Facts> {
         Pair::new("trace_id", call.trace_id.to_string()),
         Pair::new("span_id", call.span_id.to_string()),
         Pair::new("called_by", optional(call.called_by.as_ref().map(ToString::to_string))),
+        Pair::new("link", optional(call.link.map(|link| link.to_string()))),
         Pair::new("parent_span_id", optional(call.parent_span_id.map(|id| id.to_string()))),
         Pair::new("correlation_id", &*call.correlation_id),
     ];

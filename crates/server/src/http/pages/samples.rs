@@ -77,6 +77,7 @@ pub(super) fn call(seconds: u64) -> Invocation {
         span_id: SpanId::from_random(0xabc0_0000_0000_0000 + seconds * 256),
         parent_span_id: None,
         called_by: None,
+        link: None,
         started_us,
         phases,
         outcome: Outcome::Ok,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use fp_core::outcome::Blame;
 use fp_core::record::{Invocation, Kept, LogLine, LogSource, Phases, Span, SpanEvent, Trigger};
 use fp_core::settings::Criticality;
-use fp_core::{FunctionName, InvocationId, Outcome, SpanId, TraceId, VersionNumber, WorkerId};
+use fp_core::{InvocationId, Outcome, SpanId, TraceId, VersionNumber, WorkerId};
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 use rusqlite_migration::{M, Migrations};
 use serde::Serialize;
@@ -96,6 +96,7 @@ pub(super) fn layout() -> Migrations<'static> {
          );",
         ),
         M::up("ALTER TABLE invocations ADD COLUMN called_by TEXT"),
+        M::up("ALTER TABLE invocations ADD COLUMN link TEXT"),
     ])
 }
 
@@ -149,14 +150,14 @@ pub(super) fn insert(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Res
                  route_ns, queue_ns, start_ns, run_ns, send_ns,
                  outcome, reason, blame, caller_was_short, status, error, cold, attempts, worker,
                  criticality, deadline_ms, queue_length, request_bytes, response_bytes, log_bytes,
-                 cpu_us, memory_peak_kib, limit_hit, latency_met, degraded, weight, result, called_by)
+                 cpu_us, memory_peak_kib, limit_hit, latency_met, degraded, weight, result, called_by, link)
              VALUES (
                  :id, :tenant, :function, :version, :event_type, :trigger, :verb, :path, :correlation_id,
                  :trace_id, :span_id, :parent_span_id, :started_us,
                  :route_ns, :queue_ns, :start_ns, :run_ns, :send_ns,
                  :outcome, :reason, :blame, :caller_was_short, :status, :error, :cold, :attempts, :worker,
                  :criticality, :deadline_ms, :queue_length, :request_bytes, :response_bytes, :log_bytes,
-                 :cpu_us, :memory_peak_kib, :limit_hit, :latency_met, :degraded, :weight, :result, :called_by)",
+                 :cpu_us, :memory_peak_kib, :limit_hit, :latency_met, :degraded, :weight, :result, :called_by, :link)",
         )?
         .execute(named_params! {
             ":id": invocation.id.0,
@@ -200,6 +201,7 @@ pub(super) fn insert(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Res
             ":weight": row.weight,
             ":result": row.kept.result.as_deref(),
             ":called_by": invocation.called_by.as_ref().map(|function| function.as_str()),
+            ":link": invocation.link.map(|link| link.to_string()),
         })?;
     if inserted == 0 {
         return Ok(());
@@ -368,7 +370,8 @@ pub(super) fn read_invocation(row: &Row<'_>) -> rusqlite::Result<Invocation> {
         trace_id: TraceId(row.get("trace_id")?),
         span_id: SpanId(row.get("span_id")?),
         parent_span_id: row.get::<_, Option<[u8; 8]>>("parent_span_id")?.map(SpanId),
-        called_by: called_by(row)?,
+        called_by: added(row, "called_by")?,
+        link: added(row, "link")?,
         started_us: row.get("started_us")?,
         phases: Phases {
             route: row.get("route_ns")?,
@@ -400,13 +403,17 @@ pub(super) fn read_invocation(row: &Row<'_>) -> rusqlite::Result<Invocation> {
     })
 }
 
-fn called_by(row: &Row<'_>) -> rusqlite::Result<Option<FunctionName>> {
-    let name = match row.get_ref("called_by") {
+/// A text of a column that came with a later release.
+fn added<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    let text = match row.get_ref(column) {
         // A file of an earlier release is not written to any more, so it keeps its layout.
         Err(rusqlite::Error::InvalidColumnName(_)) => return Ok(None),
-        name => name?.as_str_or_null()?,
+        text => text?.as_str_or_null()?,
     };
-    name.map(|name| name.parse().map_err(unreadable)).transpose()
+    text.map(|text| text.parse().map_err(unreadable)).transpose()
 }
 
 fn read_spans(connection: &Connection, number: i64) -> rusqlite::Result<Vec<Span>> {

@@ -34,6 +34,8 @@ fn full() -> Kept {
     invocation.outcome = fp_core::Outcome::ResponseTooLarge;
     invocation.blame = invocation.outcome.blame(true);
     invocation.called_by = Some("front".parse().expect("a name"));
+    invocation.link =
+        Some(fp_core::record::Link { trace_id: invocation.trace_id, span_id: invocation.span_id });
     invocation.caller_was_short = true;
     invocation.error = Some("ValueError: ä".into());
     invocation.cold = true;

@@ -143,12 +143,13 @@ enum Text {
     LimitHit,
     Degraded,
     CalledBy,
+    Link,
     Result,
     Spans,
     Logs,
 }
 
-const TEXTS: [Text; 17] = [
+const TEXTS: [Text; 18] = [
     Text::Tenant,
     Text::Function,
     Text::EventType,
@@ -163,6 +164,7 @@ const TEXTS: [Text; 17] = [
     Text::LimitHit,
     Text::Degraded,
     Text::CalledBy,
+    Text::Link,
     Text::Result,
     Text::Spans,
     Text::Logs,
@@ -187,6 +189,7 @@ impl Text {
             Self::Degraded => call.degraded.as_deref()?,
             Self::CalledBy => call.called_by.as_ref()?.as_str(),
             Self::Result => kept.result.as_deref()?,
+            Self::Link => return Some(call.link?.to_string().into()),
             Self::Trigger => return Some(word(call.trigger).into()),
             Self::Outcome => return Some(words_of(call.outcome)),
             Self::Blame => return Some(word(call.blame?).into()),
@@ -429,7 +432,7 @@ impl Events {
             started_us: block.started_us()?,
             parents: numbers[Number::HasParent as usize].iter().map(place).collect(),
             numbers,
-            texts: TEXTS[..=Text::CalledBy as usize]
+            texts: TEXTS[..=Text::Link as usize]
                 .iter()
                 .map(|text| block.texts(*text))
                 .collect::<Result<_, _>>()?,
@@ -464,6 +467,7 @@ impl Events {
                 .then(|| self.span_id(Part::Parent, self.parents[row] as usize))
                 .transpose()?,
             called_by: option(Text::CalledBy)?.map(|name| name.parse()).transpose().map_err(|_| DAMAGED)?,
+            link: option(Text::Link)?.map(|link| link.parse()).transpose().map_err(|_| DAMAGED)?,
             started_us,
             phases: Phases {
                 route: number(Number::Route),

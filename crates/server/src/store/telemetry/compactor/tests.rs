@@ -151,6 +151,8 @@ fn any_call() -> impl Strategy<Value = Kept> {
                 invocation.trigger = Trigger::Async;
                 invocation.criticality = Criticality::Sheddable;
                 invocation.called_by = Some("front".parse().unwrap());
+                let (trace_id, span_id) = (invocation.trace_id, SpanId::from_random(random[1]));
+                invocation.link = Some(fp_core::record::Link { trace_id, span_id });
             }
             invocation.parent_span_id = yes.then(|| SpanId::from_random(random[2]));
             invocation.span_id = SpanId::from_random(random[1]);
