@@ -64,6 +64,7 @@ impl Calls {
             span_id: trace.span_id,
             parent_span_id: None,
             called_by: None,
+            link: None,
             started_us,
             phases,
             outcome,
