@@ -44,6 +44,7 @@ pub enum Code {
     NotFound,
     NotReady,
     OutOfMemory,
+    PathTooLong,
     PlatformError,
     QuotaExceeded,
     RequestTimeout,
@@ -132,7 +133,7 @@ impl Code {
     }
 
     /// Every code, in the order of their words.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::BadRequest,
         Self::Cancelled,
         Self::Crashed,
@@ -160,6 +161,7 @@ impl Code {
         Self::NotFound,
         Self::NotReady,
         Self::OutOfMemory,
+        Self::PathTooLong,
         Self::PlatformError,
         Self::QuotaExceeded,
         Self::RequestTimeout,
@@ -419,6 +421,13 @@ impl Code {
                 "The handler's process reached the function's memory limit and was ended. Only this call is \
                  affected; the worker is replaced.",
                 "Raise `memory` in function.toml, or use less: the invocation's record has the peak.",
+            ),
+            Self::PathTooLong => entry(
+                "path_too_long",
+                false,
+                "The path is too long",
+                "The request's path, with its query string, is longer than any request's may be.",
+                "Send what makes it long in the body.",
             ),
             Self::PlatformError => entry(
                 "platform_error",

@@ -43,6 +43,22 @@ impl TraceContext {
         Self { trace_id, span_id, sampled: true, random: true, state: None }
     }
 
+    /// The beginning of a trace for a caller whose headers name none: sampled, unless B3 said not
+    /// to, which it may without ids.
+    pub fn begin<'a, V>(trace_id: TraceId, span_id: SpanId, values: impl Fn(&'static str) -> V) -> Self
+    where
+        V: IntoIterator<Item = &'a [u8]>,
+    {
+        let only = |name| only_value(values(name));
+        let debug = only("x-b3-flags") == Some("1");
+        let sampled = match only("b3") {
+            Some("0") => false,
+            Some("1" | "d") => true,
+            _ => debug || !matches!(only("x-b3-sampled"), Some("0" | "false")),
+        };
+        Self { sampled, ..Self::root(trace_id, span_id) }
+    }
+
     /// The same trace seen from another span: what is sent onwards.
     pub fn with_span(&self, span_id: SpanId) -> Self {
         Self { span_id, ..self.clone() }
@@ -169,7 +185,7 @@ fn is_state_value(value: &str) -> bool {
 }
 
 /// `traceid-spanid[-sampled[-parentid]]`. The single-character form, a sampling decision
-/// without ids, leaves nothing to join.
+/// without ids, leaves nothing to join: [`TraceContext::begin`] reads it.
 fn parse_b3(text: &str) -> Option<TraceContext> {
     let mut parts = text.split('-');
     let (trace_id, span_id) = (parts.next()?, parts.next()?);
@@ -360,6 +376,29 @@ mod tests {
         assert_eq!(multi(&[("x-b3-sampled", "0"), ("x-b3-flags", "1")]), Some(expected("01")));
         let short = extract(&[("x-b3-traceid", "463AC35C9F6413AD"), ("x-b3-spanid", PARENT)]).expect("valid");
         assert_eq!(short.trace_id.to_string(), "0000000000000000463ac35c9f6413ad");
+    }
+
+    #[test]
+    fn a_b3_decision_without_ids_is_taken_for_the_trace_that_begins() {
+        let sampled = |headers: &[(&str, &str)]| {
+            assert_eq!(extract(headers), None, "{headers:?}");
+            let begun = TraceContext::begin(TraceId::from_parts(1, 2), SpanId::from_random(3), |name| {
+                let named = headers.iter().filter(move |(key, _)| *key == name);
+                named.map(|(_, value)| value.as_bytes())
+            });
+            begun.sampled
+        };
+        for denied in ["0", " 0 "] {
+            assert!(!sampled(&[("b3", denied)]));
+            assert!(!sampled(&[("x-b3-sampled", denied)]));
+        }
+        assert!(!sampled(&[("x-b3-sampled", "false")]));
+        assert!(sampled(&[]));
+        assert!(sampled(&[("b3", "1")]) && sampled(&[("b3", "d")]) && sampled(&[("b3", "nonsense")]));
+        assert!(sampled(&[("x-b3-sampled", "1")]));
+        assert!(sampled(&[("x-b3-sampled", "0"), ("x-b3-flags", "1")]), "debug overrides");
+        assert!(sampled(&[("b3", "1"), ("x-b3-sampled", "0")]), "the single header wins");
+        assert!(sampled(&[("b3", "0"), ("b3", "0")]), "sent twice, it is invalid");
     }
 
     #[test]

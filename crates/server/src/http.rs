@@ -25,13 +25,13 @@ use axum::body::Body;
 use axum::response::IntoResponse;
 use fp_core::code::Code;
 use http::{HeaderMap, Method, Request, Response, Uri};
-use hyper::body::Incoming;
 use tower::ServiceExt;
 
 use crate::app::App;
 
 use self::caller::{Caller, Door};
 use self::guard::Hosts;
+use self::listener::Upload;
 use self::pages::Port;
 use self::problem::Problem;
 
@@ -87,7 +87,7 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
 /// A router as the listeners call it.
 pub(crate) fn served(
     router: Router,
-) -> impl Fn(Request<Incoming>, SocketAddr) -> std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>
+) -> impl Fn(Request<Upload>, SocketAddr) -> std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>
 + Clone
 + Send
 + Sync

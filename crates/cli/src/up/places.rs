@@ -1,8 +1,9 @@
 //! Where things are, once the platform is up: addresses and three lines to try.
 //!
 //! The lines run as printed and answer 2xx. Which functions they call is decided without
-//! calling any: routes that need neither a body nor a parameter, those first whose objective
-//! promises most.
+//! calling any, and without guessing: only functions whose author says by the label `try` that a
+//! bare `curl` of them succeeds, those first whose objective promises most. The rest of the lines
+//! ask the platform.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,6 +22,9 @@ use serde_json::json;
 use crate::client::segment;
 use crate::exit::Failure;
 use crate::screen;
+
+/// The label of a function that answers 2xx to a GET without parameters and body.
+const LABEL: &str = "try";
 
 /// Functions among the lines to try; the rest of the three show what the platform says.
 const FUNCTIONS_TO_TRY: usize = 2;
@@ -81,13 +85,14 @@ fn lines_to_try(
     doors: &Doors,
     functions: &[Arc<Deployed>],
 ) -> [String; 3] {
+    let vouched = functions.iter().filter(|function| function.settings.labels.contains_key(LABEL));
     let mut callable: Vec<_> =
-        functions.iter().filter_map(|function| Some((promise(function), plain_path(function)?))).collect();
+        vouched.filter_map(|function| Some((promise(function), plain_path(function)?))).collect();
     callable.sort_by_key(|(promise, _)| Reverse(*promise));
     let calls = callable.iter().take(FUNCTIONS_TO_TRY).map(|(_, path)| format!("curl {gateway}{path}"));
     // Those that answer without a key where one is needed.
     let about = match (doors.api_needs_key, doors.traces_needs_key) {
-        (false, false) => ["traces/api/services", "api/functions", "api/version"],
+        (false, false) => ["traces/api/services", "api/functions", "api/healthz"],
         (false, true) => ["api/functions", "api/version", "api/healthz"],
         (true, _) => ["api/version", "api/healthz", "api/readyz"],
     };

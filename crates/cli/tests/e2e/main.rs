@@ -6,6 +6,7 @@ mod platform;
 
 mod contract;
 mod edge;
+mod edge_audit;
 mod findings;
 mod mishaps;
 mod networks;

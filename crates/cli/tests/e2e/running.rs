@@ -78,10 +78,24 @@ fn the_printed_lines_run_as_printed() {
     if Command::new("curl").arg("--version").output().is_err() {
         return skip("curl", "there is no curl here");
     }
+    let raising = tempfile::tempdir().expect("a directory");
+    let write = |file: &str, text: &str| std::fs::write(raising.path().join(file), text).expect("written");
+    write("function.toml", "name = \"raising\"\nevents = [\"http|GET|/raising\"]\n");
+    write("handler.py", "def handler(message, context):\n    raise ValueError\n");
+    // Nobody vouches for the second, so that it is none to try.
+    for (dir, calls) in [(examples(), 2), (raising.path().to_owned(), 0)] {
+        let lines = printed_lines_succeed(&dir);
+        let functions = lines.iter().filter(|line| line.contains("/hello") || line.contains("/async"));
+        assert_eq!(functions.count(), calls, "{lines:#?}");
+    }
+}
+
+/// The lines to try that `up` prints for a directory, all of which answer 2xx.
+fn printed_lines_succeed(dir: &std::path::Path) -> Vec<String> {
     let data = tempfile::tempdir().expect("a directory");
     let mut child = program()
         .arg("up")
-        .arg(examples())
+        .arg(dir)
         .args(["--gateway-addr", ":0", "--api-addr", ":0", "--traces-addr", ":0", "--data-dir"])
         .arg(data.path())
         .stdin(Stdio::null())
@@ -92,13 +106,14 @@ fn the_printed_lines_run_as_printed() {
     let out = BufReader::new(child.stdout.take().expect("piped"));
     let lines: Vec<_> =
         out.lines().map_while(Result::ok).take_while(|line| !line.starts_with("stop with")).collect();
-    let curls: Vec<_> = lines.iter().filter(|line| line.starts_with("curl ")).collect();
+    let curls: Vec<_> = lines.iter().filter(|line| line.starts_with("curl ")).cloned().collect();
     let statuses: Vec<_> = curls.iter().map(|line| status_of(line)).collect();
     Command::new("kill").arg(child.id().to_string()).status().expect("kill runs");
     let ended = child.wait().expect("our child");
     assert_eq!(curls.len(), 3, "{lines:#?}");
     assert!(statuses.iter().all(|status| status.starts_with('2')), "{curls:#?} {statuses:?}");
     assert!(ended.success(), "{ended}");
+    curls
 }
 
 fn status_of(line: &str) -> String {

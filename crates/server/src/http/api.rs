@@ -11,6 +11,7 @@ mod instances;
 mod invocations;
 mod invoke;
 mod keys;
+pub(in crate::http) mod parameters;
 mod platform;
 mod quotas;
 mod secrets;
@@ -28,6 +29,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_swagger_ui::SwaggerUi;
 
+use self::parameters::Declared;
 use crate::app::App;
 use crate::http::{guard, metrics, openapi};
 
@@ -56,7 +58,13 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .chain(quotas::routes())
         .chain([metrics::routes()]);
     for resource in resources {
-        router = router.routes(resource.map(|route| route.route_layer(middleware::from_fn(guard::writes))));
+        let declared = Declared::of(&resource.1);
+        let resource = resource.map(|route| route.route_layer(middleware::from_fn(guard::writes)));
+        router = router.routes(match declared {
+            Some(declared) => resource
+                .map(|route| route.route_layer(middleware::from_fn_with_state(declared, parameters::known))),
+            None => resource,
+        });
     }
     router
 }

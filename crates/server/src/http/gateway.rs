@@ -24,13 +24,13 @@ use http::header::ALLOW;
 use http::request::Parts;
 use http::{Method, Request as HttpRequest, Response, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use self::address::Addressee;
 use self::answer::Edge;
 use self::body::GatewayBody;
 use self::intake::Unread;
+use super::listener::Upload;
 use super::problem::Problem;
 use crate::access::Access;
 use crate::catalog::{Catalog, Deployed, Matched, Route};
@@ -82,7 +82,7 @@ impl Gateway {
     /// Answers one request.
     pub(crate) async fn answer(
         self: Arc<Self>,
-        request: HttpRequest<Incoming>,
+        request: HttpRequest<Upload>,
         peer: Peer,
     ) -> Response<GatewayBody> {
         let arrived = self.clock.now();
@@ -104,7 +104,7 @@ impl Gateway {
     async fn admit(
         &self,
         mut parts: Parts,
-        body: Incoming,
+        body: Upload,
         peer: Peer,
         edge: &Edge,
     ) -> Result<(Arc<[Arc<Deployed>]>, Arc<Request>), Refusal> {
@@ -387,7 +387,7 @@ impl From<Problem> for Refusal {
 
 /// A refusal while the caller may still be sending: what it sends is read and dropped for a
 /// while, so that the answer reaches it instead of a reset connection.
-fn refuse_reading(problem: Problem, body: Incoming) -> Problem {
+fn refuse_reading(problem: Problem, body: Upload) -> Problem {
     if !body.is_end_stream() {
         tokio::spawn(intake::discard(body));
     }

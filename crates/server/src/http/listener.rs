@@ -7,6 +7,8 @@
 //! where ALPN says the protocol; who speaks plain HTTP to it is told so in plain HTTP.
 
 mod addresses;
+mod line;
+mod refusal;
 mod transport;
 
 use std::convert::Infallible;
@@ -24,7 +26,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::server::TlsStream;
@@ -32,7 +34,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::addresses::PerAddress;
-use self::transport::Transport;
+use self::line::{Line, Stage, UPLOAD_GRACE};
+pub(crate) use self::line::{Upload, UploadError};
+use self::transport::{Transport, Wire};
 use super::problem::{PROBLEM_JSON, Problem};
 use crate::tls::Certificate;
 
@@ -100,9 +104,9 @@ pub(crate) async fn serve<H, F, B>(
     stop: CancellationToken,
     abort: CancellationToken,
 ) where
-    H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Upload>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let listener = match TcpListener::from_std(listener) {
@@ -125,21 +129,25 @@ pub(crate) async fn serve<H, F, B>(
         let (handle, stop, abort) = (handle.clone(), stop.clone(), abort.clone());
         let certificate = door.certificate.clone();
         connections.spawn(async move {
-            let service = service_fn(move |request| {
+            let line = Arc::new(Line::default());
+            let (calling, stopping) = (line.clone(), stop.clone());
+            let service = service_fn(move |request: Request<Incoming>| {
+                let call = calling.begin(&request);
+                let request = request.map(|body| Upload::new(body, calling.clone(), stopping.clone()));
                 let answer = handle(request, peer);
-                async move { Ok::<_, Infallible>(answer.await) }
+                async move { Ok::<_, Infallible>(answer.await.map(|body| call.answer_with(body))) }
             });
             if let Some(certificate) = certificate {
                 // Apart from the plain path, whose task stays as small as it is.
                 Box::pin(async {
                     if let Some(stream) = secured(stream, &certificate, &stop).await {
                         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                        converse(stream, is_http2, service, &stop, &abort).await;
+                        converse(stream, is_http2, service, &line, &stop, &abort).await;
                     }
                 })
                 .await;
             } else if let Some(is_http2) = speaks_http2(&stream, HEAD_LIMIT, &stop).await {
-                converse(stream, is_http2, service, &stop, &abort).await;
+                converse(stream, is_http2, service, &line, &stop, &abort).await;
             }
             drop((place, ticket));
         });
@@ -154,24 +162,39 @@ async fn converse<S, V, B>(
     stream: S,
     is_http2: bool,
     service: V,
+    line: &Arc<Line>,
     stop: &CancellationToken,
     abort: &CancellationToken,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Wire + Send + 'static,
     V: HttpService<Incoming, ResBody = B, Error = Infallible>,
     V::Future: Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let transport = TokioIo::new(Transport::new(stream));
     if is_http2 {
+        let transport = TokioIo::new(Transport::new(stream));
         let connection = pin!(http2().serve_connection(transport, service));
+        // Who has no call on it has that long to see that we leave.
+        let unused = async {
+            tokio::time::sleep(UPLOAD_GRACE).await;
+            if line.calls() > 0 {
+                std::future::pending().await
+            }
+        };
         // What breaks a connection is its client's doing, and told to it by its own stack.
-        let _ = run(connection, stop, abort).await;
+        let _ = run(connection, stop, abort, unused).await;
         return;
     }
+    let transport = TokioIo::new(Transport::on(stream, line.clone()));
     let mut connection = http1().serve_connection(transport, service);
-    if run(Pin::new(&mut connection), stop, abort).await.is_err() {
+    // What has begun to ask waits for nobody's answer.
+    let unused = async {
+        if line.stage() != Stage::Idle {
+            std::future::pending().await
+        }
+    };
+    if run(Pin::new(&mut connection), stop, abort, unused).await.is_err() {
         // A request that is refused for its form may not be here in whole yet.
         let mut transport = connection.into_parts().io.into_inner();
         let _ = transport.shutdown().await;
@@ -221,11 +244,13 @@ async fn refuse_plain(stream: TcpStream) {
     }
 }
 
-/// Drives a connection to its end, by its own requests until `stop`, by force at `abort`.
+/// Drives a connection to its end: by its own requests until `stop`; then until `unused` says that
+/// no call is on it, and by force at `abort`.
 async fn run<C: GracefulConnection>(
     mut connection: Pin<&mut C>,
     stop: &CancellationToken,
     abort: &CancellationToken,
+    unused: impl Future<Output = ()>,
 ) -> Result<(), C::Error> {
     tokio::select! {
         biased;
@@ -234,8 +259,10 @@ async fn run<C: GracefulConnection>(
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
+        // A request that is here already is looked at before anybody asks for calls.
         biased;
         ended = connection => ended,
+        () = unused => Ok(()),
         () = abort.cancelled() => Ok(()),
     }
 }

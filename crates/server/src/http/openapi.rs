@@ -16,6 +16,7 @@ use utoipa::openapi::security::{
 use utoipa::openapi::{Content, Info, License, OpenApi, PathItem, Ref, RefOr, Tag};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+use super::api::parameters::LENIENT;
 use super::caller::COOKIE_NAME;
 use super::problem::PROBLEM_JSON;
 
@@ -219,6 +220,12 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
                 add_access(operation);
             }
             add_common_errors(operation);
+            if !LENIENT.contains(&path.as_str()) {
+                add_errors(
+                    operation,
+                    [(422, "A query parameter that this route does not have; `field` names it")],
+                );
+            }
             shape_errors(operation);
         }
     }
@@ -259,10 +266,7 @@ fn add_access(operation: &mut Operation) {
         (403, "The key lacks the scope that `scope` names, or the request comes from a foreign web page"),
         (404, "There is no such thing in the caller's tenant, or no tenant of the name in X-Tenant"),
     ];
-    let responses = &mut operation.responses.responses;
-    for (status, description) in errors {
-        responses.entry(status.to_string()).or_insert_with(|| RefOr::T(Response::new(description)));
-    }
+    add_errors(operation, errors);
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
@@ -299,7 +303,12 @@ fn common_errors(operation: &Operation) -> Vec<(u16, &'static str)> {
 }
 
 fn add_common_errors(operation: &mut Operation) {
-    for (status, description) in common_errors(operation) {
+    let errors = common_errors(operation);
+    add_errors(operation, errors);
+}
+
+fn add_errors(operation: &mut Operation, errors: impl IntoIterator<Item = (u16, &'static str)>) {
+    for (status, description) in errors {
         let responses = &mut operation.responses.responses;
         responses.entry(status.to_string()).or_insert_with(|| RefOr::T(Response::new(description)));
     }

@@ -187,6 +187,12 @@ impl IntoResponse for Problem {
     }
 }
 
+/// The 503 to a request whose body was still on its way when the platform began to stop.
+pub(super) fn stopping() -> Problem {
+    Problem::new(Code::NotReady, "the platform is stopping, and the body was not here in whole")
+        .header(http::header::RETRY_AFTER, "1")
+}
+
 /// The one table from codes to statuses.
 pub fn status(code: Code) -> StatusCode {
     match code {
@@ -215,6 +221,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::Unprocessable
         | Code::UnsupportedEvent => StatusCode::UNPROCESSABLE_ENTITY,
         Code::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+        Code::PathTooLong => StatusCode::URI_TOO_LONG,
         Code::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Code::Cancelled => StatusCode::from_u16(499).expect("three digits"),
         Code::FunctionError | Code::PlatformError | Code::StorageFailed => StatusCode::INTERNAL_SERVER_ERROR,
@@ -249,6 +256,7 @@ fn blame(code: Code) -> Blame {
         | Code::NameReserved
         | Code::NoRoute
         | Code::NotFound
+        | Code::PathTooLong
         | Code::QuotaExceeded
         | Code::RequestTimeout
         | Code::ScopeMissing
@@ -299,6 +307,7 @@ fn component(code: Code) -> &'static str {
         | Code::InvalidDeadline
         | Code::InvalidPath
         | Code::NoRoute
+        | Code::PathTooLong
         | Code::RequestTimeout => "gateway",
         Code::EventConflict
         | Code::InvalidArchive

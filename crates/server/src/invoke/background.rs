@@ -358,7 +358,9 @@ fn request_of(invoker: &Invoker, call: &AsyncCall) -> Option<(Request, Promise)>
     }
     let trace = match &head.parent {
         Some(parent) => parent.with_span(head.span_id),
-        None => TraceContext::root(head.trace_id, head.span_id),
+        None => TraceContext::begin(head.trace_id, head.span_id, |name| {
+            headers.get_all(name).iter().map(HeaderValue::as_bytes)
+        }),
     };
     let promise = Promise { id: call.id, trace, accepted_us: call.accepted_us };
     let request = Request {

@@ -312,7 +312,7 @@ impl Flight {
         leftovers
     }
 
-    fn completed(&self, reply: Reply, phases: Phases, finished: Option<Finished>) -> Completed {
+    pub(crate) fn completed(&self, reply: Reply, phases: Phases, finished: Option<Finished>) -> Completed {
         Completed { reply, id: self.id, trace: self.trace.clone(), phases, finished }
     }
 
@@ -437,7 +437,12 @@ fn root_span(request: &Request, started_us: u64) -> TraceContext {
     let span_id = SpanId::from_random(fastrand::u64(..));
     match &request.trace {
         Some(parent) => parent.with_span(span_id),
-        None => TraceContext::root(TraceId::from_parts(started_us / 1000, fastrand::u128(..)), span_id),
+        None => {
+            let trace_id = TraceId::from_parts(started_us / 1000, fastrand::u128(..));
+            TraceContext::begin(trace_id, span_id, |name| {
+                request.headers.get_all(name).iter().map(http::HeaderValue::as_bytes)
+            })
+        }
     }
 }
 

@@ -22,13 +22,37 @@ const SLOW_READER: Duration = Duration::from_secs(1);
 
 type Pieces = mpsc::Sender<Result<Bytes, StreamBroken>>;
 
-/// Answers with the head now; the rest follows by itself.
+/// Answers with the head now; the rest follows by itself, if the caller asked for more than that.
 pub(super) fn begin(flight: Flight, head: AnswerHead) -> Completed {
     let (sender, pieces) = mpsc::channel(1);
     let status = head.status.unwrap_or(200);
+    if &*flight.request.verb == "HEAD" {
+        drop(sender);
+        return end_at_head(flight, status, Reply::Stream { head, pieces });
+    }
     let completed = flight.into_completed(Reply::Stream { head, pieces });
     tokio::spawn(carry(flight, status, sender));
     completed
+}
+
+/// To a HEAD the head is the whole answer: the handler is told to stop, for it may never do so by
+/// itself, and the call has ended as it should.
+fn end_at_head(mut flight: Flight, status: u16, reply: Reply) -> Completed {
+    let mut lease = flight.lease.take().expect("a stream holds its lease until its end");
+    lease.give_up();
+    let logs = lease.take_logs();
+    note_end(&mut flight, status, 0);
+    let (finished, phases) = flight.close(Leftovers { logs, ..Leftovers::default() }, None);
+    settle_later(lease);
+    flight.completed(reply, phases, Some(finished))
+}
+
+fn note_end(flight: &mut Flight, status: u16, sent: u64) {
+    let record = flight.record();
+    record.outcome = if status < 500 { Outcome::Ok } else { Outcome::FunctionError };
+    record.status = status;
+    record.response_bytes = sent;
+    flight.end_run();
 }
 
 /// How a stream ended before its end.
@@ -43,11 +67,7 @@ async fn carry(mut flight: Flight, status: u16, sender: Pieces) {
     let mut sent = 0;
     match pump(&mut flight, &sender, &mut sent).await {
         Ok(leftovers) => {
-            let record = flight.record();
-            record.outcome = if status < 500 { Outcome::Ok } else { Outcome::FunctionError };
-            record.status = status;
-            record.response_bytes = sent;
-            flight.end_run();
+            note_end(&mut flight, status, sent);
             flight.close(leftovers, None);
         }
         Err(Stop::CallerLeft) => {

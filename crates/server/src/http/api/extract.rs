@@ -18,7 +18,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::http::guard::{media_type, unsupported_media_type};
-use crate::http::problem::Problem;
+use crate::http::listener::UploadError;
+use crate::http::problem::{self, Problem};
 
 /// Largest JSON body: a handler's source of several megabytes is generated code, and the
 /// ancestor's single-file deploys are kilobytes.
@@ -68,6 +69,7 @@ async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
             let problem = Problem::new(Code::TooLarge, detail).component("api");
             Err(problem.hint("Send less; large code goes as an archive.").extra("limit_bytes", limit))
         }
+        Err(error) if UploadError::is_stopping(&*error) => Err(problem::stopping()),
         Err(_) => Err(Problem::new(Code::BadRequest, "the body ended before it was complete")),
     }
 }
@@ -79,7 +81,7 @@ fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         Problem::new(Code::BadRequest, detail).hint("Send one JSON object, encoded as UTF-8.")
     })?;
     if !tree.is_object() {
-        return Err(Problem::new(Code::Unprocessable, "the body is not a JSON object"));
+        return Err(Problem::new(Code::Unprocessable, "the body is not a JSON object").field("body"));
     }
     serde_path_to_error::deserialize(tree).map_err(|error| {
         let path = error.path().to_string();
@@ -224,7 +226,8 @@ mod tests {
         assert_eq!(fault("{").0, 400);
         assert_eq!(fault("").0, 400);
         assert_eq!(fault("{\"name\": 1, ]").0, 400);
-        assert_eq!(fault("[]").0, 422);
+        assert_eq!(fault("[]"), (422, "body".into()));
+        assert_eq!(fault("null"), (422, "body".into()));
         assert_eq!(fault("{}"), (422, "name".into()));
         assert_eq!(fault("{\"name\": 1}"), (422, "name".into()));
         assert_eq!(fault("{\"name\": \"a\", \"nmae\": 1}"), (422, "nmae".into()));

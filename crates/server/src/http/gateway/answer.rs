@@ -107,7 +107,7 @@ fn ascii(text: String) -> HeaderValue {
 }
 
 /// `route;dur=0.012, queue;dur=0.000, start;dur=0.000, run;dur=0.301`, in milliseconds.
-fn server_timing(phases: &Phases) -> HeaderValue {
+pub(in crate::http) fn server_timing(phases: &Phases) -> HeaderValue {
     let mut text = String::with_capacity(80);
     let named =
         [("route", phases.route), ("queue", phases.queue), ("start", phases.start), ("run", phases.run)];
@@ -124,7 +124,7 @@ fn sets_session(name: &HeaderName, value: &HeaderValue) -> bool {
     *name == SET_COOKIE && cookie_name(value.as_bytes()) == COOKIE_NAME.as_bytes()
 }
 
-fn new_correlation_id() -> Box<str> {
+pub(in crate::http) fn new_correlation_id() -> Box<str> {
     format!("{:032x}", fastrand::u128(..)).into()
 }
 

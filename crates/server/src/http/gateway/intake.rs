@@ -10,12 +10,12 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::http::caller::COOKIE_NAME;
-use crate::http::problem::Problem;
+use crate::http::listener::{Upload, UploadError};
+use crate::http::problem::{self, Problem};
 use crate::invoke::attempt::latin1;
 
 /// What HTTP/1.1 asks of a request's head beyond what hyper looks at (RFC 9112 3.2 and 6.1): one
@@ -119,7 +119,7 @@ fn body_time(received: usize) -> Duration {
 }
 
 /// Reads the body, up to the limit.
-pub(super) async fn read_body(mut body: Incoming, limit: u64) -> Result<Bytes, Unread> {
+pub(super) async fn read_body(mut body: Upload, limit: u64) -> Result<Bytes, Unread> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
@@ -143,7 +143,7 @@ pub(super) async fn read_body(mut body: Incoming, limit: u64) -> Result<Bytes, U
     Ok(whole.freeze())
 }
 
-async fn next_data(body: &mut Incoming, began: Instant, received: usize) -> Result<Option<Bytes>, Problem> {
+async fn next_data(body: &mut Upload, began: Instant, received: usize) -> Result<Option<Bytes>, Problem> {
     let until = (Instant::now() + BODY_SILENCE).min(began + body_time(received));
     loop {
         let Ok(frame) = tokio::time::timeout_at(until, body.frame()).await else {
@@ -156,7 +156,8 @@ async fn next_data(body: &mut Incoming, began: Instant, received: usize) -> Resu
         };
         match frame {
             None => return Ok(None),
-            Some(Err(_)) => {
+            Some(Err(UploadError::Stopping)) => return Err(problem::stopping()),
+            Some(Err(UploadError::Broken(_))) => {
                 return Err(Problem::new(
                     Code::BadRequest,
                     "the body broke off or its framing is wrong; send it again",
@@ -176,7 +177,7 @@ async fn next_data(body: &mut Incoming, began: Instant, received: usize) -> Resu
 }
 
 /// The rest is read and dropped for a while, so that the refusal reaches its sender.
-fn too_large(body: Incoming) -> Unread {
+fn too_large(body: Upload) -> Unread {
     tokio::spawn(discard(body));
     Unread::TooLarge
 }
@@ -185,7 +186,7 @@ fn too_large(body: Incoming) -> Unread {
 const DISCARD_BYTES: usize = 64 << 20;
 
 /// Reads a refused body for a while, so that its sender gets to read the answer.
-pub(super) async fn discard(mut body: Incoming) {
+pub(super) async fn discard(mut body: Upload) {
     let mut left = DISCARD_BYTES;
     let until = tokio::time::Instant::now() + Duration::from_secs(5);
     while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(until, body.frame()).await {
