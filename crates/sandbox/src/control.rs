@@ -26,6 +26,8 @@ pub(crate) enum ToLauncher {
     Abandon(u64),
     /// All templates and networks that live versions need; others end when they have no workers.
     Templates(Vec<Want>),
+    /// That worker is not wanted: its descriptors did not arrive.
+    End(WorkerId),
     /// Say when that template stands, or why it cannot.
     Prepare { request: u64, template: TemplateKey },
     /// End everything.

@@ -59,11 +59,42 @@ pub(crate) fn send(socket: impl AsFd, data: &[u8], fds: &[BorrowedFd<'_>]) -> ru
 }
 
 /// Receives one message without waiting: its bytes in `buffer` and its descriptors. `Ok(None)`
-/// means that the other side is gone.
+/// means that the other side is gone. A message that lost some of its descriptors, because there
+/// were too many or this process has none left, is an error.
 pub(crate) fn receive(
     socket: impl AsFd,
     buffer: &mut [u8],
 ) -> rustix::io::Result<Option<(&[u8], Vec<OwnedFd>)>> {
+    let Some((bytes, fds, is_whole)) = receive_parts(socket, buffer)? else { return Ok(None) };
+    if !is_whole {
+        not_wanted(fds);
+        return Err(Errno::MSGSIZE);
+    }
+    Ok(Some((&buffer[..bytes], fds)))
+}
+
+/// As [`receive`], from somebody who is trusted: a message that lost some of its descriptors comes
+/// without any. This process has none left then, which its sender cannot know.
+pub(crate) fn receive_what_can_be(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+) -> rustix::io::Result<Option<(&[u8], Vec<OwnedFd>)>> {
+    let Some((bytes, mut fds, is_whole)) = receive_parts(socket, buffer)? else { return Ok(None) };
+    if !is_whole {
+        not_wanted(std::mem::take(&mut fds));
+    }
+    Ok(Some((&buffer[..bytes], fds)))
+}
+
+fn not_wanted(fds: Vec<OwnedFd>) {
+    fds.into_iter().map(ClosedAside::new).for_each(drop);
+}
+
+/// The length of the message, the descriptors that came, and whether all of them did.
+fn receive_parts(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+) -> rustix::io::Result<Option<(usize, Vec<OwnedFd>, bool)>> {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
@@ -80,8 +111,7 @@ pub(crate) fn receive(
         }
     }
     let (flags, bytes) = (message.flags, message.bytes);
-    let not_wanted = |fds: Vec<OwnedFd>| fds.into_iter().map(ClosedAside::new).for_each(drop);
-    if flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+    if flags.contains(ReturnFlags::TRUNC) {
         not_wanted(fds);
         return Err(Errno::MSGSIZE);
     }
@@ -89,7 +119,7 @@ pub(crate) fn receive(
         not_wanted(fds);
         return Ok(None);
     }
-    Ok(Some((&buffer[..bytes], fds)))
+    Ok(Some((bytes, fds, !flags.contains(ReturnFlags::CTRUNC))))
 }
 
 #[cfg(test)]

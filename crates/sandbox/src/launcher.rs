@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -43,8 +44,14 @@ use crate::preload::TemplateKey;
 use crate::seccomp::{self, Filters};
 use crate::start::Ended;
 
-/// How long the end of everything may take before the launcher gives up waiting.
-const TEARDOWN_LIMIT: Duration = Duration::from_secs(1);
+/// How long processes may take to die at the end, and after that their groups to be removed: some
+/// ten microseconds each, of which thousands of workers have three each, on a host that is busy.
+/// What is left then stays on record, and the next start removes it.
+const DEATH_LIMIT: Duration = Duration::from_secs(2);
+const REMOVAL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a launcher waits for one before it, which may just be ending in the same directory.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Blank workers are replaced this long after the last start: the calls that the starts were
 /// for run first, on cores that no fork occupies.
@@ -79,6 +86,8 @@ struct Launcher {
     fresh_uid: u32,
     /// Leaves that could not be removed yet.
     lingering: Vec<Group>,
+    /// Held as long as this launcher is the one of its run directory.
+    _turn: OwnedFd,
     refill_at: Option<Instant>,
     ready_said: bool,
     /// For one message at a time; kept, because a fresh one costs a mapping each.
@@ -101,12 +110,14 @@ pub fn launcher_main() -> ExitCode {
 }
 
 fn start() -> Result<Launcher, String> {
+    crate::open_files::OpenFiles::raise();
     let control = become_daemon().map_err(|e| format!("setting up: {e}"))?;
     let mut init = match wait_for_message(&control)? {
         ToLauncher::Init(init) => init,
         other => return Err(format!("expected init, got {other:?}")),
     };
     let run_dir = &init.run_dir.clone();
+    let turn = take_turn(run_dir).map_err(|e| format!("{}: {e}", run_dir.display()))?;
     let fresh = fs::create_dir_all(run_dir.join("root"));
     fresh.and_then(|()| crate::runtime::write_to(&run_dir.join("python"))).map_err(|e| e.to_string())?;
     let host = probe::probe(run_dir);
@@ -118,7 +129,7 @@ fn start() -> Result<Launcher, String> {
         tell(&control, &FromLauncher::Failed(why.clone()), &[]);
         return Err(why);
     }
-    let cgroups = Cgroups::prepare(run_dir, &tag(run_dir));
+    let (cgroups, lingering) = Cgroups::prepare(run_dir, &tag(run_dir));
     let mut filters = seccomp::compile(crate::runtime::SECCOMP_RULES)?;
     if !host.seccomp {
         filters = Filters { base: Vec::new(), feigned: Vec::new(), worker: Vec::new() };
@@ -151,7 +162,8 @@ fn start() -> Result<Launcher, String> {
         next_zygote: 1,
         free_uids: VecDeque::new(),
         fresh_uid: 0,
-        lingering: Vec::new(),
+        lingering,
+        _turn: turn,
         refill_at: None,
         ready_said: false,
         buffer: vec![0; fds::MAX_MESSAGE],
@@ -208,6 +220,28 @@ fn wait_for_message(control: &OwnedFd) -> Result<ToLauncher, String> {
         Ok(None) => Err("the platform is gone".into()),
         Err(Errno::NOTSOCK) => Err("this is an internal command of the platform".into()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Waits until no other launcher works in the run directory: the last one's groups and files have
+/// the same names as ours. The directory may be removed meanwhile, and is made anew.
+fn take_turn(run_dir: &Path) -> std::io::Result<OwnedFd> {
+    use std::os::unix::fs::MetadataExt as _;
+    let deadline = Instant::now() + TURN_LIMIT;
+    loop {
+        fs::create_dir_all(run_dir)?;
+        let Ok(dir) = fs::File::open(run_dir) else { continue };
+        let is_ours = flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok();
+        let is_late = Instant::now() >= deadline;
+        // Removed by the one before us between our look and our lock.
+        let is_there =
+            fs::metadata(run_dir).is_ok_and(|it| dir.metadata().is_ok_and(|d| d.ino() == it.ino()));
+        if is_there && (is_ours || is_late) {
+            return Ok(dir.into());
+        }
+        if !is_ours {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -291,6 +325,7 @@ impl Launcher {
             match message {
                 Ok(ToLauncher::Start(order)) => self.take_start(order),
                 Ok(ToLauncher::Abandon(request)) => self.abandon(request),
+                Ok(ToLauncher::End(worker)) => self.end_worker(worker.0),
                 Ok(ToLauncher::Templates(wants)) => self.want_templates(&wants),
                 Ok(ToLauncher::Prepare { request, template }) => self.prepare(request, &template),
                 Ok(ToLauncher::Shutdown) => return Heard::End,
@@ -346,7 +381,7 @@ impl Launcher {
 
     /// Kills all there is, waits for it, removes all there was.
     fn end_everything(&mut self) {
-        let deadline = Instant::now() + TEARDOWN_LIMIT;
+        let deadline = Instant::now() + DEATH_LIMIT;
         for entry in self.workers.values() {
             entry.kill();
         }
@@ -357,17 +392,31 @@ impl Launcher {
         let groups = std::mem::take(&mut self.workers).into_values().filter_map(Entry::into_group);
         self.lingering.extend(groups);
         self.lingering.extend(std::mem::take(&mut self.zygotes).into_values().filter_map(Zygote::into_group));
-        while Instant::now() < deadline {
-            self.lingering.retain(|group| !group.remove());
-            if self.lingering.is_empty() && self.cgroups.remove() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let removed = fs::remove_dir_all(&self.init.run_dir);
+        let is_swept = self.remove_groups();
+        let run_dir = &self.init.run_dir;
+        let removed = match is_swept {
+            true => fs::remove_dir_all(run_dir),
+            // The record of what is left is for the next start.
+            false => cgroups::remove_all_but_record(run_dir),
+        };
         if let Err(error) = removed.or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })
         {
             eprintln!("launcher: {} cannot be removed: {error}", self.init.run_dir.display());
+        }
+    }
+
+    /// Whether all groups are gone.
+    fn remove_groups(&mut self) -> bool {
+        let deadline = Instant::now() + REMOVAL_LIMIT;
+        loop {
+            self.lingering.retain(|group| !group.remove());
+            if self.lingering.is_empty() && self.cgroups.remove() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

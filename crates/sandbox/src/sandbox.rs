@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
@@ -27,6 +27,7 @@ use crate::control::{FromLauncher, Init, Refusal, StartOrder, Started, ToLaunche
 use crate::fds;
 use crate::host::{HostReport, Isolation, memory_of};
 use crate::inner::{Inner, InnerListener};
+use crate::open_files::{OpenFiles, REMEDY};
 use crate::preload::{PreloadConfig, Template, TemplateKey, Want, Wanted, ZygoteReport};
 use crate::protocol::LoadHead;
 use crate::python::{self, Python, PythonError};
@@ -37,8 +38,9 @@ use crate::worker::{Parts, Worker};
 
 /// The launcher gives up the imports of a zygote after half of that.
 const READY_LIMIT: Duration = Duration::from_secs(60);
-/// The launcher promises to be gone within a second; twice that before it is killed.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+/// Before a launcher that was told to end is killed: above what it allows itself for the death of
+/// thousands of workers and the removal of their groups. Without any it takes milliseconds.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Until a launcher is told again what it had no room to hear: it waits for us in turn.
 const RETELL_PAUSE: Duration = Duration::from_millis(20);
 /// Between the death of a launcher and the next try, doubled by each failure.
@@ -116,6 +118,8 @@ struct State {
     wanted: Arc<watch::Sender<Wanted>>,
     /// The launcher that takes orders; none while there is none.
     link: watch::Sender<Option<Arc<Link>>>,
+    /// Workers that may run at once, for want of open files.
+    places: Arc<Semaphore>,
     next_request: AtomicU64,
     /// Above every worker id seen.
     next_worker: AtomicU64,
@@ -172,6 +176,7 @@ impl Sandbox {
             zygotes: Mutex::default(),
             wanted: Arc::new(watch::Sender::new(Wanted::new())),
             link: watch::Sender::new(None),
+            places: Arc::new(Semaphore::new(OpenFiles::now().workers().min(Semaphore::MAX_PERMITS))),
             next_request: AtomicU64::new(1),
             next_worker: AtomicU64::new(first_worker()),
             closing: watch::Sender::new(false),
@@ -240,6 +245,7 @@ impl Sandbox {
     ) -> Result<Worker, StartError> {
         let deadline = Instant::now() + spec.start_limit;
         let state = &self.shared.state;
+        let place = state.place()?;
         let obtained = timeout_at(deadline, state.obtain(spec)).await;
         let late = || StartError::Host(format!("no worker was handed over within {:?}", spec.start_limit));
         let mut handed = obtained.map_err(|_| late())??;
@@ -252,7 +258,7 @@ impl Sandbox {
         let worker = {
             // Its descriptors wake the threads that will call it, whoever asked for it.
             let _calls = self.shared.runtime.enter();
-            handed.into_worker(spec)
+            handed.into_worker(spec, place)
         };
         let mut worker = worker.map_err(|e| StartError::Host(e.to_string()))?;
         worker.load(&load_head(spec, code_dir), secrets, deadline, spec.start_limit).await?;
@@ -300,7 +306,7 @@ fn load_head(spec: &WorkerSpec, code_dir: String) -> LoadHead {
 }
 
 impl Handed {
-    fn into_worker(self, spec: &WorkerSpec) -> std::io::Result<Worker> {
+    fn into_worker(self, spec: &WorkerSpec, place: OwnedSemaphorePermit) -> std::io::Result<Worker> {
         let [requests, answers, side, output, pidfd] = self.descriptors;
         Worker::new(Parts {
             id: self.started.worker,
@@ -312,6 +318,7 @@ impl Handed {
             output,
             pidfd,
             exit: self.exit,
+            place,
             memory: spec.memory,
             response_limit: usize::try_from(spec.response_limit).unwrap_or(usize::MAX),
         })
@@ -335,6 +342,14 @@ impl Drop for Waiting<'_> {
 }
 
 impl State {
+    /// A worker's share of the open files, until it is dropped.
+    fn place(&self) -> Result<OwnedSemaphorePermit, StartError> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            let files = OpenFiles::now();
+            StartError::TooMany { workers: files.workers(), limit: files.limit() }
+        })
+    }
+
     async fn obtain(&self, spec: &WorkerSpec) -> Result<Handed, StartError> {
         let link = self.live_link().await?;
         let template = self.template_key(spec)?;
@@ -466,7 +481,7 @@ impl Link {
 
     async fn receive(&self, buffer: &mut [u8]) -> std::io::Result<Option<(FromLauncher, Vec<OwnedFd>)>> {
         loop {
-            match fds::receive(self.control.get_ref().as_fd(), buffer) {
+            match fds::receive_what_can_be(self.control.get_ref().as_fd(), buffer) {
                 Ok(Some((data, descriptors))) => {
                     return Ok(Some((serde_json::from_slice(data)?, descriptors)));
                 }
@@ -512,8 +527,7 @@ impl Link {
         let waiting = lock(&self.waiting).remove(&started.request);
         let listener = (descriptors.len() == 6).then(|| descriptors.pop()).flatten();
         let Ok(descriptors) = <[OwnedFd; 5]>::try_from(descriptors) else {
-            tracing::error!(worker = %started.worker, "a worker came without its descriptors");
-            return;
+            return self.refuse_started(started.worker, waiting);
         };
         let (sender, exit) = watch::channel(None);
         lock(&self.workers).insert(started.worker, sender);
@@ -527,6 +541,20 @@ impl Link {
             let [.., pidfd] = &handed.descriptors;
             rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).ok();
         }
+    }
+
+    /// Its descriptors found no room in this process: one start that failed, and no reason to part
+    /// with the launcher and everybody's workers.
+    fn refuse_started(&self, worker: WorkerId, waiting: Option<oneshot::Sender<Result<Handed, StartError>>>) {
+        let limit = OpenFiles::now().limit();
+        let why = format!("all of the platform's {limit} open files are in use; {REMEDY}");
+        if let Some(waiting) = waiting {
+            // Whoever waited may have given up.
+            waiting.send(Err(StartError::Host(why))).ok();
+        }
+        let message = serde_json::to_vec(&ToLauncher::End(worker)).expect("plain data is serialisable");
+        // Without it the worker ends by itself: nobody has the other end of its pipes.
+        fds::send(self.control.get_ref(), &message, &[]).ok();
     }
 
     /// The launcher is gone, and all of its workers with it.

@@ -133,6 +133,17 @@ pub enum StartError {
     /// The host refused something.
     #[error("no worker can be started: {0}")]
     Host(String),
+    /// As many workers run as this process has open files for.
+    #[error(
+        "no worker can be started: {workers} run, as many as a limit of {limit} open files is enough for; {}",
+        crate::open_files::REMEDY
+    )]
+    TooMany {
+        /// How many run.
+        workers: usize,
+        /// Open files of the platform.
+        limit: u64,
+    },
     /// The wanted Python is not here, or its zygote does not start.
     #[error("{0}")]
     Python(String),

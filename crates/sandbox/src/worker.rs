@@ -13,7 +13,7 @@ use fp_core::WorkerId;
 use fp_core::record::LogLine;
 use rustix::io::Errno;
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
 
 use crate::call::{Answer, Call, CallError, StreamPiece, WholeAnswer};
@@ -50,6 +50,8 @@ pub(crate) struct Parts {
     pub output: OwnedFd,
     pub pidfd: OwnedFd,
     pub exit: watch::Receiver<Option<Exit>>,
+    /// Its share of the open files.
+    pub place: OwnedSemaphorePermit,
     pub memory: u64,
     pub response_limit: usize,
 }
@@ -122,6 +124,7 @@ impl Worker {
                 memory: parts.memory,
                 exit: parts.exit,
                 pidfd: parts.pidfd,
+                _place: parts.place,
             },
             was_blank: parts.blank,
             is_async: false,

@@ -4,7 +4,8 @@
 //! `fp-launcher platform RUN_DIR CODE_DIR` starts a sandbox and a worker of `handler.py`, prints
 //! one line of JSON about them and the answer of one call, and ends in order when its standard
 //! input does. `confined-platform` does the same where namespaces and mounts are refused, as
-//! in a container with the usual filter.
+//! in a container with the usual filter. `starved-platform` uses up its open files once a worker
+//! runs, asks for another, and tells how the sandbox took it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +24,9 @@ fn main() -> ExitCode {
         Some(fp_sandbox::LAUNCHER_ARGUMENT) => fp_sandbox::launcher_main(),
         Some("platform") if arguments.len() == 4 => {
             platform(PathBuf::from(&arguments[2]), PathBuf::from(&arguments[3]))
+        }
+        Some("starved-platform") if arguments.len() == 4 => {
+            starved_platform(PathBuf::from(&arguments[2]), PathBuf::from(&arguments[3]))
         }
         Some("confined-platform") if arguments.len() == 4 => {
             refuse_namespaces();
@@ -55,17 +59,57 @@ async fn platform(run_dir: PathBuf, code_dir: PathBuf) -> ExitCode {
     }
 }
 
-async fn run(run_dir: PathBuf, code_dir: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
-    let executable = std::env::current_exe()?;
-    let config = SandboxConfig {
+#[tokio::main(flavor = "current_thread")]
+async fn starved_platform(run_dir: PathBuf, code_dir: PathBuf) -> ExitCode {
+    match starve(run_dir, code_dir).await {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("{}", json!({ "error": error.to_string() }));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn starve(
+    run_dir: PathBuf,
+    code_dir: PathBuf,
+) -> Result<serde_json::Value, Box<dyn std::error::Error>> {
+    let sandbox = Sandbox::start(config(run_dir)?).await?;
+    let spec = spec(code_dir)?;
+    let mut worker = sandbox.start_worker(&spec).await?;
+    one_call(&mut worker).await?;
+    let mut hoard = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        hoard.push(file);
+    }
+    let refused = sandbox.start_worker(&spec).await.err().map(|error| error.to_string());
+    drop(hoard);
+    // The one that ran before lives on, and others start again.
+    one_call(&mut worker).await?;
+    let mut next = sandbox.start_worker(&spec).await?;
+    one_call(&mut next).await?;
+    drop((worker, next));
+    sandbox.shutdown().await;
+    Ok(json!({ "refused": refused }))
+}
+
+fn config(run_dir: PathBuf) -> std::io::Result<SandboxConfig> {
+    Ok(SandboxConfig {
         run_dir,
-        executable,
+        executable: std::env::current_exe()?,
         python: None,
         blanks: 1,
         guarded_ports: Vec::new(),
         preload: Default::default(),
         isolation: Default::default(),
-    };
+    })
+}
+
+async fn run(run_dir: PathBuf, code_dir: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
+    let config = config(run_dir)?;
     let sandbox = Sandbox::start(config).await?;
     let mut worker = sandbox.start_worker(&spec(code_dir)?).await?;
     let answer = one_call(&mut worker).await?;

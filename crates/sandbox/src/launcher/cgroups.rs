@@ -7,12 +7,17 @@
 //! places are recorded in the run directory, so that the next launcher sweeps what a killed one
 //! left.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a start waits for what an earlier life left to go: it goes on in the background.
+const SWEEP_LIMIT: Duration = Duration::from_secs(2);
 
 /// Name of the record in the run directory.
 const RECORD: &str = "cgroups";
@@ -77,9 +82,10 @@ pub(super) struct Events {
 }
 
 impl Cgroups {
-    /// Sweeps what an earlier launcher recorded, then makes our groups.
-    pub(super) fn prepare(run_dir: &Path, tag: &str) -> Self {
-        sweep_recorded(run_dir);
+    /// Sweeps what an earlier launcher recorded, then makes our groups. Of what it left, the second
+    /// half of the answer could not be removed yet.
+    pub(super) fn prepare(run_dir: &Path, tag: &str) -> (Self, Vec<Group>) {
+        let left = sweep_recorded(run_dir);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mut cgroups = Self::default();
@@ -101,16 +107,20 @@ impl Cgroups {
                 cgroups.missing.push((controller, why));
             }
         }
-        cgroups.record(run_dir);
-        cgroups
+        cgroups.record(run_dir, &left);
+        (cgroups, left)
     }
 
     pub(super) fn has(&self, controller: Controller) -> bool {
         self.hierarchies.iter().any(|hierarchy| hierarchy.controllers.contains(&controller))
     }
 
-    fn record(&self, run_dir: &Path) {
-        let lines: Vec<_> = self.hierarchies.iter().map(|h| h.dir.display().to_string()).collect();
+    /// Where ours are, and where something was left that is still to be removed.
+    fn record(&self, run_dir: &Path, left: &[Group]) {
+        let parents = left.iter().flat_map(|group| &group.leaves).filter_map(|(leaf, ..)| leaf.parent());
+        let ours = self.hierarchies.iter().map(|hierarchy| hierarchy.dir.as_path());
+        let lines: BTreeSet<_> = ours.chain(parents).map(|dir| dir.display().to_string()).collect();
+        let lines: Vec<_> = lines.into_iter().collect();
         if let Err(error) = fs::write(run_dir.join(RECORD), lines.join("\n")) {
             eprintln!("launcher: the cgroups cannot be recorded: {error}");
         }
@@ -248,27 +258,44 @@ fn kill_all_in(leaf: &Path) {
     }
 }
 
-fn sweep_recorded(run_dir: &Path) {
+/// Removes what is recorded; what cannot be removed soon is handed back, to be tried again while the
+/// platform works.
+fn sweep_recorded(run_dir: &Path) -> Vec<Group> {
     let record = fs::read_to_string(run_dir.join(RECORD)).unwrap_or_default();
-    for dir in record.lines().map(Path::new).filter(|dir| is_ours(dir)) {
-        let leaves = fs::read_dir(dir).into_iter().flatten().flatten();
-        for leaf in leaves.map(|entry| entry.path()).filter(|path| path.is_dir()) {
-            remove_with_patience(&leaf);
+    let dirs: Vec<_> = record.lines().map(PathBuf::from).filter(|dir| is_ours(dir)).collect();
+    let leaves = dirs.iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
+    let leaves = leaves.map(|entry| entry.path()).filter(|path| path.is_dir());
+    let mut left: Vec<_> = leaves.map(|leaf| Group { leaves: vec![(leaf, false, Vec::new())] }).collect();
+    let deadline = Instant::now() + SWEEP_LIMIT;
+    loop {
+        // All are killed in one pass, and removed in the next: nobody is waited for alone.
+        left.retain(|group| !group.remove());
+        if left.is_empty() || Instant::now() >= deadline {
+            break;
         }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for dir in &dirs {
+        // Ours again in a moment; refused while something is in it.
         fs::remove_dir(dir).ok();
     }
+    if !left.is_empty() {
+        eprintln!("launcher: {} groups of an earlier life cannot be removed yet", left.len());
+    }
+    left
 }
 
-/// Kills and removes; what was just killed needs a moment to leave its group.
-fn remove_with_patience(leaf: &Path) {
-    for _ in 0..100 {
-        if is_gone(fs::remove_dir(leaf)) {
-            return;
+/// Removes the files of a run directory but the record of its groups.
+pub(super) fn remove_all_but_record(run_dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(run_dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false if entry.file_name() == RECORD => {}
+            false => fs::remove_file(entry.path())?,
         }
-        kill_all_in(leaf);
-        std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    eprintln!("launcher: {} cannot be removed", leaf.display());
+    Ok(())
 }
 
 /// A group of ours, wherever its hierarchy is mounted; never a directory of another kind.

@@ -17,6 +17,7 @@ use super::templates::Template;
 use super::{Launcher, RETRY_DELAY, host_pid};
 use crate::control::{FromLauncher, Refusal, StartOrder, Started};
 use crate::fds;
+use crate::open_files::{OpenFiles, REMEDY};
 use crate::start::{Ended, Exit, LimitHit};
 
 /// Limits that every worker starts with, by name of `RLIMIT_…`. Files: enough for a pool of
@@ -230,7 +231,9 @@ impl Launcher {
         if let Some(zygote) = self.zygotes.get_mut(&zygote) {
             zygote.answered();
         }
-        let Some(pidfd) = descriptors.into_iter().next() else { return };
+        let Some(pidfd) = descriptors.into_iter().next() else {
+            return self.forked_unseen(serial, pid);
+        };
         let Some(entry) = self.workers.get_mut(&serial) else {
             // Abandoned between order and fork.
             pidfd_send_signal(&pidfd, Signal::KILL).ok();
@@ -240,6 +243,20 @@ impl Launcher {
         entry.host_pid = host_pid(&pidfd);
         entry.pidfd = Some(pidfd);
         self.give(serial);
+    }
+
+    /// There was no descriptor left for its pidfd: it cannot be handed over. It ends when it finds
+    /// that nobody has the other ends of its pipes, and its zygote reports that.
+    fn forked_unseen(&mut self, serial: u64, pid: i32) {
+        let limit = OpenFiles::now().limit();
+        let why = format!("all of the launcher's {limit} open files are in use; {REMEDY}");
+        self.not_started(serial, Refusal::Host(why));
+        if let Some(entry) = self.workers.get_mut(&serial) {
+            entry.pid = Some(pid);
+            entry.given = true;
+            entry.platform_ends.clear();
+            entry.listener = None;
+        }
     }
 
     pub(super) fn entered(&mut self, serial: u64) {
@@ -345,6 +362,13 @@ impl Launcher {
             let resource = if name == "DATA" { Resource::Data } else { Resource::Nproc };
             prlimit(pid, resource, Rlimit { current: Some(value), maximum: Some(value) }).map(drop)
         })
+    }
+
+    /// The platform did not get it.
+    pub(super) fn end_worker(&self, serial: u64) {
+        if let Some(entry) = self.workers.get(&serial) {
+            entry.kill();
+        }
     }
 
     /// Nobody waits for it any more: what was ordered for it alone is ended.

@@ -246,7 +246,7 @@ impl Launcher {
         loop {
             let Some(zygote) = self.zygotes.get_mut(&id) else { return };
             zygote.read_errors();
-            match fds::receive(&zygote.control, &mut self.buffer) {
+            match fds::receive_what_can_be(&zygote.control, &mut self.buffer) {
                 Ok(Some((data, descriptors))) => match serde_json::from_slice(data) {
                     Ok(message) => self.zygote_said(id, message, descriptors),
                     Err(error) => {

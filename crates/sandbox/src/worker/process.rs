@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use fp_core::WorkerId;
 use rustix::process::{Signal, pidfd_send_signal};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Duration, timeout};
 
 use crate::start::Exit;
@@ -24,6 +24,8 @@ pub(super) struct Process {
     pub(super) memory: u64,
     pub(super) exit: watch::Receiver<Option<Exit>>,
     pub(super) pidfd: OwnedFd,
+    /// Given back with it.
+    pub(super) _place: OwnedSemaphorePermit,
 }
 
 impl Process {

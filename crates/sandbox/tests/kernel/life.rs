@@ -312,6 +312,46 @@ async fn platform_and_launcher_killed_together_are_swept_by_the_next() {
 }
 
 #[tokio::test]
+async fn a_worker_whose_descriptors_find_no_room_is_one_failed_start_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (mut child, report) = start_platform(dir.path(), None, "starved-platform");
+    assert!(child.wait().expect("it ends").success(), "{report}");
+    let refused = report["refused"].as_str().expect("there was no room");
+    assert!(refused.contains("open files") && refused.contains("LimitNOFILE"), "{refused}");
+    assert!(!dir.path().join("data/run").exists(), "something is left");
+}
+
+#[tokio::test]
+async fn groups_that_stay_are_on_record_until_they_are_gone() {
+    let stage = Stage::new().await;
+    let run_dir = stage.dir.path().join("run");
+    let Some(group) = groups_of(&run_dir).into_iter().next() else {
+        stage.close().await;
+        return crate::stage::skip("root", "this host has no cgroups for us");
+    };
+    // Nothing can be removed that has something in it.
+    let (stuck, inner) = (group.join("stuck"), group.join("stuck/inner"));
+    fs::create_dir_all(&inner).expect("a group");
+    stage.sandbox.shutdown().await;
+    assert!(groups_of(&run_dir).contains(&group), "the record is kept while something is left");
+    let config = fp_sandbox::SandboxConfig {
+        run_dir: run_dir.clone(),
+        executable: EXECUTABLE.into(),
+        python: None,
+        blanks: 0,
+        guarded_ports: Vec::new(),
+        preload: Default::default(),
+        isolation: Default::default(),
+    };
+    let next = fp_sandbox::Sandbox::start(config).await.expect("it starts over the leftovers");
+    assert!(stuck.exists());
+    fs::remove_dir(&inner).expect("it is empty");
+    eventually("the end of what was left", || !stuck.exists()).await;
+    next.shutdown().await;
+    check_nothing_left(&run_dir, &[group]);
+}
+
+#[tokio::test]
 async fn a_plain_user_has_workers_too() {
     if !rustix::process::geteuid().is_root() {
         return crate::stage::skip("root", "the other tests run as a plain user already");
