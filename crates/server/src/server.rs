@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fp_core::{Scope, Tenant};
-use fp_sandbox::{BelowFloor, Sandbox, SandboxConfig, SandboxError};
+use fp_sandbox::{BelowFloor, OpenFiles, Sandbox, SandboxConfig, SandboxError};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,10 +21,10 @@ use crate::catalog::{Catalog, CatalogError, Deployed, WorkerSetup};
 use crate::clock::Clock;
 use crate::config::{Config, ErrorDetail, TlsSource};
 use crate::history::History;
+use crate::http;
 use crate::http::gateway::{self, Gateway, Peer};
-use crate::http::listener::{Door, PerAddress};
+use crate::http::listener::{self, Door, PerAddress, Places};
 use crate::http::pages::Port;
-use crate::http::{self, listener};
 use crate::invoke::Invoker;
 use crate::quotas::Quotas;
 use crate::readiness::Readiness;
@@ -137,6 +137,9 @@ impl Server {
     /// says that functions are still being deployed.
     /// Calls are served by the runtime that this runs on, all else by `management`.
     pub async fn start(config: Config, management: &Handle) -> Result<Self, StartError> {
+        if let Some(complaint) = OpenFiles::raise().complaint() {
+            tracing::warn!("{complaint}");
+        }
         let lock = lock_data_dir(&config.data_dir)?;
         let data_dir = std::path::absolute(&config.data_dir)
             .map_err(|source| StartError::DataDir { path: config.data_dir.clone(), source })?;
@@ -230,27 +233,26 @@ impl Server {
         let gateway = app.gateway.clone();
         let answering = gateway.clone();
         let answer = move |request, peer| answering.clone().answer(request, Peer::Address(peer));
-        let door = |certificate: &Option<Arc<Certificate>>| Door {
-            most: listener::MAX_CONNECTIONS,
+        // A quarter of all open files for those who call, little for those who manage: workers have
+        // half (see `OpenFiles`), and a reserve is left.
+        let files = OpenFiles::now();
+        let most = |one_in| files.share(one_in).min(listener::MAX_CONNECTIONS);
+        let door = |one_in, certificate: &Option<Arc<Certificate>>| Door {
+            places: Places::new(most(one_in)),
             per_address: Some(app.connections.clone()),
             certificate: certificate.clone(),
         };
-        let (outer, inner_door) = (door(&certificates.gateway), door(&certificates.management));
+        let outer = door(4, &certificates.gateway);
+        let managing = || door(32, &certificates.management);
         let api = http::served(http::api_router(&app));
         let traces = http::served(http::traces_router(&app));
         let listeners = vec![
             tokio::spawn(listener::serve(bound.gateway, outer, answer, stop.clone(), abort.clone())),
-            management.spawn(listener::serve(
-                bound.api,
-                inner_door.clone(),
-                api,
-                stop.clone(),
-                abort.clone(),
-            )),
-            management.spawn(listener::serve(bound.traces, inner_door, traces, stop.clone(), abort.clone())),
+            management.spawn(listener::serve(bound.api, managing(), api, stop.clone(), abort.clone())),
+            management.spawn(listener::serve(bound.traces, managing(), traces, stop.clone(), abort.clone())),
         ];
         let listeners_inside = sandbox.inner_listeners().expect("nobody else serves them");
-        let inner = tokio::spawn(inner::serve(listeners_inside, gateway.clone(), abort.clone()));
+        let inner = tokio::spawn(inner::serve(listeners_inside, gateway.clone(), most(16), abort.clone()));
         let housekeeping = tokio::spawn(keep_house(app.clone(), certificates));
         Self {
             app,

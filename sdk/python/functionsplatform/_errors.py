@@ -36,7 +36,10 @@ class InvalidResult(ValueError):
 class BadHandler(Exception):
     """The handler's file, or the callable in it, is not usable."""
 
-    def __init__(self, message: str, line: int | None = None) -> None:
-        """`line` is the line in the handler's file, where one is to blame."""
+    def __init__(self, message: str, line: int | None = None, traceback: str = "") -> None:
+        """`line` is the line in the handler's file, where one is to blame; `traceback` what Python
+        says of it.
+        """
         super().__init__(message)
         self.line = line
+        self.traceback = traceback

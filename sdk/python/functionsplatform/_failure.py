@@ -68,7 +68,8 @@ def failure_of(
     try:
         described = traceback.TracebackException(type(error), error, _trace_of(error))
         _hide_own_frames(described)
-        failure["traceback"] = "" if kind == BAD_HANDLER else _sendable(_text(described))
+        text = error.traceback if isinstance(error, BadHandler) else "".join(described.format())
+        failure["traceback"] = _sendable(_end_of(text))
         failure["frames"] = _frames(described, code_dir)
     except BaseException as again:
         failure["traceback"] = _plain_traceback(error, again)
@@ -144,8 +145,7 @@ def _is_own(frame: traceback.FrameSummary) -> bool:
     return frame.filename.startswith((*_own_directories, "<frozen importlib"))
 
 
-def _text(described: traceback.TracebackException) -> str:
-    text = "".join(described.format())
+def _end_of(text: str) -> str:
     if len(text.encode("utf-8", "replace")) <= MAX_TRACEBACK:
         return text
     # The end says what happened; begin at a whole line.

@@ -104,6 +104,12 @@ def test_a_bad_handler_is_refused_with_its_line(start, source, message, line):
     assert failed.head["kind"] == "bad_handler"
     assert message in failed.head["message"]
     assert failed.head.get("line") == line
+    if "Error" in message:
+        place, *_, last = failed.head["traceback"].splitlines()
+        assert place.endswith(f'handler.py", line {line}')
+        assert last.startswith(message)
+    else:
+        assert failed.head["traceback"] == ""
 
 
 def test_a_module_that_raises_fails_with_its_traceback(start):

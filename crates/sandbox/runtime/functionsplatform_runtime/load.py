@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from os.path import isfile, join, normpath, splitext
 from types import CodeType, FunctionType, ModuleType
@@ -108,7 +109,8 @@ def _compiled(source: str) -> CodeType:
         return code
     except SyntaxError as error:
         line = error.lineno if error.filename == source else None
-        raise BadHandler(_syntax_message(error), line) from None
+        text = "".join(traceback.format_exception_only(error))
+        raise BadHandler(_syntax_message(error), line, text) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise BadHandler(f"the file does not compile: {error}") from None
 

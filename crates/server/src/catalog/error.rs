@@ -10,7 +10,7 @@ use fp_core::code::Code;
 use fp_core::route::Conflict;
 use fp_core::settings::{Network, show_size};
 use fp_core::{FunctionName, Manifest, Tenant};
-use fp_sandbox::StartError as SandboxStartError;
+use fp_sandbox::{Ended, StartError as SandboxStartError};
 
 use super::code_store::{CodeError, Tree};
 use crate::secrets::{FunctionSecrets, SecretsError};
@@ -126,6 +126,10 @@ impl CatalogError {
         Self::field(Code::EventConflict, "event_type", conflict.to_string())
     }
 
+    fn no_worker(detail: String) -> Self {
+        Self::new(Code::StartFailed, format!("{detail}; nothing was deployed, try again"))
+    }
+
     pub(super) fn from_start(error: SandboxStartError) -> Self {
         let detail = error.to_string();
         match error {
@@ -135,7 +139,9 @@ impl CatalogError {
                 field: Some("function_code".to_owned()),
                 ..Self::new(Code::HandlerNotLoadable, detail)
             },
-            SandboxStartError::Host(_) => Self::new(Code::StartFailed, detail),
+            // Nothing that the code did: the launcher died, or this host has no more to give.
+            SandboxStartError::Host(_) | SandboxStartError::TooMany { .. } => Self::no_worker(detail),
+            SandboxStartError::Crashed { exit, .. } if exit.ended == Ended::Lost => Self::no_worker(detail),
             SandboxStartError::Preload(fault) => Self {
                 traceback: Some(fault.traceback).filter(|text| !text.is_empty()),
                 ..Self::field(Code::InvalidSettings, "preload", detail)
@@ -149,4 +155,28 @@ impl CatalogError {
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use fp_sandbox::Exit;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_code_did_is_its_fault() {
+        let crashed = |ended| SandboxStartError::Crashed {
+            exit: Exit { ended, limit_hit: None },
+            output: String::new(),
+        };
+        let code = |error| CatalogError::from_start(error).code;
+        assert_eq!(code(crashed(Ended::Lost)), Code::StartFailed);
+        assert_eq!(code(SandboxStartError::TooMany { workers: 1, limit: 64 }), Code::StartFailed);
+        assert_eq!(code(SandboxStartError::Host("no memory".into())), Code::StartFailed);
+        assert_eq!(code(crashed(Ended::Code(3))), Code::HandlerNotLoadable);
+        let late = SandboxStartError::TimedOut { limit: Duration::from_secs(10), output: String::new() };
+        assert_eq!(code(late), Code::HandlerNotLoadable);
+    }
 }

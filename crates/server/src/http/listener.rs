@@ -28,7 +28,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -51,7 +51,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Between two looks at a preface that came in part, which hardly ever happens.
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Connections at once on one listener: below the usual limit of open files.
+/// Most connections at once on one listener, however many open files there may be: each takes memory.
 pub(crate) const MAX_CONNECTIONS: usize = 16_384;
 
 /// Largest request head, in bytes: what nginx and Apache take, times four.
@@ -85,11 +85,42 @@ pub(crate) fn bind(addr: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// Room for connections: each takes a place of a listener's own, and one that it shares with others,
+/// where it does.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    own: Arc<Semaphore>,
+    shared: Option<Arc<Semaphore>>,
+}
+
+impl Places {
+    /// So many for one listener.
+    pub(crate) fn new(own: usize) -> Self {
+        Self { own: Arc::new(Semaphore::new(own)), shared: None }
+    }
+
+    /// So many for one listener, of those for all that share.
+    pub(crate) fn within(own: usize, shared: &Arc<Semaphore>) -> Self {
+        Self { shared: Some(shared.clone()), ..Self::new(own) }
+    }
+}
+
+async fn taken(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    places.clone().acquire_owned().await.expect("the semaphore is never closed")
+}
+
+/// A connection's room, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    _own: OwnedSemaphorePermit,
+    _shared: Option<OwnedSemaphorePermit>,
+}
+
 /// Who gets in, and how they speak.
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
-    /// Connections at once; more wait in the kernel.
-    pub(crate) most: usize,
+    /// For how many connections at once there is room; more wait in the kernel.
+    pub(crate) places: Places,
     /// Of one address; none where the addresses are our own.
     pub(crate) per_address: Option<Arc<PerAddress>>,
     /// With one TLS is spoken, and nothing else.
@@ -114,12 +145,11 @@ pub(crate) async fn serve<H, F, B>(
         Err(error) => return tracing::error!(%error, "a listener cannot be used"),
     };
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(door.most));
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &door.places) => accepted,
         };
         let Some((stream, peer, place)) = accepted else { continue };
         // Closed at once: an answer would cost what the limit is to save.
@@ -298,16 +328,18 @@ pub(crate) fn is_preface(first: &[u8]) -> Option<bool> {
     (length == PREFACE.len()).then_some(true)
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+async fn accept(listener: &TcpListener, places: &Places) -> Option<(TcpStream, SocketAddr, Place)> {
+    let own = taken(&places.own).await;
     match listener.accept().await {
         Ok((stream, peer)) => {
             // Answers are written whole; waiting for more to send would only cost time.
             let _ = stream.set_nodelay(true);
-            Some((stream, peer, place))
+            // Not before: a listener that nobody comes to would hold a place of all the others'.
+            let shared = match &places.shared {
+                Some(shared) => Some(taken(shared).await),
+                None => None,
+            };
+            Some((stream, peer, Place { _own: own, _shared: shared }))
         }
         Err(error) => {
             // Out of descriptors or memory: a pause lets running calls give some back.

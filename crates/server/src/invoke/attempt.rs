@@ -286,6 +286,12 @@ pub(crate) fn broken(flight: &Flight, error: &CallError) -> Fault {
 pub(crate) fn broken_stream(flight: &Flight, error: &CallError) -> Fault {
     let outcome = match error {
         CallError::OutOfMemory { .. } => Outcome::OutOfMemory,
+        // With the launcher, not by itself.
+        CallError::Crashed { exit, .. } | CallError::NeverStarted { exit }
+            if exit.ended == fp_sandbox::Ended::Lost =>
+        {
+            Outcome::PlatformError
+        }
         CallError::Crashed { .. }
         | CallError::NeverStarted { .. }
         | CallError::Protocol { .. }

@@ -3,8 +3,8 @@
 //! `trigger` answers once the calls are on disk and synced. One task per function takes them in
 //! order of acceptance and keeps at most `scaling.max` of them in the function's queue, so that
 //! a backlog never crowds out callers that wait. After a crash, calls that never started run;
-//! one that was cut off runs again only if the function is idempotent, and is recorded as
-//! crashed otherwise.
+//! one that was cut off runs again only if the function is idempotent, and is recorded as the
+//! platform's error otherwise.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -300,15 +300,18 @@ async fn run_one(invoker: &Arc<Invoker>, function: Arc<Deployed>, call: AsyncCal
         return forget(invoker, call.id).await;
     };
     let may_repeat = function.settings.idempotent.allows(&request.verb, false);
-    let cut_off = call.state == AsyncState::Started && !may_repeat;
+    let cut_off = match call.state {
+        AsyncState::Started { at_us } if !may_repeat => Some(at_us),
+        _ => None,
+    };
     let request = Arc::new(request);
     let mut flight = Flight::open_as(invoker, function, request, Some(promise));
-    if cut_off {
-        flight.not_dispatched();
-        flight.record().attempts = 1;
+    if let Some(started_us) = cut_off {
+        flight.cut_off(call.accepted_us, started_us);
+        flight.record().attempts = u8::try_from(call.attempts).unwrap_or(u8::MAX);
         let fault = Fault {
-            outcome: Outcome::Crashed,
-            detail: "the platform stopped while the call ran; it is not declared idempotent, so it is not tried again".into(),
+            outcome: Outcome::PlatformError,
+            detail: "the platform was killed while the call ran; it is not declared idempotent, so it is not tried again".into(),
             exception: None,
             phase: "run",
             limit_hit: None,
@@ -318,7 +321,7 @@ async fn run_one(invoker: &Arc<Invoker>, function: Arc<Deployed>, call: AsyncCal
         };
         flight.fail(fault, Vec::new(), None);
     } else {
-        if let Err(error) = invoker.registry.mark_started(call.id).await {
+        if let Err(error) = invoker.registry.mark_started(call.id, invoker.clock.wall_now_us()).await {
             // It runs all the same: running twice after a crash is the lesser harm to a call that was accepted.
             tracing::warn!(%error, id = %call.id, "the start of an accepted call cannot be noted");
         }

@@ -241,6 +241,16 @@ impl Flight {
         self.mark = now;
     }
 
+    /// An accepted call that an earlier life began. When that ended nobody knows: the call is taken
+    /// to have run until now.
+    pub(crate) fn cut_off(&mut self, accepted_us: u64, started_us: u64) {
+        let now_us = self.invoker.clock.wall_now_us();
+        let nanos_between = |from: u64, to: u64| to.saturating_sub(from).saturating_mul(1000);
+        let record = self.record();
+        record.phases.queue = nanos_between(accepted_us, started_us.min(now_us));
+        record.phases.run = nanos_between(started_us, now_us);
+    }
+
     /// The handler is done, or given up.
     pub(crate) fn end_run(&mut self) {
         if let Some(began) = self.run_began {

@@ -7,37 +7,44 @@
 use std::sync::Arc;
 
 use fp_sandbox::InnerListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::gateway::{Gateway, Peer};
-use crate::http::listener::{self, Door};
+use crate::http::listener::{self, Door, Places};
 
 /// Connections of one worker at once; more wait in the kernel. A few for each call that a shared
-/// worker serves, and few enough that a thousand workers which hoard theirs leave the platform
-/// descriptors for others.
+/// worker serves; a quarter of all that there are where these are few, so that nobody hoards them.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Serves workers as they start, until `abort`.
+/// Serves workers as they start, `most` connections of all of them at once, until `abort`.
 pub(crate) async fn serve(
     mut listeners: mpsc::UnboundedReceiver<InnerListener>,
     gateway: Arc<Gateway>,
+    most: usize,
     abort: CancellationToken,
 ) {
+    let all = Arc::new(Semaphore::new(most));
+    let own = MAX_CONNECTIONS.min(most.div_ceil(4));
     let workers = TaskTracker::new();
     while let Some(Some(listener)) = abort.run_until_cancelled(listeners.recv()).await {
-        workers.spawn(serve_worker(listener, gateway.clone(), abort.child_token()));
+        workers.spawn(serve_worker(
+            listener,
+            Places::within(own, &all),
+            gateway.clone(),
+            abort.child_token(),
+        ));
     }
     workers.close();
     workers.wait().await;
 }
 
-async fn serve_worker(inner: InnerListener, gateway: Arc<Gateway>, over: CancellationToken) {
+async fn serve_worker(inner: InnerListener, places: Places, gateway: Arc<Gateway>, over: CancellationToken) {
     let gone = inner.worker_gone();
     let peer = Peer::Function { tenant: inner.tenant, function: inner.function };
     let answer = move |request, _| gateway.clone().answer(request, peer.clone());
-    let door = Door { most: MAX_CONNECTIONS, per_address: None, certificate: None };
+    let door = Door { places, per_address: None, certificate: None };
     let serving = listener::serve(inner.listener, door, answer, over.clone(), over.clone());
     let ending = async {
         gone.await;

@@ -55,7 +55,10 @@ pub enum AsyncState {
     /// Accepted, never dispatched.
     Queued,
     /// Dispatched at least once; not known to have ended.
-    Started,
+    Started {
+        /// When it last was, Unix time in microseconds.
+        at_us: u64,
+    },
 }
 
 /// An accepted asynchronous call.
@@ -230,8 +233,10 @@ impl Registry {
     ///
     /// # Errors
     /// As [`live_versions`](Self::live_versions).
-    pub async fn mark_started(&self, id: InvocationId) -> Result<(), StoreError> {
-        self.writer.run("marking a call", move |connection| Ok(rows::mark_started(connection, id)?)).await
+    pub async fn mark_started(&self, id: InvocationId, at_us: u64) -> Result<(), StoreError> {
+        self.writer
+            .run("marking a call", move |connection| Ok(rows::mark_started(connection, id, at_us)?))
+            .await
     }
 
     /// Takes an ended call out of the queue.

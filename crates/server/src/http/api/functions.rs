@@ -13,7 +13,7 @@ use fp_core::event::EventError;
 use fp_core::ids::IdError;
 use fp_core::quota::Spent;
 use fp_core::settings::{Handler, SettingsError};
-use fp_core::{EventType, FunctionName, Scope, Settings, Tenant};
+use fp_core::{Blame, EventType, FunctionName, Scope, Settings, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -281,6 +281,13 @@ pub(super) fn refused(error: CatalogError) -> Problem {
     if error.code == Code::QuotaExceeded {
         // The only quota of deploys is that of code, which no time lifts.
         problem = problem.extra("limit_hit", Spent::Code.word()).retry_after(UNTIMED_QUOTA);
+    }
+    if error.code == Code::StartFailed {
+        // A deploy calls a worker that the code itself ended by another name.
+        problem = problem
+            .blame(Some(Blame::Platform))
+            .phase("start")
+            .hint("Send it again; `functionsplatform doctor` shows whether the host lacks something.");
     }
     if let Some(field) = error.field {
         problem = problem.field(field);

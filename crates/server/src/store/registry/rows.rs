@@ -207,7 +207,10 @@ pub(super) fn enqueue(connection: &Connection, calls: &[AsyncCall]) -> rusqlite:
             ":head": call.head_json,
             ":body": call.body,
             ":accepted_us": call.accepted_us,
-            ":started": call.state == AsyncState::Started,
+            ":started": match call.state {
+                AsyncState::Queued => 0,
+                AsyncState::Started { at_us } => at_us,
+            },
             ":attempts": call.attempts,
         })?;
     }
@@ -223,7 +226,8 @@ pub(super) fn pending_calls(connection: &Connection) -> rusqlite::Result<Vec<Asy
 }
 
 fn read_call(row: &Row<'_>) -> rusqlite::Result<AsyncCall> {
-    let started: bool = row.get("started")?;
+    let started: u64 = row.get("started")?;
+    let accepted_us: u64 = row.get("accepted_us")?;
     Ok(AsyncCall {
         id: InvocationId(row.get("id")?),
         tenant: parsed(row, "tenant")?,
@@ -231,16 +235,21 @@ fn read_call(row: &Row<'_>) -> rusqlite::Result<AsyncCall> {
         event_type: row.get("event_type")?,
         head_json: row.get("head")?,
         body: row.get("body")?,
-        accepted_us: row.get("accepted_us")?,
-        state: if started { AsyncState::Started } else { AsyncState::Queued },
+        accepted_us,
+        state: match started {
+            0 => AsyncState::Queued,
+            // An earlier release noted only that it was; and a clock that was set back is not followed.
+            at_us => AsyncState::Started { at_us: at_us.max(accepted_us) },
+        },
         attempts: row.get("attempts")?,
     })
 }
 
-pub(super) fn mark_started(connection: &Connection, id: InvocationId) -> rusqlite::Result<()> {
+/// `started` is the time of the start; 0 before it.
+pub(super) fn mark_started(connection: &Connection, id: InvocationId, at_us: u64) -> rusqlite::Result<()> {
     connection
-        .prepare_cached("UPDATE async_calls SET started = 1, attempts = attempts + 1 WHERE id = ?1")?
-        .execute([id.0])
+        .prepare_cached("UPDATE async_calls SET started = ?2, attempts = attempts + 1 WHERE id = ?1")?
+        .execute(params![id.0, at_us])
         .map(drop)
 }
 

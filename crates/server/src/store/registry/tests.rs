@@ -86,14 +86,15 @@ async fn accepted_calls_survive_until_they_are_finished() {
     let dir = tempfile::tempdir().unwrap();
     let registry = Registry::open(dir.path()).unwrap();
     registry.enqueue(vec![call(2), call(1)]).await.unwrap();
-    registry.mark_started(call(1).id).await.unwrap();
+    registry.mark_started(call(1).id, 2_000_000_000_000_000).await.unwrap();
     // As after kill -9: the writer is not asked to close.
     let copy = tempfile::tempdir().unwrap();
     for file in database::file_family(&dir.path().join("registry.db")) {
         std::fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
     }
     let survivor = Registry::open(copy.path()).unwrap();
-    let started = AsyncCall { state: AsyncState::Started, attempts: 1, ..call(1) };
+    let started =
+        AsyncCall { state: AsyncState::Started { at_us: 2_000_000_000_000_000 }, attempts: 1, ..call(1) };
     assert_eq!(survivor.pending_calls().await.unwrap(), [started, call(2)]);
     survivor.finish_call(call(1).id).await.unwrap();
     assert_eq!(survivor.pending_calls().await.unwrap(), [call(2)]);
