@@ -3,8 +3,8 @@
 //! One [`FunctionBook`] per function, kept across its versions; a call is recorded in it once,
 //! when its outcome is known, and is never sampled. Pages and metrics read views; the SLO
 //! windows are `fp_core::slo`'s. Totals and windows survive restarts as snapshots in the
-//! registry: one at the stop, and while running every ten seconds of what has changed, so a kill
-//! costs the counters about as much.
+//! registry, and so do the rates, minutes and durations of the recent past: one at the stop, and
+//! while running every ten seconds of what has changed, so a kill costs about as much.
 
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
@@ -69,8 +69,8 @@ impl SloBook {
         let mut books = self.books.write();
         let book = books.entry(key).or_insert_with_key(|key| {
             let saved = self.saved.write().remove(key);
-            let wall_us = self.clock.wall_now_us();
-            Arc::new(saved.map_or_else(FunctionBook::default, |bytes| restore(key, &bytes, wall_us)))
+            let restored = |bytes: Vec<u8>| restore(key, &bytes, &self.clock);
+            Arc::new(saved.map_or_else(FunctionBook::default, restored))
         });
         book.set_objective(slo.cloned());
         book.clone()
@@ -121,8 +121,8 @@ fn snapshot_of(key: &Key, book: &FunctionBook) -> (Tenant, FunctionName, Vec<u8>
     (key.0.clone(), key.1.clone(), book.snapshot())
 }
 
-fn restore((tenant, name): &Key, bytes: &[u8], wall_us: u64) -> FunctionBook {
-    FunctionBook::from_snapshot(bytes, wall_us).unwrap_or_else(|error| {
+fn restore((tenant, name): &Key, bytes: &[u8], clock: &Clock) -> FunctionBook {
+    FunctionBook::from_snapshot(bytes, clock.now(), clock.wall_now_us()).unwrap_or_else(|error| {
         tracing::warn!(%tenant, function = %name, %error, "SLO counters could not be read and begin anew");
         FunctionBook::default()
     })

@@ -1,4 +1,4 @@
-//! Durations of all calls since the start, for the metrics.
+//! Durations of all calls, for the metrics: over restarts, like the totals beside them.
 //!
 //! A histogram of two significant digits (an error below 1 %) from which counts at any edges can
 //! be read, so that each objective's threshold can be one: 16 KiB for a function whose calls
@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::rolling::{put_histogram, take_values};
+
 /// Longer calls count as this long, as in the rolling durations.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// Durations since the start.
+/// Durations of all calls.
 #[derive(Debug, Default)]
 pub(super) struct Durations {
     counts: Option<Histogram<u64>>,
@@ -35,6 +37,20 @@ impl Durations {
         let microseconds = duration.min(LONGEST).as_micros().max(1) as u64;
         counts.record(microseconds).expect("a histogram grows to any value");
         self.sum += duration;
+    }
+
+    pub(super) fn to_numbers(&self) -> Vec<u64> {
+        let mut numbers = vec![u64::try_from(self.sum.as_nanos()).unwrap_or(u64::MAX)];
+        put_histogram(&mut numbers, self.counts.as_ref());
+        numbers
+    }
+
+    /// What [`to_numbers`](Self::to_numbers) wrote; none if it was something else.
+    pub(super) fn from_numbers(numbers: &mut impl Iterator<Item = u64>) -> Option<Self> {
+        let sum = Duration::from_nanos(numbers.next()?);
+        let mut counts = Histogram::new(2).expect("two digits are allowed");
+        take_values(numbers, |value, count| counts.record_n(value, count).ok())?;
+        Some(Self { counts: (!counts.is_empty()).then_some(counts), sum })
     }
 
     /// Counts between `edges`, which must ascend.

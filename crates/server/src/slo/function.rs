@@ -20,6 +20,10 @@ use super::snapshot::{Snapshot, SnapshotError};
 use super::standing::Counted;
 use super::views::{FunctionView, SloView};
 
+/// What the recent past is numbered ahead of the platform's clock, which begins at each start: an
+/// hour from before it has room there.
+const BEFORE: Duration = Duration::from_secs(2 * 3600);
+
 /// Rates, percentiles and the objective of one function.
 #[derive(Debug, Default)]
 pub struct FunctionBook {
@@ -45,6 +49,8 @@ struct State {
     unsaved_since: Option<Duration>,
     /// Something was recorded since the last tick.
     is_busy: bool,
+    /// The last moment that was told on both clocks; the second is Unix time in microseconds.
+    seen: (Duration, u64),
 }
 
 impl FunctionBook {
@@ -63,7 +69,8 @@ impl FunctionBook {
         let call = Call { outcome, sli: outcome.sli(caller_was_short), duration, cold };
         let mut state = self.state.lock();
         state.totals[outcome.index()] += 1;
-        state.rolling.record(now, call);
+        state.rolling.record(now + BEFORE, call);
+        state.seen = (now, wall_us);
         if tells_latency(outcome) {
             state.durations.record(duration);
         }
@@ -101,7 +108,7 @@ impl FunctionBook {
     }
 
     fn update_warm_p50(&self, state: &State, now: Duration) {
-        let durations = state.rolling.warm_durations(now.as_secs() / 60);
+        let durations = state.rolling.warm_durations((now + BEFORE).as_secs() / 60);
         if !durations.is_empty() {
             self.warm_p50_us.store(durations.value_at_quantile(0.5).max(1), Ordering::Relaxed);
         }
@@ -113,7 +120,7 @@ impl FunctionBook {
         if std::mem::take(&mut state.is_busy) {
             self.update_warm_p50(&state, now);
         }
-        state.rolling.forget_before(now.as_secs() / 60);
+        state.rolling.forget_before((now + BEFORE).as_secs() / 60);
     }
 
     /// How long something has been unsaved; none when nothing is.
@@ -129,10 +136,10 @@ impl FunctionBook {
     /// Rates and percentiles now.
     pub fn view(&self, now: Duration) -> FunctionView {
         let state = self.state.lock();
-        rates::function_view(&state.rolling, &state.totals, now)
+        rates::function_view(&state.rolling, &state.totals, now + BEFORE)
     }
 
-    /// Durations since the start of the calls that reached a handler, counted between `edges`
+    /// Durations of all calls that reached a handler, counted between `edges`
     /// (ascending).
     pub fn durations(&self, edges: &[Duration]) -> DurationCounts {
         self.state.lock().durations.counts(edges)
@@ -149,18 +156,23 @@ impl FunctionBook {
     pub(super) fn snapshot(&self) -> Vec<u8> {
         let mut state = self.state.lock();
         state.unsaved_since = None;
+        let (now, wall_us) = state.seen;
+        let mut recent = state.rolling.to_numbers((now + BEFORE).as_secs(), wall_us / 1_000_000);
+        recent.extend(state.durations.to_numbers());
         let snapshot = Snapshot {
             totals: state.totals.to_vec(),
             under_ns: state.under_ns,
             availability: state.availability.to_bytes(),
             latency: state.latency.to_bytes(),
+            recent,
         };
         drop(state);
         snapshot.to_bytes()
     }
 
-    /// A book that goes on from a snapshot, as far as it still matters at this Unix time.
-    pub(super) fn from_snapshot(bytes: &[u8], wall_us: u64) -> Result<Self, SnapshotError> {
+    /// A book that goes on from a snapshot, as far as it still matters now, which is `wall_us` in
+    /// Unix time.
+    pub(super) fn from_snapshot(bytes: &[u8], now: Duration, wall_us: u64) -> Result<Self, SnapshotError> {
         let snapshot = Snapshot::from_bytes(bytes)?;
         let history = |bytes: &[u8]| {
             History::from_bytes(bytes, Duration::from_micros(wall_us)).map_err(SnapshotError::History)
@@ -169,12 +181,21 @@ impl FunctionBook {
             availability: history(&snapshot.availability)?,
             latency: history(&snapshot.latency)?,
             under_ns: snapshot.under_ns,
+            seen: (now, wall_us),
             ..State::default()
         };
+        if !snapshot.recent.is_empty() {
+            let mut numbers = snapshot.recent.into_iter();
+            let rolling = Rolling::from_numbers(&mut numbers, (now + BEFORE).as_secs(), wall_us / 1_000_000);
+            state.rolling = rolling.ok_or(SnapshotError::Shape)?;
+            state.durations = Durations::from_numbers(&mut numbers).ok_or(SnapshotError::Shape)?;
+        }
         for (total, saved) in state.totals.iter_mut().zip(snapshot.totals) {
             *total = saved;
         }
-        Ok(Self { state: Mutex::new(state), warm_p50_us: AtomicU64::new(0) })
+        let book = Self { state: Mutex::new(state), warm_p50_us: AtomicU64::new(0) };
+        book.update_warm_p50(&book.state.lock(), now);
+        Ok(book)
     }
 }
 

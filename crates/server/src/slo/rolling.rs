@@ -12,6 +12,10 @@ use fp_core::Outcome;
 use fp_core::outcome::{DeadlineReason, Sli};
 use hdrhistogram::Histogram;
 
+mod kept;
+
+pub(super) use kept::{put_histogram, take_values};
+
 /// Seconds that a rate is taken over.
 const RATE_SECONDS: u64 = 60;
 

@@ -1,11 +1,19 @@
 //! A book's counters as bytes.
 //!
 //! A version byte, the number of totals and the totals, the latency threshold that the counts
-//! were made with, and the two histories with their lengths; all numbers are 64 bits, little
-//! endian. Totals stand in the order of `Outcome::ALL`: when that changes, so must the version.
+//! were made with, the two histories with their lengths, and how many numbers follow that tell of
+//! the recent past and of all durations; all numbers are 64 bits, little endian, but these, which
+//! are mostly small: seven bits a byte. Totals stand in the order of `Outcome::ALL`: when that
+//! changes, so must the version.
 
 /// First byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// The version before, which ended with the histories.
+const WITHOUT_RECENT: u8 = 1;
+
+/// Most numbers that are believed: an hour of slots and some thousand values of histograms.
+const MAX_RECENT: u64 = 200_000;
 
 /// Most totals that are believed; there are 18 outcomes.
 const MAX_TOTALS: u64 = 256;
@@ -28,6 +36,8 @@ pub(super) struct Snapshot {
     pub(super) under_ns: u64,
     pub(super) availability: Vec<u8>,
     pub(super) latency: Vec<u8>,
+    /// The recent past and all durations; empty in what an earlier release wrote.
+    pub(super) recent: Vec<u64>,
 }
 
 impl Snapshot {
@@ -41,6 +51,8 @@ impl Snapshot {
             number(&mut bytes, part.len() as u64);
             bytes.extend_from_slice(part);
         }
+        number(&mut bytes, self.recent.len() as u64);
+        self.recent.iter().for_each(|value| put_small(&mut bytes, *value));
         bytes
     }
 
@@ -50,7 +62,8 @@ impl Snapshot {
 
     fn read(bytes: &mut &[u8]) -> Option<Self> {
         let version = take(bytes, 1)?;
-        if version != [VERSION] {
+        let has_recent = version == [VERSION];
+        if !has_recent && version != [WITHOUT_RECENT] {
             return None;
         }
         let count = number(bytes).filter(|count| *count <= MAX_TOTALS)?;
@@ -60,7 +73,10 @@ impl Snapshot {
             let len = usize::try_from(number(bytes)?).ok()?;
             Some(take(bytes, len)?.to_vec())
         };
-        Some(Self { totals, under_ns, availability: part()?, latency: part()? })
+        let (availability, latency) = (part()?, part()?);
+        let count = if has_recent { number(bytes).filter(|count| *count <= MAX_RECENT)? } else { 0 };
+        let recent = (0..count).map(|_| take_small(bytes)).collect::<Option<_>>()?;
+        Some(Self { totals, under_ns, availability, latency, recent })
     }
 }
 
@@ -68,6 +84,26 @@ fn number(bytes: &mut &[u8]) -> Option<u64> {
     let (first, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(u64::from_le_bytes(*first))
+}
+
+fn put_small(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn take_small(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = take(bytes, 1)?[0];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
@@ -87,6 +123,7 @@ mod tests {
             under_ns: u64::MAX,
             availability: vec![1, 2, 3],
             latency: Vec::new(),
+            recent: vec![0, 127, 128, u64::MAX],
         };
         let bytes = snapshot.to_bytes();
         assert_eq!(Snapshot::from_bytes(&bytes), Ok(snapshot));
@@ -96,5 +133,10 @@ mod tests {
         let mut longer = bytes.clone();
         longer.push(0);
         assert_eq!(Snapshot::from_bytes(&longer), Err(SnapshotError::Shape));
+        // As an earlier release wrote it.
+        let before = Snapshot { recent: Vec::new(), ..Snapshot::from_bytes(&bytes).expect("as above") };
+        let bytes = before.to_bytes();
+        let bytes = [&[WITHOUT_RECENT], &bytes[1..bytes.len() - 8]].concat();
+        assert_eq!(Snapshot::from_bytes(&bytes), Ok(before));
     }
 }

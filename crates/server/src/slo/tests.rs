@@ -197,6 +197,40 @@ async fn counters_survive_a_restart_and_go_with_their_function() {
     assert_eq!(anew.slo(wall_us + 1_000_000).unwrap().good, 0);
 }
 
+#[test]
+fn a_restart_loses_nothing_of_the_last_hour() {
+    let book = FunctionBook::default();
+    // Ten minutes of calls, one outcome and one duration in each.
+    for minute in 0..10 {
+        record(&book, minute * 60, Outcome::Ok, 10 + minute, minute == 0);
+        record(&book, minute * 60 + 1, Outcome::Crashed, 500, false);
+    }
+    let edges = [Duration::from_millis(15), Duration::from_millis(100)];
+    let (before, durations) = (book.view(Duration::from_secs(570)), book.durations(&edges));
+    let snapshot = book.snapshot();
+    // The next life begins twenty seconds later, and its clock with zero.
+    let later_us = WALL_US + 590 * 1_000_000;
+    let next = FunctionBook::from_snapshot(&snapshot, Duration::ZERO, later_us).unwrap();
+    let after = next.view(Duration::ZERO);
+    assert_eq!((&after.outcomes, after.calls), (&before.outcomes, 20));
+    assert_eq!((after.error_ratio, after.cold_share), (before.error_ratio, before.cold_share));
+    assert_eq!((after.rate_per_second, after.p99_ms), (before.rate_per_second, before.p99_ms));
+    assert_eq!(next.warm_p50(), book.warm_p50());
+    let calls = |view: &FunctionView| view.minutes.iter().map(|minute| minute.calls).collect::<Vec<_>>();
+    assert_eq!(calls(&after), calls(&before));
+    assert_eq!(after.minutes[51].p99_ms, before.minutes[51].p99_ms);
+    assert_eq!(next.durations(&edges), durations, "as the totals beside it");
+    // A snapshot of what was only restored is the same again, and an hour later nothing is left of it.
+    let again = FunctionBook::from_snapshot(&next.snapshot(), Duration::ZERO, later_us).unwrap();
+    assert_eq!(again.view(Duration::ZERO), after);
+    let late = FunctionBook::from_snapshot(&snapshot, Duration::ZERO, later_us + 3_600_000_000).unwrap();
+    assert!(late.view(Duration::ZERO).minutes.iter().all(|minute| minute.calls == 0));
+    assert_eq!(late.view(Duration::ZERO).calls, 20);
+    // A clock that was set back puts them into the future: they are left out.
+    let early = FunctionBook::from_snapshot(&snapshot, Duration::ZERO, WALL_US - 1_000_000).unwrap();
+    assert!(early.view(Duration::ZERO).minutes.iter().all(|minute| minute.calls == 0));
+}
+
 #[tokio::test]
 async fn a_change_is_saved_within_ten_seconds_without_a_stop() {
     let dir = tempfile::tempdir().unwrap();
