@@ -352,6 +352,20 @@ impl Pool {
         std::iter::from_fn(|| self.queue.pop()).collect()
     }
 
+    /// The host has no room for a worker that is wanted elsewhere: retires the one that has been idle
+    /// longest, unless `min` keeps it; `only_uncalled` if no call has asked for it yet. Whether there
+    /// was one.
+    pub fn make_room(&mut self, only_uncalled: bool, out: &mut Vec<Decision>) -> bool {
+        let is_spare = self.workers.len() > self.config.min as usize;
+        // An adopted worker comes first of all, so as long as it is not called it is idle longest.
+        let fits = |worker: &workers::Worker| !only_uncalled || (worker.adopted && !worker.has_served);
+        let found = self.workers.longest_idle().filter(|(_, worker)| is_spare && fits(worker));
+        let Some((worker, _)) = found else { return false };
+        self.workers.remove(worker);
+        out.push(Decision::Retire { worker });
+        true
+    }
+
     /// Whether [`close`](Self::close) was called; such a pool refuses arrivals as a platform
     /// error.
     pub fn is_closed(&self) -> bool {

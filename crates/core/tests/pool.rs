@@ -141,6 +141,31 @@ fn the_latest_idle_is_reused_and_the_longest_idle_retired() {
 }
 
 #[test]
+fn room_is_made_by_the_longest_idle_and_never_by_one_that_min_keeps_or_that_works() {
+    let room = |bench: &mut Bench, only_uncalled| {
+        bench.after(|pool, out| {
+            let was_there = pool.make_room(only_uncalled, out);
+            assert_eq!(was_there, !out.is_empty());
+        })
+    };
+    let adopt = |bench: &mut Bench| bench.after(|pool, out| pool.on_adopted(ms(0), WorkerId(9), ms(3), out));
+    let config = PoolConfig { idle: AUTO_IDLE, ..CONFIG };
+    let mut bench = Bench::new(config);
+    assert_eq!(room(&mut bench, false), [], "there is none");
+    adopt(&mut bench);
+    assert_eq!(room(&mut bench, true), [retire(9)]);
+    adopt(&mut bench);
+    bench.arrives(10, 1, 9000);
+    assert_eq!(room(&mut bench, false), [], "it works");
+    bench.idle(20, 9, 10);
+    assert_eq!(room(&mut bench, true), [], "it was called");
+    assert_eq!(room(&mut bench, false), [retire(9)]);
+    let mut kept = Bench::new(PoolConfig { min: 1, ..config });
+    adopt(&mut kept);
+    assert_eq!(room(&mut kept, false), []);
+}
+
+#[test]
 fn with_no_idle_time_every_call_has_a_worker_of_its_own() {
     let mut bench = Bench::new(PoolConfig { idle: Duration::ZERO, min: 3, max: 2, slots: 9, ..CONFIG });
     assert_eq!(bench.pool.next_wake(), None, "none is kept, so none is wanted");

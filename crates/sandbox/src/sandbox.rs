@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fp_core::WorkerId;
@@ -47,6 +47,18 @@ const RETELL_PAUSE: Duration = Duration::from_millis(20);
 const RESTART_PAUSE: Duration = Duration::from_millis(50);
 /// The longest of these pauses.
 const MAX_RESTART_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often room is made for one start: another may take what was made.
+const ROOM_TRIES: usize = 8;
+
+/// Who ends an idle worker when there is no room for another.
+struct MakeRoom(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for MakeRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MakeRoom")
+    }
+}
 
 /// How the sandbox is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +132,7 @@ struct State {
     link: watch::Sender<Option<Arc<Link>>>,
     /// Workers that may run at once, for want of open files.
     places: Arc<Semaphore>,
+    room: OnceLock<MakeRoom>,
     next_request: AtomicU64,
     /// Above every worker id seen.
     next_worker: AtomicU64,
@@ -177,6 +190,7 @@ impl Sandbox {
             wanted: Arc::new(watch::Sender::new(Wanted::new())),
             link: watch::Sender::new(None),
             places: Arc::new(Semaphore::new(OpenFiles::now().workers().min(Semaphore::MAX_PERMITS))),
+            room: OnceLock::new(),
             next_request: AtomicU64::new(1),
             next_worker: AtomicU64::new(first_worker()),
             closing: watch::Sender::new(false),
@@ -225,6 +239,13 @@ impl Sandbox {
     /// taken. Who takes them serves them until the receiver is dropped.
     pub fn inner_listeners(&self) -> Option<mpsc::UnboundedReceiver<InnerListener>> {
         self.shared.inner.take()
+    }
+
+    /// Whom to ask to end an idle worker, when a start finds no room: true if one was ended. Only the
+    /// first that is told is asked.
+    pub fn make_room_by(&self, ask: impl Fn() -> bool + Send + Sync + 'static) {
+        // A second one would be of a second catalogue, which there never is.
+        self.shared.state.room.set(MakeRoom(Box::new(ask))).ok();
     }
 
     /// The runtime that it was started on, on which its workers' descriptors are watched.
@@ -344,10 +365,16 @@ impl Drop for Waiting<'_> {
 impl State {
     /// A worker's share of the open files, until it is dropped.
     fn place(&self) -> Result<OwnedSemaphorePermit, StartError> {
-        self.places.clone().try_acquire_owned().map_err(|_| {
-            let files = OpenFiles::now();
-            StartError::TooMany { workers: files.workers(), limit: files.limit() }
-        })
+        for _ in 0..ROOM_TRIES {
+            if let Ok(place) = self.places.clone().try_acquire_owned() {
+                return Ok(place);
+            }
+            if !self.room.get().is_some_and(|room| (room.0)()) {
+                break;
+            }
+        }
+        let files = OpenFiles::now();
+        Err(StartError::TooMany { workers: files.workers(), limit: files.limit() })
     }
 
     async fn obtain(&self, spec: &WorkerSpec) -> Result<Handed, StartError> {

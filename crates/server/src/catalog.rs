@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use crate::access::{Access, AccessError};
 use crate::clock::Clock;
 use crate::pool::VersionPool;
+use crate::pool::host::HostWorkers;
 use crate::quotas::Quotas;
 use crate::secrets::Secrets;
 use crate::slo::{FunctionBook, SloBook};
@@ -140,6 +141,7 @@ impl std::fmt::Debug for Catalog {
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerSetup {
     pub(crate) sandbox: Sandbox,
+    pub(crate) host: Arc<HostWorkers>,
     pub(crate) clock: Clock,
     pub(crate) secrets: Arc<Secrets>,
     /// `[services]`.
@@ -264,6 +266,7 @@ impl Catalog {
         code.keep();
         if version.settings.scaling.idle != IdleTime::After(Duration::ZERO) {
             pool.adopt(worker, self.workers.clock.now().saturating_sub(began));
+            self.workers.host.keep(&pool);
         }
         let fresh = Arc::new(Deployed::of(version, pool, template, code, &self.slo));
         fresh.pool.tend();
@@ -516,7 +519,9 @@ impl WorkerSetup {
         let secrets = self.secrets.of_function(&version.tenant, &version.settings);
         let account = self.quotas.function(&version.tenant, &version.function);
         let spec = self.spec(version, code);
-        VersionPool::new(spec, secrets, config, account, self.sandbox.clone(), self.clock.clone())
+        let pool = VersionPool::new(spec, secrets, config, account, self.sandbox.clone(), self.clock.clone());
+        self.host.register(&pool);
+        pool
     }
 
     fn spec(&self, version: &StoredVersion, code: &CodeStore) -> WorkerSpec {

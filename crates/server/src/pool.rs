@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::quotas::{Account, MemoryEntry, Refused, Spare};
 use crate::secrets::FunctionSecrets;
 
+pub(crate) mod host;
 mod lease;
 
 pub use self::lease::Lease;
@@ -578,6 +579,13 @@ impl VersionPool {
     /// What it and its callers use.
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.account
+    }
+
+    /// Ends an idle worker that others have more need of; see [`Pool::make_room`].
+    pub(crate) fn make_room(self: &Arc<Self>, only_uncalled: bool) -> bool {
+        let mut was_there = false;
+        self.decide(|policy, out| was_there = policy.make_room(only_uncalled, out));
+        was_there
     }
 
     /// What its workers are started from.

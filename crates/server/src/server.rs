@@ -26,6 +26,7 @@ use crate::http::gateway::{self, Gateway, Peer};
 use crate::http::listener::{self, Door, PerAddress, Places};
 use crate::http::pages::Port;
 use crate::invoke::Invoker;
+use crate::pool::host::HostWorkers;
 use crate::quotas::Quotas;
 use crate::readiness::Readiness;
 use crate::secrets::{Secrets, SecretsError};
@@ -157,6 +158,7 @@ impl Server {
         let quotas = Arc::new(Quotas::open(registry.clone()).await?);
         let setup = WorkerSetup {
             sandbox: sandbox.clone(),
+            host: HostWorkers::of(&sandbox),
             clock: clock.clone(),
             secrets: Arc::new(secrets),
             services: config.services.clone(),
