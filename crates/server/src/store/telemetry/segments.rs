@@ -229,7 +229,7 @@ impl Segments {
     pub(crate) fn unlink(&self, segment: Segment) -> Result<(), StoreError> {
         self.known.lock().remove(&segment);
         remove(&database::file_family(&self.path(segment)))?;
-        remove(&[self.blocks_path(segment)])
+        remove(&[self.blocks_path(segment), self.unfinished_path(segment)])
     }
 
     pub(crate) fn report_damage(&self, segment: Segment) {
