@@ -17,14 +17,16 @@ use serde::Serialize;
 
 use crate::ids::WorkerId;
 use crate::outcome::{DeadlineReason, Outcome, ShedReason};
-use crate::settings::{Criticality, IdleTime, Settings};
+use crate::settings::Criticality;
 
+mod config;
 mod queue;
 mod recent;
 mod view;
 mod wait;
 mod workers;
 
+pub use config::{AUTO_IDLE, PoolConfig, UNCALLED_IDLE};
 pub use view::PoolView;
 
 use queue::Queue;
@@ -38,53 +40,6 @@ pub type Now = Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct CallId(pub u64);
-
-/// How many workers, and how much waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PoolConfig {
-    /// Workers kept warm.
-    pub min: u32,
-    /// Most workers at once, starting ones included; at least 1.
-    pub max: u32,
-    /// How long an idle worker beyond `min` is kept; zero means that a worker serves one call
-    /// and none is kept, whatever `min` and `slots` say.
-    pub idle: Duration,
-    /// Calls at once in one worker; at least 1.
-    pub slots: u32,
-    /// Most calls in the queue.
-    pub queue_bound: u32,
-}
-
-/// How long an idle worker is kept when the author leaves it to the platform: ten minutes, as
-/// AWS and OpenWhisk keep theirs. Of the public clouds' functions 81 % are called less than once
-/// a minute and 45 % less than once an hour (Shahrad et al., ATC 2020): this keeps the former
-/// warm without holding memory for the latter.
-pub const AUTO_IDLE: Duration = Duration::from_secs(600);
-
-/// How long the worker in which a deploy loaded its handler is kept while nobody calls: time to
-/// try out what was just deployed. Whoever deploys many functions calls few of them at once, and
-/// each such worker holds some megabytes; after a restart none of them is there either.
-pub const UNCALLED_IDLE: Duration = Duration::from_secs(60);
-
-impl PoolConfig {
-    /// What a function's settings ask for.
-    pub fn from_settings(settings: &Settings) -> Self {
-        let scaling = &settings.scaling;
-        let slots = settings.concurrency;
-        Self {
-            min: scaling.min,
-            max: scaling.max,
-            idle: match scaling.idle {
-                IdleTime::Auto => AUTO_IDLE,
-                IdleTime::After(idle) => idle,
-            },
-            slots,
-            // Ten calls per slot wait ten service times at worst; the floor lets a burst of a
-            // few hundred meet a small pool.
-            queue_bound: scaling.max.saturating_mul(slots).saturating_mul(10).clamp(256, 10_000),
-        }
-    }
-}
 
 /// A call that wants a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,18 +210,6 @@ impl Pool {
         self.start_where_it_pays(now, out);
     }
 
-    /// Somebody else needs the room of a worker: retires the one that has been idle longest, unless
-    /// `min` keeps it. Whether there was one.
-    pub fn spare_one(&mut self, out: &mut Vec<Decision>) -> bool {
-        if self.total() <= self.config.min {
-            return false;
-        }
-        let Some((worker, _)) = self.workers.longest_idle() else { return false };
-        self.workers.remove(worker);
-        out.push(Decision::Retire { worker });
-        true
-    }
-
     /// A call on the worker ended after `ran`, and the worker can take another. A `ran` of zero
     /// says that the call did not run (its caller had left): nothing is learnt from it.
     pub fn on_idle(&mut self, now: Now, worker: WorkerId, ran: Duration, out: &mut Vec<Decision>) {
@@ -352,7 +295,7 @@ impl Pool {
         std::iter::from_fn(|| self.queue.pop()).collect()
     }
 
-    /// The host has no room for a worker that is wanted elsewhere: retires the one that has been idle
+    /// The host, or the tenant's quota, has no room for a worker that is wanted elsewhere: retires the one that has been idle
     /// longest, unless `min` keeps it; `only_uncalled` if no call has asked for it yet. Whether there
     /// was one.
     pub fn make_room(&mut self, only_uncalled: bool, out: &mut Vec<Decision>) -> bool {

@@ -4,37 +4,36 @@
 //! the launcher dies, every worker died with it: their owners learn so, and a new launcher
 //! sweeps and takes over; starts that come meanwhile wait for it.
 
-use std::collections::HashMap;
+mod link;
+
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use fp_core::WorkerId;
 use fp_core::settings::Network;
-use rustix::io::Errno;
-use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
-use crate::control::{FromLauncher, Init, Refusal, StartOrder, Started, ToLauncher};
+use crate::control::{FromLauncher, Init, StartOrder, ToLauncher};
 use crate::fds;
 use crate::host::{HostReport, Isolation, memory_of};
 use crate::inner::{Inner, InnerListener};
-use crate::open_files::{OpenFiles, REMEDY};
+use crate::open_files::OpenFiles;
 use crate::preload::{PreloadConfig, Template, TemplateKey, Want, Wanted, ZygoteReport};
 use crate::protocol::LoadHead;
 use crate::python::{self, Python, PythonError};
 use crate::secrets::SecretFrames;
 use crate::spec::WorkerSpec;
-use crate::start::{Exit, StartError};
-use crate::worker::{Parts, Worker};
+use crate::start::StartError;
+use crate::worker::Worker;
+
+use self::link::{Handed, Link};
 
 /// The launcher gives up the imports of a zygote after half of that.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -137,29 +136,6 @@ struct State {
     /// Above every worker id seen.
     next_worker: AtomicU64,
     closing: watch::Sender<bool>,
-}
-
-/// One launcher's life, as callers see it.
-struct Link {
-    control: AsyncFd<OwnedFd>,
-    preparing: Mutex<HashMap<u64, oneshot::Sender<Result<(), StartError>>>>,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Handed, StartError>>>>,
-    workers: Mutex<HashMap<WorkerId, watch::Sender<Option<Exit>>>>,
-}
-
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("workers", &lock(&self.workers).len()).finish_non_exhaustive()
-    }
-}
-
-/// A worker as the launcher hands it over.
-struct Handed {
-    started: Started,
-    descriptors: [OwnedFd; 5],
-    /// Inside its network, if that is internal.
-    listener: Option<OwnedFd>,
-    exit: watch::Receiver<Option<Exit>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -326,26 +302,6 @@ fn load_head(spec: &WorkerSpec, code_dir: String) -> LoadHead {
     }
 }
 
-impl Handed {
-    fn into_worker(self, spec: &WorkerSpec, place: OwnedSemaphorePermit) -> std::io::Result<Worker> {
-        let [requests, answers, side, output, pidfd] = self.descriptors;
-        Worker::new(Parts {
-            id: self.started.worker,
-            host_pid: self.started.pid,
-            blank: self.started.blank,
-            requests,
-            answers,
-            side,
-            output,
-            pidfd,
-            exit: self.exit,
-            place,
-            memory: spec.memory,
-            response_limit: usize::try_from(spec.response_limit).unwrap_or(usize::MAX),
-        })
-    }
-}
-
 /// Tells the launcher when nobody waits any more.
 struct Waiting<'a> {
     link: &'a Link,
@@ -485,112 +441,6 @@ impl State {
         drop(link);
         wait_or_kill(&mut child).await;
         Err(why)
-    }
-}
-
-impl Link {
-    async fn send(&self, message: &ToLauncher) -> std::io::Result<()> {
-        let data = serde_json::to_vec(message)?;
-        loop {
-            match fds::send(self.control.get_ref(), &data, &[]) {
-                Err(Errno::AGAIN) => self.control.writable().await?.clear_ready(),
-                result => return result.map_err(Into::into),
-            }
-        }
-    }
-
-    /// Never waits: whoever reads from the launcher must not wait for it to read.
-    fn tell_wanted(&self, wanted: &Wanted) -> bool {
-        let message = ToLauncher::Templates(wanted.keys().cloned().collect());
-        let data = serde_json::to_vec(&message).expect("plain data is serialisable");
-        fds::send(self.control.get_ref(), &data, &[]).is_ok()
-    }
-
-    async fn receive(&self, buffer: &mut [u8]) -> std::io::Result<Option<(FromLauncher, Vec<OwnedFd>)>> {
-        loop {
-            match fds::receive_what_can_be(self.control.get_ref().as_fd(), buffer) {
-                Ok(Some((data, descriptors))) => {
-                    return Ok(Some((serde_json::from_slice(data)?, descriptors)));
-                }
-                Ok(None) | Err(Errno::CONNRESET) => return Ok(None),
-                Err(Errno::AGAIN) => self.control.readable().await?.clear_ready(),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    fn take(&self, message: FromLauncher, descriptors: Vec<OwnedFd>, state: &State) {
-        match message {
-            FromLauncher::Started(started) => self.take_started(started, descriptors, state),
-            FromLauncher::NotStarted { request, refusal } => self.take_refusal(request, refusal),
-            FromLauncher::Prepared { request } => {
-                if let Some(preparing) = lock(&self.preparing).remove(&request) {
-                    preparing.send(Ok(())).ok();
-                }
-            }
-            FromLauncher::Zygotes(zygotes) => *lock(&state.zygotes) = zygotes,
-            FromLauncher::Exited { worker, exit } => {
-                if let Some(watcher) = lock(&self.workers).remove(&worker) {
-                    watcher.send_replace(Some(exit));
-                }
-            }
-            FromLauncher::Ready(_) | FromLauncher::Failed(_) => {
-                tracing::warn!("the launcher speaks out of turn");
-            }
-        }
-    }
-
-    fn take_refusal(&self, request: u64, refusal: Refusal) {
-        // Whoever waited may have given up.
-        if let Some(waiting) = lock(&self.waiting).remove(&request) {
-            waiting.send(Err(refusal.into())).ok();
-        } else if let Some(preparing) = lock(&self.preparing).remove(&request) {
-            preparing.send(Err(refusal.into())).ok();
-        }
-    }
-
-    fn take_started(&self, started: Started, mut descriptors: Vec<OwnedFd>, state: &State) {
-        state.next_worker.fetch_max(started.worker.0 + 1, Ordering::Relaxed);
-        let waiting = lock(&self.waiting).remove(&started.request);
-        let listener = (descriptors.len() == 6).then(|| descriptors.pop()).flatten();
-        let Ok(descriptors) = <[OwnedFd; 5]>::try_from(descriptors) else {
-            return self.refuse_started(started.worker, waiting);
-        };
-        let (sender, exit) = watch::channel(None);
-        lock(&self.workers).insert(started.worker, sender);
-        let handed = Handed { started, descriptors, listener, exit };
-        let refused = match waiting {
-            Some(waiting) => waiting.send(Ok(handed)).err().and_then(Result::ok),
-            None => Some(handed),
-        };
-        if let Some(handed) = refused {
-            // Nobody waits any more.
-            let [.., pidfd] = &handed.descriptors;
-            rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).ok();
-        }
-    }
-
-    /// Its descriptors found no room in this process: one start that failed, and no reason to part
-    /// with the launcher and everybody's workers.
-    fn refuse_started(&self, worker: WorkerId, waiting: Option<oneshot::Sender<Result<Handed, StartError>>>) {
-        let limit = OpenFiles::now().limit();
-        let why = format!("all of the platform's {limit} open files are in use; {REMEDY}");
-        if let Some(waiting) = waiting {
-            // Whoever waited may have given up.
-            waiting.send(Err(StartError::Host(why))).ok();
-        }
-        let message = serde_json::to_vec(&ToLauncher::End(worker)).expect("plain data is serialisable");
-        // Without it the worker ends by itself: nobody has the other end of its pipes.
-        fds::send(self.control.get_ref(), &message, &[]).ok();
-    }
-
-    /// The launcher is gone, and all of its workers with it.
-    fn end(&self) {
-        lock(&self.waiting).clear();
-        lock(&self.preparing).clear();
-        for (_, watcher) in lock(&self.workers).drain() {
-            watcher.send_replace(Some(Exit::LOST));
-        }
     }
 }
 

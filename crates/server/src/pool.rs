@@ -16,7 +16,7 @@ use fp_core::WorkerId;
 use fp_core::outcome::Outcome;
 use fp_core::pool::{Arrival, CallId, Decision, Pool, PoolConfig, PoolView};
 use fp_core::settings::Criticality;
-use fp_sandbox::{Sandbox, SharedWorker, StartError, Worker, WorkerSpec};
+use fp_sandbox::{Sandbox, StartError, Worker, WorkerSpec};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
@@ -26,9 +26,12 @@ use crate::secrets::FunctionSecrets;
 
 pub(crate) mod host;
 mod lease;
+mod workers;
 
 pub use self::lease::Lease;
 use self::lease::{Granted, Seat};
+pub use self::workers::WorkerInfo;
+use self::workers::{Known, Ready, Shared};
 
 /// Serials of calls: unique in this process, so that a worker's frames can be told apart.
 static NEXT_CALL: AtomicU64 = AtomicU64::new(1);
@@ -60,53 +63,10 @@ pub enum Refusal {
     Moved,
 }
 
-/// What a page shows of a worker.
-#[derive(Debug, Clone)]
-pub struct WorkerInfo {
-    /// Its id.
-    pub id: WorkerId,
-    /// Process id on the host.
-    pub host_pid: u32,
-    /// When it was started, Unix time in microseconds.
-    pub started_us: u64,
-    /// Calls that it has taken.
-    pub calls: u64,
-    /// Calls that run on it now.
-    pub running: u32,
-}
-
 enum Grant {
     Worker(Granted),
     Refused { outcome: Outcome, retry_after: Duration, why: Option<Arc<str>> },
     Moved,
-}
-
-/// A started worker in the form in which its version uses it.
-enum Ready {
-    Sole(Box<Worker>),
-    Shared(SharedWorker),
-}
-
-impl Ready {
-    fn id(&self) -> WorkerId {
-        match self {
-            Self::Sole(worker) => worker.id(),
-            Self::Shared(worker) => worker.id(),
-        }
-    }
-}
-
-/// A worker as pages show it, and what it takes of its tenant's quota.
-struct Known {
-    info: WorkerInfo,
-    _memory: MemoryEntry,
-}
-
-/// A worker that several calls share.
-struct Shared {
-    worker: SharedWorker,
-    /// How long its start took, until a call has ended on it.
-    start: Option<Duration>,
 }
 
 struct State {
@@ -595,18 +555,8 @@ impl VersionPool {
 }
 
 impl Spare for VersionPool {
-    fn spare_one(&self) -> bool {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let spared = state.policy.spare_one(&mut state.decisions);
-        for decision in state.decisions.drain(..) {
-            if let Decision::Retire { worker } = decision {
-                state.infos.remove(&worker);
-                state.idle.remove(&worker);
-                state.shared.remove(&worker);
-            }
-        }
-        spared
+    fn spare_one(self: Arc<Self>) -> bool {
+        self.make_room(false)
     }
 }
 

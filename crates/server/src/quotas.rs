@@ -24,7 +24,7 @@ const MANY: usize = 256;
 /// Whoever can do without a worker: asked when a tenant wants to start one and has no memory left.
 pub(crate) trait Spare: Send + Sync {
     /// Ends an idle worker that no `scaling.min` keeps, if there is one.
-    fn spare_one(&self) -> bool;
+    fn spare_one(self: Arc<Self>) -> bool;
 }
 
 /// Why something is not had now.
@@ -268,7 +268,7 @@ impl Purse {
     fn spare_one(&self) -> bool {
         // Not under the lock: a pool that ends a worker comes back here with its memory.
         let spares: Vec<_> = self.spares.lock().iter().filter_map(Weak::upgrade).collect();
-        spares.iter().any(|spare| spare.spare_one())
+        spares.into_iter().any(Spare::spare_one)
     }
 }
 
@@ -388,7 +388,7 @@ mod tests {
     struct Idle(Mutex<Vec<MemoryEntry>>);
 
     impl Spare for Idle {
-        fn spare_one(&self) -> bool {
+        fn spare_one(self: Arc<Self>) -> bool {
             self.0.lock().pop().is_some()
         }
     }

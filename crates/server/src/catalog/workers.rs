@@ -1,0 +1,142 @@
+//! Workers of a version: what they are started from, and whether that can be had here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fp_core::code::Code;
+use fp_core::pool::PoolConfig;
+use fp_core::settings::Network;
+use fp_core::{Settings, Tenant};
+use fp_sandbox::{INNER_GATEWAY, PreloadPolicy, Sandbox, Template, Worker, WorkerSpec};
+
+use super::CatalogError;
+use super::code_store::CodeStore;
+use crate::clock::Clock;
+use crate::pool::VersionPool;
+use crate::pool::host::HostWorkers;
+use crate::quotas::Quotas;
+use crate::secrets::Secrets;
+use crate::store::registry::StoredVersion;
+
+/// What every worker gets besides its function's own settings.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerSetup {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) host: Arc<HostWorkers>,
+    pub(crate) clock: Clock,
+    pub(crate) secrets: Arc<Secrets>,
+    /// `[services]`.
+    pub(crate) services: BTreeMap<String, String>,
+    /// Modules that the operator lets zygotes import. There is one tenant; with more of them, what
+    /// it allows is to be asked for each.
+    pub(crate) preload: PreloadPolicy,
+    /// `http://host:port` of the gateway, as `FUNCTIONSPLATFORM_GATEWAY` in environments whose
+    /// network is the host's.
+    pub(crate) gateway_url: String,
+    /// What tenants and functions may use.
+    pub(crate) quotas: Arc<Quotas>,
+}
+
+/// Time that a handler may take to load: the interface's.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+impl WorkerSetup {
+    pub(super) fn pool(&self, version: &StoredVersion, code: &CodeStore) -> Arc<VersionPool> {
+        let config = PoolConfig::from_settings(&version.settings);
+        let secrets = self.secrets.of_function(&version.tenant, &version.settings);
+        let account = self.quotas.function(&version.tenant, &version.function);
+        let spec = self.spec(version, code);
+        let pool = VersionPool::new(spec, secrets, config, account, self.sandbox.clone(), self.clock.clone());
+        self.host.register(&pool);
+        pool
+    }
+
+    fn spec(&self, version: &StoredVersion, code: &CodeStore) -> WorkerSpec {
+        let settings = &version.settings;
+        let mut env = settings.env.clone();
+        if let Some(url) = self.gateway_url(settings.network, &version.tenant) {
+            env.entry("FUNCTIONSPLATFORM_GATEWAY".into()).or_insert(url);
+        }
+        let queue = self.services.get("message_queue").map(|url| host_of(url)).unwrap_or_default();
+        WorkerSpec {
+            tenant: version.tenant.clone(),
+            function: version.function.clone(),
+            version: version.version,
+            code_dir: code.directory(&version.code_hash),
+            handler: version.handler.clone(),
+            python: settings.python.clone(),
+            preload: settings.preload.clone(),
+            memory: settings.memory.as_u64(),
+            tasks: settings.tasks,
+            cpu: settings.cpu,
+            cpu_limit: settings.cpu_limit,
+            network: settings.network,
+            env,
+            path: settings.path.clone(),
+            services: self.services.clone(),
+            message_queue_uri: queue,
+            log_limit: settings.limits.logs.as_u64(),
+            response_limit: settings.limits.response.as_u64(),
+            concurrency: settings.concurrency,
+            start_limit: START_LIMIT,
+        }
+    }
+
+    /// Where a worker finds the gateway; nowhere without a network.
+    fn gateway_url(&self, network: Network, tenant: &Tenant) -> Option<String> {
+        match network {
+            Network::None => None,
+            Network::Internal => Some(format!("http://{INNER_GATEWAY}")),
+            Network::Full if *tenant == Tenant::default() => Some(self.gateway_url.clone()),
+            // From there nobody can tell whose the connection is, so the address says it.
+            Network::Full => Some(format!("{}/t/{tenant}", self.gateway_url)),
+        }
+    }
+
+    /// Settings that are valid but not to be had here.
+    pub(super) fn check(&self, tenant: &Tenant, settings: &Settings) -> Result<(), CatalogError> {
+        self.check_secrets(tenant, settings)?;
+        if let Some(module) = settings.preload.iter().find(|module| !self.preload.allows(module)) {
+            let detail = format!(
+                "module {module:?} may not be preloaded on this platform; \
+                 allow it under preload in the platform's configuration"
+            );
+            return Err(CatalogError::field(Code::InvalidSettings, "preload", detail));
+        }
+        Ok(())
+    }
+
+    /// What the version preloads, imported; the first of its like waits for the zygote's start.
+    pub(super) async fn template(&self, pool: &VersionPool) -> Result<Option<Template>, CatalogError> {
+        let template = self.sandbox.template(pool.spec()).map_err(CatalogError::from_start)?;
+        if let Some(template) = &template {
+            self.sandbox.prepare(template).await.map_err(CatalogError::from_start)?;
+        }
+        Ok(template)
+    }
+
+    pub(super) async fn load(&self, pool: &VersionPool, settings: &Settings) -> Result<Worker, CatalogError> {
+        let started = pool.start_worker().await.map_err(CatalogError::from_start);
+        let worker = started.map_err(|error| error.masked(pool.secrets()))?;
+        if settings.concurrency > 1 && !worker.is_async() {
+            let detail = format!(
+                "concurrency is {}, but the handler is not async def: only such a handler can serve several calls at once; make it async def, or remove the key",
+                settings.concurrency
+            );
+            return Err(CatalogError::field(Code::InvalidSettings, "concurrency", detail));
+        }
+        Ok(worker)
+    }
+}
+
+/// The host of a URL, without credentials and port: what the ancestor called its queue's URI.
+fn host_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match host.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
+        Some((v6, _)) => v6.to_owned(),
+        None => host.split(':').next().unwrap_or_default().to_owned(),
+    }
+}
