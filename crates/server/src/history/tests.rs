@@ -257,17 +257,17 @@ async fn a_trace_is_all_its_calls_in_order_of_arrival() {
     let trace = history.trace(&tenant(), trace_of(77)).await.unwrap();
     let order: Vec<_> = trace.iter().map(|entry| entry.kept.invocation.id).collect();
     assert_eq!(order, [1, 2, 3].map(id_of));
-    // Root, route, queue, run and the author's.
-    assert_eq!(trace[0].spans().len(), 5);
+    // Root, route, queue, start (of no length), run and the author's.
+    assert_eq!(trace[0].spans().len(), 6);
     assert_eq!(history.trace(&tenant(), trace_of(78)).await, None);
 
     let found = history.search_traces(&tenant(), &Filter { limit: 5, ..Filter::default() }).await;
     assert_eq!(found.iter().map(|summary| summary.trace_id).collect::<Vec<_>>(), [trace_of(4), trace_of(77)]);
     let chain = &found[1];
-    assert_eq!((chain.calls, chain.spans, chain.errors), (3, 15, 2));
+    assert_eq!((chain.calls, chain.spans, chain.errors), (3, 18, 2));
     assert_eq!(chain.name, "GET /cats/{id}");
     assert_eq!((chain.started_us, chain.duration_us), (EPOCH_US + 1_000, 4_500));
-    assert_eq!(chain.functions, [("cats".parse().unwrap(), 15)]);
+    assert_eq!(chain.functions, [("cats".parse().unwrap(), 18)]);
     let failed = Filter { outcome: Some("function_error".into()), ..Filter::default() };
     assert_eq!(history.search_traces(&tenant(), &failed).await.len(), 1);
 }

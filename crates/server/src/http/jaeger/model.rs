@@ -309,13 +309,13 @@ pub(super) mod tests {
         assert_eq!(json["traceID"], id);
         assert_eq!(json["processes"]["p1"]["serviceName"], "cats");
         let names: Vec<_> = trace.spans.iter().map(|span| span.operation_name.as_str()).collect();
-        assert_eq!(names, ["GET /cats/{id}", "route", "run", "send", "fetch"]);
+        assert_eq!(names, ["GET /cats/{id}", "route", "queue", "start", "run", "send", "fetch"]);
         let root = &json["spans"][0];
         assert_eq!(root["references"], json!([]));
         assert_eq!((&root["startTime"], &root["duration"]), (&json!(1_000_000), &json!(315)));
         assert!(trace.spans[0].has_tag("error", "true") && trace.spans[0].has_tag("span.kind", "server"));
         assert!(trace.spans[0].has_tag("otel.status_description", "ValueError: no"));
-        let run = &json["spans"][2];
+        let run = &json["spans"][4];
         assert_eq!(run["logs"][0]["timestamp"], 1_000_040);
         assert_eq!(
             run["logs"][0]["fields"][2],
@@ -338,7 +338,7 @@ pub(super) mod tests {
             "warnings": null,
             "flags": 1,
         });
-        assert_eq!(json["spans"][4], expected);
+        assert_eq!(json["spans"][6], expected);
     }
 
     #[test]
