@@ -107,7 +107,7 @@ struct CreateKey {
     #[schema(pattern = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$", example = "ci")]
     name: String,
     /// What its holder may do; `admin` stands for everything.
-    #[schema(value_type = Vec<openapi::ScopeWord>, min_items = 1, max_items = 4)]
+    #[schema(value_type = Vec<openapi::ScopeWord>, min_items = 1)]
     scopes: Vec<String>,
     /// From when on it is of no use: RFC 3339, or a time from now such as `90d`. Never, if left out.
     #[serde(default)]

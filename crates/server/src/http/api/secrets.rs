@@ -88,7 +88,7 @@ struct SetSecret {
     #[schema(value_type = String, min_length = 1, max_length = 65_536)]
     value: Value,
     /// How the value is written: `text`, or `base64` for bytes that are no text.
-    #[schema(value_type = Option<String>, pattern = "^(text|base64)$", example = "text", nullable = false)]
+    #[schema(value_type = Option<String>, pattern = "^(text|base64)$", example = "text")]
     encoding: Option<Value>,
 }
 
