@@ -3,7 +3,10 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::platform::{Ran, program, run, up};
+use bytes::Bytes;
+use http::Request;
+
+use crate::platform::{Ran, call, program, run, up, up_with_management_at};
 
 /// `up` on free ports with a data directory, to its end: for starts that must fail.
 fn failing(configure: impl FnOnce(&mut Command)) -> Ran {
@@ -62,11 +65,17 @@ fn a_data_directory_in_use_names_the_process() {
 }
 
 #[test]
-fn the_api_does_not_listen_for_others() {
-    let dir = tempfile::tempdir().expect("a directory");
-    for flag in ["--api-addr", "--traces-addr"] {
-        let ran = run(program().current_dir(dir.path()).args(["up", "--gateway-addr=:0", flag, "0.0.0.0:0"]));
-        assert_one_sentence(&ran, 1, &["0.0.0.0:0", flag]);
+fn who_listens_for_others_asks_for_a_key() {
+    let platform = up_with_management_at("0.0.0.0:0").start();
+    let key = platform.first_key().expect("up shows the operator's first key");
+    for (address, path) in [(platform.api, "/functions"), (platform.traces, "/api/services")] {
+        let asked = |authorization: &str| {
+            let request = Request::get(path).header("authorization", authorization);
+            call(address, request.body(Bytes::new()).expect("a request")).status().as_u16()
+        };
+        let nobody = call(address, Request::get(path).body(Bytes::new()).expect("a request"));
+        assert_eq!(nobody.status(), 401, "{path}");
+        assert_eq!((asked("Bearer fpk_none"), asked(&format!("Bearer {key}"))), (401, 200), "{path}");
     }
 }
 

@@ -108,9 +108,14 @@ pub(crate) fn program() -> Command {
 
 /// `up` on free ports.
 pub(crate) fn up() -> Builder {
+    up_with_management_at("127.0.0.1:0")
+}
+
+/// As [`up`], with API and traces at another address.
+pub(crate) fn up_with_management_at(address: &str) -> Builder {
     let mut command = program();
-    command.args(["up", "--gateway-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0"]);
-    command.args(["--traces-addr", "127.0.0.1:0", "--output", "json"]);
+    command.args(["up", "--gateway-addr", "127.0.0.1:0", "--api-addr", address]);
+    command.args(["--traces-addr", address, "--output", "json"]);
     Builder { command, data_dir: None, stderr: None }
 }
 
