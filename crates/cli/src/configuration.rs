@@ -5,18 +5,18 @@
 //! with their line. The environment is clap's: each flag has its variable. What comes out is
 //! [`fp_server::Config`]; nothing below reads a file or the environment again.
 
-use std::collections::BTreeMap;
+mod file;
+
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use fp_server::config::{
-    Config, ErrorDetail, HistoryConfig, Isolation, PreloadConfig, PreloadPolicy, TlsSource,
-};
-use serde::{Deserialize, Deserializer};
+use fp_server::config::{Config, ErrorDetail, Isolation, PreloadConfig, PreloadPolicy, TlsSource};
+use serde::Deserialize;
 
-use crate::exit::{Exit, Failure};
+use self::file::{File, Preload, read_file};
+use crate::exit::Failure;
 
 /// Read when `--config` is not given and it is there.
 const DEFAULT_FILE: &str = "functionsplatform.toml";
@@ -24,9 +24,6 @@ const DEFAULT_FILE: &str = "functionsplatform.toml";
 /// Most blank workers: each is a process of some megabytes that waits, and a burst of cold calls
 /// is served by as many at once as the machine has cores.
 const MOST_BLANKS: usize = 256;
-
-/// Smallest ring of history, in bytes: less would not hold the calls of one screen.
-const SMALLEST_RING: u64 = 1 << 20;
 
 /// The flags of `up` and `doctor` that describe a platform.
 #[derive(Debug, Clone, Default, Args)]
@@ -144,99 +141,6 @@ enum Errors {
     Safe,
 }
 
-/// The file, as it is written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default, deserialize_with = "read_address")]
-    gateway_addr: Option<SocketAddr>,
-    #[serde(default, deserialize_with = "read_address")]
-    api_addr: Option<SocketAddr>,
-    #[serde(default, deserialize_with = "read_address")]
-    traces_addr: Option<SocketAddr>,
-    require_key: Option<bool>,
-    allow_weak_isolation_between_tenants: Option<bool>,
-    #[serde(default, deserialize_with = "read_host_names")]
-    api_hosts: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "read_host_names")]
-    gateway_hosts: Option<Vec<String>>,
-    data_dir: Option<PathBuf>,
-    python: Option<PathBuf>,
-    preload: Option<Preload>,
-    layers: Option<Vec<PathBuf>>,
-    #[serde(default, deserialize_with = "read_size")]
-    preload_memory: Option<u64>,
-    blanks: Option<usize>,
-    isolation: Option<IsolationWord>,
-    errors: Option<Errors>,
-    tls_cert: Option<PathBuf>,
-    tls_key: Option<PathBuf>,
-    gateway_tls_cert: Option<PathBuf>,
-    gateway_tls_key: Option<PathBuf>,
-    api_tls_cert: Option<PathBuf>,
-    api_tls_key: Option<PathBuf>,
-    tls_self_signed: Option<bool>,
-    connections_per_address: Option<u32>,
-    secrets_key_file: Option<PathBuf>,
-    discard_unreadable_secrets: Option<bool>,
-    #[serde(default, deserialize_with = "read_duration")]
-    drain_limit: Option<Duration>,
-    #[serde(default)]
-    services: Services,
-    #[serde(default)]
-    history: History,
-}
-
-/// `"any"`, `"none"`, or a list of modules.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "write \"any\", \"none\" or a list of modules such as [\"numpy\"]")]
-enum Preload {
-    Text(String),
-    Modules(Vec<String>),
-}
-
-impl Preload {
-    fn policy(self) -> PreloadPolicy {
-        match self {
-            // As on the command line.
-            Self::Text(text) => text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {}),
-            Self::Modules(modules) => PreloadPolicy::Only(modules),
-        }
-    }
-}
-
-/// Where the data services are. A URL with a password in it is better kept in a file that only
-/// the platform can read: `sql_db = { file = "/run/secrets/sql_db" }`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Services {
-    message_queue: Option<ServiceUrl>,
-    cache_service: Option<ServiceUrl>,
-    document_db: Option<ServiceUrl>,
-    sql_db: Option<ServiceUrl>,
-    object_storage: Option<ServiceUrl>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-enum ServiceUrl {
-    Url(String),
-    File { file: PathBuf },
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct History {
-    #[serde(default, deserialize_with = "read_size")]
-    ring: Option<u64>,
-    #[serde(default, deserialize_with = "read_size")]
-    disk: Option<u64>,
-    #[serde(default, deserialize_with = "read_duration")]
-    keep: Option<Duration>,
-    per_function_per_second: Option<u32>,
-    total_per_second: Option<u32>,
-}
-
 impl PlatformFlags {
     /// The layers merged.
     pub(crate) fn configuration(&self) -> Result<Config, Failure> {
@@ -338,75 +242,6 @@ fn certificate(
     }
 }
 
-impl Services {
-    fn urls(self) -> Result<BTreeMap<String, String>, Failure> {
-        let all = [
-            ("message_queue", self.message_queue),
-            ("cache_service", self.cache_service),
-            ("document_db", self.document_db),
-            ("sql_db", self.sql_db),
-            ("object_storage", self.object_storage),
-        ];
-        let given = all.into_iter().filter_map(|(name, url)| Some((name.to_owned(), url?)));
-        given
-            .map(|(name, url)| {
-                let url = url.read()?;
-                // The text may hold a password: it is not repeated.
-                if is_url(&url) { Ok((name, url)) } else { Err(not_a_url(&name)) }
-            })
-            .collect()
-    }
-}
-
-/// `scheme://` and something after it, as all that speak to data services want it.
-fn is_url(text: &str) -> bool {
-    let Some((scheme, rest)) = text.split_once("://") else { return false };
-    let in_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-    let scheme_fits = scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(in_scheme);
-    scheme_fits && !rest.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control())
-}
-
-fn not_a_url(name: &str) -> Failure {
-    Failure::usage(format!("services.{name} is not a URL"))
-        .hint("write it with its scheme and host, such as postgres://user@db:5432/name")
-}
-
-impl ServiceUrl {
-    fn read(self) -> Result<String, Failure> {
-        match self {
-            Self::Url(url) => Ok(url),
-            Self::File { file } => std::fs::read_to_string(&file)
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| Failure::file("read the URL of a service from", &file, &error)),
-        }
-    }
-}
-
-impl History {
-    fn over(self, default: HistoryConfig) -> Result<HistoryConfig, Failure> {
-        if let Some(ring) = self.ring.filter(|ring| *ring < SMALLEST_RING) {
-            let least = bytesize::ByteSize::b(SMALLEST_RING);
-            return Err(Failure::usage(format!("history.ring is {ring} bytes, the least is {least}")));
-        }
-        Ok(HistoryConfig {
-            ring_bytes: self.ring.map_or(default.ring_bytes, |bytes| bytes as usize),
-            disk_bytes: self.disk.unwrap_or(default.disk_bytes),
-            keep: self.keep.unwrap_or(default.keep),
-            per_function_per_second: self.per_function_per_second.unwrap_or(default.per_function_per_second),
-            total_per_second: self.total_per_second.unwrap_or(default.total_per_second),
-        })
-    }
-}
-
-fn read_file(path: &Path) -> Result<File, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let failure = Failure::file("read the configuration file", path, &error);
-        Failure { exit: Exit::Usage, ..failure }
-    })?;
-    toml::from_str(&text)
-        .map_err(|error| Failure::usage(format!("{}: {error}", path.display()).trim_end().to_owned()))
-}
-
 /// `127.0.0.1:5000`, `[::1]:5000`, `localhost:5000`, or a port alone for loopback.
 fn address(text: &str) -> Result<SocketAddr, String> {
     let full = match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
@@ -417,10 +252,6 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     // `localhost` is often ::1 first; everything here prefers the address that is printed.
     let first = found.next();
     found.find(SocketAddr::is_ipv4).or(first).ok_or_else(|| "no such host".into())
-}
-
-fn read_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
-    address(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// A name in a URL: labels with dots between them, and a port where one is meant.
@@ -436,24 +267,11 @@ fn host_name(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is not a host name; write it as functions.example.com"))
 }
 
-fn read_host_names<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
-    let names = Vec::<String>::deserialize(from)?;
-    let names: Result<_, _> = names.iter().map(|name| host_name(name)).collect();
-    names.map(Some).map_err(serde::de::Error::custom)
-}
-
-fn read_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    humantime::parse_duration(&String::deserialize(from)?).map(Some).map_err(serde::de::Error::custom)
-}
-
-fn read_size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    let size: bytesize::ByteSize = String::deserialize(from)?.parse().map_err(serde::de::Error::custom)?;
-    Ok(Some(size.as_u64()))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::file::is_url;
     use super::*;
+    use crate::exit::Exit;
 
     fn file(text: &str) -> File {
         toml::from_str(text).expect("a configuration")

@@ -4,6 +4,8 @@
 //! edge, which matches on this enum exhaustively. Each code explains itself: what it means, what
 //! to do about it and whether the same request may succeed later. `docs/errors.md` is checked
 //! against these texts. A failed invocation's code is its outcome's word ([`Code::of`]).
+//!
+//! Longer than other files because it is one table: a dozen lines for each code, which belong together.
 
 use std::fmt;
 use std::str::FromStr;
