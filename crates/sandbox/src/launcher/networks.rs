@@ -64,7 +64,16 @@ fn make() -> Result<OwnedFd, String> {
 
 /// Does it in a thread that ends with it, so that the launcher itself never leaves its network: in
 /// a user namespace it could not come back, because the host's network is not its own.
+///
+/// The thread first parts with the directory state that threads share. A joined thread is still
+/// on its way out of the kernel for a moment, and who shares that state may not enter a mount
+/// namespace ([`super::mounts`]): the next claim would fail with EINVAL.
 fn aside<T: Send>(task: impl FnOnce() -> rustix::io::Result<T> + Send) -> rustix::io::Result<T> {
+    let task = || {
+        // SAFETY: no descriptor table is unshared; the flag concerns root, directory and umask.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;
+        task()
+    };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, task);
         let thread = thread.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::AGAIN))?;
@@ -110,4 +119,19 @@ pub(super) fn try_out() -> rustix::io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
     loopback_up()?;
     listen().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_aside_shares_no_directory_with_the_launcher() {
+        let before = std::env::current_dir().expect("a directory");
+        assert_ne!(before.as_os_str(), "/proc");
+
+        aside(|| rustix::process::chdir("/proc")).expect("a thread");
+
+        assert_eq!(std::env::current_dir().expect("a directory"), before);
+    }
 }
