@@ -216,6 +216,14 @@ impl VersionPool {
                 }
                 return Ok(self.lease_of(granted, call, queue_length));
             }
+            if let [Decision::Refuse { call: mine, outcome, retry_after }] = state.decisions[..]
+                && mine == call
+            {
+                state.decisions.clear();
+                let (why, retry_after) = state.why(outcome, retry_after);
+                self.keep_time(state);
+                return Err(Refusal::Refused { outcome, retry_after, why });
+            }
             let (sender, receiver) = oneshot::channel();
             state.waiting.insert(call, sender);
             self.carry_out(state);

@@ -159,11 +159,11 @@ pub(crate) async fn serve<H, F, B>(
         let (handle, stop, abort) = (handle.clone(), stop.clone(), abort.clone());
         let certificate = door.certificate.clone();
         connections.spawn(async move {
-            let line = Arc::new(Line::default());
-            let (calling, stopping) = (line.clone(), stop.clone());
+            let line = Arc::new(Line::new(stop.clone()));
+            let calling = line.clone();
             let service = service_fn(move |request: Request<Incoming>| {
                 let call = calling.begin(&request);
-                let request = request.map(|body| Upload::new(body, calling.clone(), stopping.clone()));
+                let request = request.map(|body| Upload::new(body, calling.clone()));
                 let answer = handle(request, peer);
                 async move { Ok::<_, Infallible>(answer.await.map(|body| call.answer_with(body))) }
             });

@@ -44,9 +44,15 @@ pub(super) struct Line {
     uploading: AtomicBool,
     /// The caller speaks HTTP/1.1, and so understands interim answers.
     interim: AtomicBool,
+    /// The platform stops. Here, because a clone for every request would be two locks that all share.
+    stop: CancellationToken,
 }
 
 impl Line {
+    pub(super) fn new(stop: CancellationToken) -> Self {
+        Self { stop, ..Self::default() }
+    }
+
     pub(super) fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Idle,
@@ -172,15 +178,14 @@ impl UploadError {
 pub(crate) struct Upload {
     body: Incoming,
     line: Arc<Line>,
-    stop: CancellationToken,
     /// Ends a while after the stop; there once the body has been waited for.
     cut: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
     over: bool,
 }
 
 impl Upload {
-    pub(super) fn new(body: Incoming, line: Arc<Line>, stop: CancellationToken) -> Self {
-        Self { body, line, stop, cut: None, over: false }
+    pub(super) fn new(body: Incoming, line: Arc<Line>) -> Self {
+        Self { body, line, cut: None, over: false }
     }
 
     fn end(&mut self) {
@@ -214,8 +219,9 @@ impl Body for Upload {
                 Poll::Ready(frame.map(|frame| frame.map_err(UploadError::Broken)))
             }
             Poll::Pending => {
-                let stop = self.stop.clone();
-                let cut = self.cut.get_or_insert_with(|| {
+                let Self { line, cut, .. } = &mut *self;
+                let cut = cut.get_or_insert_with(|| {
+                    let stop = line.stop.clone();
                     Box::pin(async move {
                         stop.cancelled_owned().await;
                         tokio::time::sleep(UPLOAD_GRACE).await;
