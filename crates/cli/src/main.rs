@@ -6,6 +6,7 @@
 //! hand-over to [`flags`]. One file per verb; what a verb prints goes through [`screen`], how
 //! it ends is an [`exit::Exit`].
 
+mod audit;
 mod bench;
 mod client;
 mod completions;
@@ -25,6 +26,7 @@ mod key;
 mod list;
 mod logs;
 mod payload;
+mod quota;
 mod screen;
 mod secret;
 mod simulate;

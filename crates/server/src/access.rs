@@ -256,6 +256,11 @@ impl Access {
         self.in_force(known.filter(|_| fits)?)
     }
 
+    /// The key of an id, in force or not.
+    pub fn key(&self, id: KeyId) -> Option<Arc<Key>> {
+        self.snapshot.load().keys.get(&id).cloned()
+    }
+
     fn in_force(&self, key: Arc<Key>) -> Option<Arc<Key>> {
         let now_us = self.clock.wall_now_us();
         key.is_live(now_us).then(|| {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::access::Access;
+use crate::audit::Audit;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -56,6 +57,8 @@ pub struct App {
     pub started_us: u64,
     /// Tenants and keys.
     pub access: Arc<Access>,
+    /// Who asked for what.
+    pub audit: Arc<Audit>,
     /// What tenants may use.
     pub(crate) quotas: Arc<Quotas>,
     /// Functions and routes.

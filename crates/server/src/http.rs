@@ -4,6 +4,7 @@
 //! `slo`, never what lies below them.
 
 pub mod api;
+pub(crate) mod audit;
 pub(crate) mod caller;
 pub mod csrf;
 pub mod fuzz;
@@ -29,6 +30,7 @@ use tower::ServiceExt;
 
 use crate::app::App;
 
+use self::audit::{Desk, PeerAddress};
 use self::caller::{Caller, Door};
 use self::guard::Hosts;
 use self::listener::Upload;
@@ -48,7 +50,8 @@ pub(crate) fn traces_router(app: &Arc<App>) -> Router {
 }
 
 /// What every management listener has around its routes: the login, an answer for unknown paths and
-/// verbs, the question who asks, and the guard before everything. It comes after all merges: it sees only what is there.
+/// verbs, the question who asks, the guard, and before everything the desk where all calls are noted.
+/// It comes after all merges: it sees only what is there.
 fn finished(router: Router, app: &Arc<App>, port: Port, hosts: Hosts) -> Router {
     let lost = {
         let app = app.clone();
@@ -57,7 +60,8 @@ fn finished(router: Router, app: &Arc<App>, port: Port, hosts: Hosts) -> Router 
     let router = router.merge(login::router(app.clone()));
     let router = router.method_not_allowed_fallback(method_not_allowed).fallback(lost);
     let door = Door { app: app.clone(), port, needs_key: app.needs_key(port) };
-    guard::protect(caller::authenticated(router, door), hosts)
+    let guarded = guard::protect(caller::authenticated(router, door), hosts);
+    audit::noted(guarded, Desk { app: app.clone(), port })
 }
 
 /// A page for a browser, a problem document for everybody else.
@@ -92,7 +96,8 @@ pub(crate) fn served(
 + Send
 + Sync
 + 'static {
-    move |request, _| {
+    move |mut request, peer| {
+        request.extensions_mut().insert(PeerAddress(peer));
         let router = router.clone();
         Box::pin(async move {
             let answer = router.oneshot(request).await;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, AccessError, FreshKey, NewKey};
 use crate::app::{Addresses, App};
+use crate::audit::Audit;
 use crate::catalog::{Catalog, CatalogError, Deployed, WorkerSetup};
 use crate::clock::Clock;
 use crate::config::{Config, ErrorDetail, TlsSource};
@@ -148,6 +149,7 @@ impl Server {
         let certificates = Certificates::open(&config, &data_dir)?;
         let clock = Clock::start();
         let registry = Arc::new(Registry::open(&data_dir)?);
+        let audit = Arc::new(Audit::open(&data_dir)?);
         let secrets = open_secrets(&config, &registry, &data_dir).await?;
         let history = Arc::new(History::open(&config.history, &data_dir, clock.clone())?);
         let slo = Arc::new(SloBook::open(registry.clone()).await);
@@ -208,6 +210,7 @@ impl Server {
             started_us: clock.wall_now_us(),
             clock: clock.clone(),
             access,
+            audit,
             quotas,
             catalog,
             invoker,
@@ -351,6 +354,7 @@ impl Server {
         self.app.access.tick();
         self.app.slo.close().await;
         self.app.history.close().await;
+        self.app.audit.close().await;
         self.registry.close().await;
     }
 }

@@ -3,6 +3,7 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test says what failed by failing"))]
 
 mod stub;
+mod tenancy;
 
 use insta::assert_snapshot;
 use serde_json::json;

@@ -4,6 +4,7 @@
 #[path = "../harness/platform.rs"]
 mod platform;
 
+mod audit;
 mod contract;
 mod edge;
 mod edge_audit;

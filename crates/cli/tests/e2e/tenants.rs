@@ -14,20 +14,20 @@ use crate::platform::{Platform, Ran, call, program, run, up};
 const LISTINGS: [&str; 5] = ["/functions", "/functions/instances", "/invocations", "/workers", "/metrics"];
 
 /// For hosts that do not keep tenants apart, such as those without root.
-const SHARED: &str = "--allow-weak-isolation-between-tenants";
+pub(crate) const SHARED: &str = "--allow-weak-isolation-between-tenants";
 
 /// What is asked for with a key, for a tenant.
 #[derive(Clone, Copy, Default)]
-struct As<'a> {
-    key: Option<&'a str>,
-    tenant: Option<&'a str>,
+pub(crate) struct As<'a> {
+    pub(crate) key: Option<&'a str>,
+    pub(crate) tenant: Option<&'a str>,
 }
 
-fn key(text: &str) -> As<'_> {
+pub(crate) fn key(text: &str) -> As<'_> {
     As { key: Some(text), ..As::default() }
 }
 
-fn send(
+pub(crate) fn send(
     platform: &Platform,
     port: Port,
     verb: &str,
@@ -51,28 +51,28 @@ fn send(
 }
 
 #[derive(Clone, Copy)]
-enum Port {
+pub(crate) enum Port {
     Api,
     Traces,
 }
 
-fn get(platform: &Platform, path: &str, who: As<'_>) -> Response<Bytes> {
+pub(crate) fn get(platform: &Platform, path: &str, who: As<'_>) -> Response<Bytes> {
     send(platform, Port::Api, "GET", path, who, None)
 }
 
-fn status(answer: &Response<Bytes>) -> u16 {
+pub(crate) fn status(answer: &Response<Bytes>) -> u16 {
     answer.status().as_u16()
 }
 
-fn text(answer: &Response<Bytes>) -> String {
+pub(crate) fn text(answer: &Response<Bytes>) -> String {
     String::from_utf8_lossy(answer.body()).into_owned()
 }
 
-fn document(answer: &Response<Bytes>) -> Value {
+pub(crate) fn document(answer: &Response<Bytes>) -> Value {
     serde_json::from_slice(answer.body()).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
 }
 
-fn done(answer: Response<Bytes>) -> Value {
+pub(crate) fn done(answer: Response<Bytes>) -> Value {
     assert_eq!(status(&answer), 200, "{answer:?}");
     document(&answer)
 }
@@ -81,13 +81,19 @@ fn create_tenant(platform: &Platform, name: &str, who: As<'_>) {
     done(send(platform, Port::Api, "POST", "/tenants", who, Some(json!({ "name": name }))));
 }
 
-fn create_key(platform: &Platform, name: &str, scopes: &[&str], who: As<'_>) -> String {
+pub(crate) fn create_key(platform: &Platform, name: &str, scopes: &[&str], who: As<'_>) -> String {
     let body = json!({ "name": name, "scopes": scopes });
     let made = done(send(platform, Port::Api, "POST", "/keys", who, Some(body)));
     made["key"].as_str().expect("a key").to_owned()
 }
 
-fn deploy(platform: &Platform, name: &str, path: &str, says: &str, who: As<'_>) -> Response<Bytes> {
+pub(crate) fn deploy(
+    platform: &Platform,
+    name: &str,
+    path: &str,
+    says: &str,
+    who: As<'_>,
+) -> Response<Bytes> {
     let code = format!(
         "def handler(message, context):\n    print('{says}')\n    return {{'says': '{says}', 'path': message['path']}}\n"
     );
@@ -114,7 +120,7 @@ fn trace_of(answer: &Response<Bytes>) -> String {
 
 /// A platform with the tenants acme and globex, each with an admin's key and a function `echo` on
 /// `/echo`, which say who they are.
-fn two_tenants() -> (Platform, String, String) {
+pub(crate) fn two_tenants() -> (Platform, String, String) {
     let platform = up().arg(SHARED).start();
     let keys = ["acme", "globex"].map(|name| {
         create_tenant(&platform, name, As::default());
@@ -325,12 +331,17 @@ fn with_a_required_key_only_health_and_the_login_answer_everybody() {
 }
 
 /// The value of a hidden field of a page.
-fn field(page: &str, name: &str) -> String {
+pub(crate) fn field(page: &str, name: &str) -> String {
     let (_, rest) = page.split_once(&format!("name=\"{name}\" value=\"")).expect(name);
     rest.split('"').next().expect("a value").to_owned()
 }
 
-fn post_form(platform: &Platform, path: &str, cookie: Option<&str>, form: &str) -> Response<Bytes> {
+pub(crate) fn post_form(
+    platform: &Platform,
+    path: &str,
+    cookie: Option<&str>,
+    form: &str,
+) -> Response<Bytes> {
     let mut request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
     if let Some(cookie) = cookie {
         request = request.header("cookie", cookie);

@@ -5,6 +5,7 @@
 //! document are made from the same handlers, so neither can have a route that the other lacks.
 //! Put `http::guard` before it: the router itself checks only the content type of writes.
 
+mod audit;
 mod extract;
 mod functions;
 mod instances;
@@ -54,6 +55,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .chain(secrets::routes())
         .chain(tenants::routes())
         .chain(keys::routes())
+        .chain([audit::routes()])
         .chain(platform::routes())
         .chain(quotas::routes())
         .chain([metrics::routes()]);

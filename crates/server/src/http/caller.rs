@@ -15,11 +15,12 @@ use axum::extract::{FromRequestParts, OptionalFromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use fp_core::code::Code;
-use fp_core::{Scope, Scopes, Tenant};
+use fp_core::{KeyId, PresentedKey, Scope, Scopes, Tenant};
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, Uri};
 
+use super::audit::Trail;
 use super::pages::Port;
 use super::problem::Problem;
 use super::{login, pages};
@@ -42,6 +43,8 @@ pub(crate) struct Caller {
     pub(crate) who: Who,
     /// What they may do.
     pub(crate) scopes: Scopes,
+    /// Where the call's record hears what it is about.
+    trail: Trail,
 }
 
 /// Who asks.
@@ -90,6 +93,11 @@ impl Caller {
     /// Whether it is the operator who asks.
     pub(crate) fn is_operator(&self) -> bool {
         self.who.home() == Tenant::default() && self.scopes.allow(Scope::Admin)
+    }
+
+    /// Tells the call's record what it is about, where its path does not say so.
+    pub(crate) fn acted_on(&self, noun: &str, name: impl std::fmt::Display) {
+        self.trail.acted_on(noun, name);
     }
 
     fn lacks(&self, scope: Scope, place: &str) -> Problem {
@@ -147,7 +155,12 @@ pub(crate) fn authenticated(router: Router, door: Door) -> Router {
 }
 
 async fn authenticate(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    let trail = request.extensions().get::<Trail>().cloned().unwrap_or_default();
     let identified = identify(&door.app.access, door.needs_key, request.headers());
+    let identified = identified.map(|caller| {
+        trail.identified(&caller, request.headers());
+        Caller { trail, ..caller }
+    });
     let (path, headers) = (request.uri().path(), request.headers());
     match identified {
         Ok(caller) if pages::is_page(path) && !caller.scopes.allow(Scope::Read) => {
@@ -193,7 +206,7 @@ fn identify(access: &Access, needs_key: bool, headers: &HeaderMap) -> Result<Cal
         (None, Session::None) => Who::Local,
     };
     let scopes = who.scopes();
-    let caller = Caller { tenant: who.home(), who, scopes };
+    let caller = Caller { tenant: who.home(), who, scopes, trail: Trail::default() };
     let tenant = acts_for(access, &caller, headers).map_err(Unknown::Refused)?;
     Ok(Caller { tenant, ..caller })
 }
@@ -222,6 +235,34 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         return Ok(Some(key.trim()));
     }
     Err(not_in_force("the Authorization header holds no key; send it as Bearer fpk_…"))
+}
+
+/// Who a request that was refused seems to be from, for its record.
+#[derive(Debug)]
+pub(super) enum Suspect {
+    /// The holder of a key that is in force, by itself or by a session.
+    Holder(Arc<Key>),
+    /// Somebody with a key or a session that is not: of this id, and of this key, if there is one.
+    Claims(Option<KeyId>, Option<Arc<Key>>),
+    /// Somebody who showed nothing.
+    Nobody,
+}
+
+/// Looks at what a request has shown to be let in.
+pub(super) fn suspect(access: &Access, headers: &HeaderMap) -> Suspect {
+    if let Some(shown) = headers.get(AUTHORIZATION) {
+        let text = shown.to_str().unwrap_or_default().split_once(' ').unwrap_or_default().1.trim();
+        let id = PresentedKey::parse(text).ok().map(|presented| presented.id);
+        return match access.check(text) {
+            Some(key) => Suspect::Holder(key),
+            None => Suspect::Claims(id, id.and_then(|id| access.key(id))),
+        };
+    }
+    match session_of(headers) {
+        Session::One(text) => access.session(text).map_or(Suspect::Claims(None, None), Suspect::Holder),
+        Session::Several => Suspect::Claims(None, None),
+        Session::None => Suspect::Nobody,
+    }
 }
 
 /// What the cookies say.

@@ -11,12 +11,13 @@ use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use axum::{Form, Router, middleware};
+use axum::{Extension, Form, Router, middleware};
 use fp_core::code::Code;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use serde::Deserialize;
 
+use super::audit::Trail;
 use super::caller::{COOKIE_NAME, Caller, Who, place_of, session_text};
 use super::problem::Problem;
 use super::{csrf, guard, pages};
@@ -121,12 +122,14 @@ fn page(next: &str, fault: Option<&'static str>, caller: Option<&Caller>) -> Log
 
 async fn sign_in(
     State(app): State<Arc<App>>,
+    Extension(trail): Extension<Trail>,
     headers: HeaderMap,
     form: Result<Form<SignIn>, FormRejection>,
 ) -> Result<Response, Problem> {
     let Form(form) = form.map_err(unreadable)?;
     csrf::check(form.csrf_token.as_deref())?;
     let Some(key) = app.access.check(form.key.trim()) else {
+        trail.claimed(&app.access, form.key.trim());
         let fault = "This key is none of this platform's, has expired or was revoked.";
         return Ok(pages::render(StatusCode::UNAUTHORIZED, &page(&form.next, Some(fault), None)));
     };
@@ -134,6 +137,7 @@ async fn sign_in(
     if let Some(before) = session_text(&headers) {
         app.access.sign_out(before);
     }
+    trail.signed(&key);
     let session = app.access.sign_in(&key);
     let seconds = SESSION_LIFE.as_secs();
     let secure = if app.addresses.management_tls { "; Secure" } else { "" };

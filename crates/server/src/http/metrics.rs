@@ -90,6 +90,7 @@ struct HistorySample {
     ring_bytes: i64,
     disk_bytes: i64,
     connections_refused: u64,
+    audit_lost: u64,
 }
 
 #[derive(Debug)]
@@ -254,6 +255,7 @@ impl Snapshot {
                 "Connections that were closed because their address had too many",
                 history.connections_refused,
             ),
+            ("audit_lost", "Records that the audit log had no room for", history.audit_lost),
         ];
         for (name, help, value) in counters {
             let metric = ConstCounter::new(value);
@@ -290,6 +292,7 @@ impl HistorySample {
             ring_bytes: history.ring_bytes as i64,
             disk_bytes: history.disk_bytes as i64,
             connections_refused: app.connections.refused(),
+            audit_lost: app.audit.lost(),
         }
     }
 }

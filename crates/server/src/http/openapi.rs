@@ -19,6 +19,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 use super::api::parameters::LENIENT;
 use super::caller::COOKIE_NAME;
 use super::problem::PROBLEM_JSON;
+use crate::audit::Kind;
 
 const DESCRIPTION: &str = "\
 Deploy functions, run them in the background and see what happened to each call. Every error is \
@@ -168,6 +169,18 @@ impl PartialSchema for ScopeWord {
 
 impl ToSchema for ScopeWord {}
 
+/// One of the kinds of records in the audit log.
+#[derive(Debug)]
+pub(crate) struct AuditKindWord;
+
+impl PartialSchema for AuditKindWord {
+    fn schema() -> RefOr<Schema> {
+        RefOr::T(words(Kind::ALL.into_iter().map(Kind::word), "change"))
+    }
+}
+
+impl ToSchema for AuditKindWord {}
+
 /// RFC 3339, or an age such as `1h`.
 #[derive(Debug)]
 pub(crate) struct PointInTime;
@@ -206,6 +219,7 @@ pub(crate) fn preamble() -> OpenApi {
         tag("secrets", "Values that functions read and nobody else sees"),
         tag("tenants", "Who shares the platform; for the operator"),
         tag("keys", "Who may do what in a tenant; for its admins"),
+        tag("audit", "Who asked for what; for a tenant's admins"),
         tag("platform", "Workers, host, health, metrics"),
     ]);
     document

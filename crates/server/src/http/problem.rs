@@ -183,7 +183,11 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        self.into_hyper().map(axum::body::Body::new)
+        let code = self.code();
+        let mut response = self.into_hyper().map(axum::body::Body::new);
+        // For the audit log, which sees the answer and not what made it.
+        response.extensions_mut().insert(code);
+        response
     }
 }
 

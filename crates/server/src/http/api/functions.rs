@@ -232,7 +232,9 @@ async fn create_function(
     ApiJson(body): ApiJson<CreateFunction>,
 ) -> Result<Answer<DeployedFunction>, Problem> {
     caller.require(Scope::Deploy)?;
-    deploy(&app, body.into_request(caller.tenant)?).await
+    let request = body.into_request(caller.tenant.clone())?;
+    caller.acted_on("function", &request.name);
+    deploy(&app, request).await
 }
 
 async fn deploy(app: &App, request: DeployRequest) -> Result<Answer<DeployedFunction>, Problem> {

@@ -341,7 +341,7 @@ fn outcome_word(text: String) -> Result<String, Problem> {
     ))
 }
 
-fn since(text: &str, now_us: u64) -> Result<u64, Problem> {
+pub(super) fn since(text: &str, now_us: u64) -> Result<u64, Problem> {
     let refuse = || {
         let detail = format!("{text:?} is not a point in time; write RFC 3339, or an age such as 1h or 30m");
         wrong_parameter("since", detail)
@@ -350,7 +350,7 @@ fn since(text: &str, now_us: u64) -> Result<u64, Problem> {
 }
 
 /// A whole number from 1 to the longest page; `10.0` is one too, as in JSON Schema.
-fn limit(text: &str) -> Result<usize, Problem> {
+pub(super) fn limit(text: &str) -> Result<usize, Problem> {
     let number: Option<f64> = text.parse().ok();
     let whole = number.filter(|n| n.fract() == 0.0 && (1.0..=Filter::MAX_LIMIT as f64).contains(n));
     let refuse = || {

@@ -170,7 +170,9 @@ async fn create_key(
     caller.require(Scope::Admin)?;
     let now_us = app.clock.wall_now_us();
     let new = body.read(&caller, now_us)?;
+    caller.acted_on("key", &new.name);
     let FreshKey { key, text } = app.access.create_key(new).await.map_err(refused)?;
+    caller.acted_on("key", format_args!("{} ({}: {})", key.id(), key.name(), key.scopes()));
     Ok(Answer(CreatedKey { key: text, view: KeyView::of(&key, now_us) }))
 }
 

@@ -107,9 +107,10 @@ async fn create_tenant(
     ApiJson(body): ApiJson<CreateTenant>,
 ) -> Result<Answer<TenantView>, Problem> {
     caller.require_operator()?;
-    let name = body.name.parse().map_err(|error: IdError| {
+    let name: Tenant = body.name.parse().map_err(|error: IdError| {
         Problem::new(fp_core::code::Code::InvalidName, error.to_string()).field("name")
     })?;
+    caller.acted_on("tenant", &name);
     let tenant = app.create_tenant(name).await.map_err(refused)?;
     Ok(Answer(TenantView::named(&app, &tenant)))
 }

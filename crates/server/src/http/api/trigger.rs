@@ -61,6 +61,7 @@ async fn trigger_functions(
 ) -> Result<Answer<Triggered>, Problem> {
     caller.require(Scope::Invoke)?;
     let ids = app.invoker.trigger(&caller.tenant, call_of(body)?).await.map_err(refused)?;
+    caller.acted_on("invocation", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     Ok(Answer(Triggered { status: "ok", container_ids: ids.iter().map(ToString::to_string).collect() }))
 }
 
