@@ -1,7 +1,13 @@
 //! `explain`: what a word or a decision means.
 //!
 //! `code` is local and prints the one table of error codes; `route` asks the platform for its
-//! routes, puts them into the gateway's own table and says which wins and why.
+//! routes, puts them into the gateway's own table and says which wins and why. `call`, `timeout` and
+//! `scaling` say in sentences what the platform's answers say in numbers, and no more than is there.
+
+mod call;
+mod scaling;
+mod story;
+mod timeout;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +23,7 @@ use crate::flags::{Global, wait};
 use crate::list::Listing;
 use crate::{payload, screen};
 
-/// Explain an error code or a routing decision
+/// Explain an error code, a call or a decision
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     #[command(subcommand)]
@@ -30,6 +36,21 @@ enum What {
     Code {
         /// The code, as in the field `code` of an error answer
         code: Option<String>,
+    },
+    /// What happened to a call: where its time went, how it ended and why
+    Call {
+        /// The invocation's id
+        id: String,
+    },
+    /// Why a call ran out of time: whose limit it was, and what to change
+    Timeout {
+        /// The invocation's id
+        id: String,
+    },
+    /// The workers of a function: which there are, and why
+    Scaling {
+        /// The function's name
+        name: String,
     },
     /// Which function answers a request, and why
     Route {
@@ -48,6 +69,9 @@ impl Explain {
         match &self.what {
             What::Code { code: Some(word) } => explain_code(global, word),
             What::Code { code: None } => list_codes(global),
+            What::Call { id } => wait(call::explain(global, &Client::new(global)?, id)),
+            What::Timeout { id } => wait(timeout::explain(global, &Client::new(global)?, id)),
+            What::Scaling { name } => wait(scaling::explain(global, &Client::new(global)?, name)),
             What::Route { verb, path } => wait(explain_route(global, verb, path)),
         }
     }

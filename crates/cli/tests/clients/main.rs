@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test says what failed by failing"))]
 
+mod explaining;
 mod stub;
 mod tenancy;
 
