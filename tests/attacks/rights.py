@@ -27,10 +27,12 @@ def handler(message, context):
             "io real time": io_priority(),
             "more files": refused(lambda: raised(resource.RLIMIT_NOFILE)),
             "larger files": refused(lambda: raised(resource.RLIMIT_FSIZE)),
-            "core files": refused(lambda: raised(resource.RLIMIT_CORE)),
+            "pending signals": refused(lambda: raised(resource.RLIMIT_SIGPENDING)),
             "locked memory": refused(lambda: raised(resource.RLIMIT_MEMLOCK)),
             "lock all memory": lock_memory(),
         },
+        "group": [os.getsid(0), os.getpgrp()],
+        "oom score": oom_score(),
         "affinity": refused(lambda: os.sched_setaffinity(0, os.sched_getaffinity(0))),
         "descriptors": descriptors(),
         "environment": sorted(os.environ),
@@ -50,6 +52,17 @@ def refused(attempt):
     except ValueError as error:  # what `resource` makes of EPERM
         return "EPERM" if "not allowed to raise" in str(error) else repr(error)
     return "done"
+
+
+def oom_score():
+    """What is left of an attempt to be spared when memory runs out."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("-1000")
+    except OSError:
+        pass
+    with open("/proc/self/oom_score_adj") as file:
+        return int(file.read())
 
 
 def raised(kind):

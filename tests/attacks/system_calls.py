@@ -7,10 +7,12 @@ means that the wall has a hole. What would end a process instead is tried in a c
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import signal
 import socket
+import struct
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -78,6 +80,11 @@ CALLS = {
     "migrate_pages": (256, 238, 0, 1, NOTHING, NOTHING),
     "move_pages": (279, 239, 0, 1, NOTHING, NOTHING, NOTHING, 2),
     "mq_open": (240, 180, b"queue", 0o102, 0o600, None),
+    "seccomp": (317, 277, 1, 0, NOTHING),
+    "seccomp_prctl": (157, 167, 22, 2, NOTHING),
+    "sched_setattr": (314, 274, 0, NOTHING, 0),
+    "huge_pages": (29, 194, 0, 1 << 21, 0o4600 | 0o1000),
+    "huge_files": (319, 279, b"huge", 4),
     "memfd_secret": (447, 447, 0),
     "lookup_dcookie": (212, 18, 0, NOTHING, 1),
     "nfsservctl": (180, 42, 0, None, None),
@@ -98,6 +105,16 @@ def handler(message, context):
     said["bluetooth"] = refused(lambda: socket.socket(31, socket.SOCK_RAW))
     said["key_socket"] = refused(lambda: socket.socket(15, socket.SOCK_RAW, 2))
     said["tipc"] = refused(lambda: socket.socket(30, socket.SOCK_STREAM))
+    # The kernel would look for modules as root, outside of every limit.
+    said["stream of udp"] = refused(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 17))
+    said["stream of icmp"] = refused(lambda: socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 58))
+    said["datagrams of tcp"] = refused(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 6))
+    said["the other's pings"] = refused(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 58))
+    said["new bridge"] = refused(lambda: interface(0x89A0, b"br9"))
+    said["vlan"] = refused(lambda: interface(0x8983, NOTHING.raw[:64]))
+    # Compiled programs come from a pot that all users of the host share.
+    said["filter of a socket"] = refused(lambda: filter_socket(26))
+    said["filter of a port"] = refused(lambda: filter_socket(51))
     said["raw"] = refused(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
     said["calls_of_i386"] = in_a_child(call_as_i386) if X86_64 else "SIGSYS"
     # A child that got through one of the clones would otherwise go on as a second handler.
@@ -124,6 +141,18 @@ def refused(call):
     except OSError as error:
         return errno.errorcode[error.errno]
     return "done"
+
+
+def interface(request, argument):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        fcntl.ioctl(one, request, argument)
+
+
+def filter_socket(option):
+    accept = ctypes.create_string_buffer((6).to_bytes(2, "little") + bytes(2) + b"\xff\xff\0\0", 8)
+    program = struct.pack("@HP", 1, ctypes.addressof(accept))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.setsockopt(socket.SOL_SOCKET, option, program)
 
 
 def effective_capabilities():

@@ -160,6 +160,7 @@ async fn look_at_host(config: &Config) -> Result<HostReport, Failure> {
         python: config.python.clone(),
         blanks: 0,
         guarded_ports: vec![config.api_addr.port(), config.traces_addr.port()],
+        served_ports: [config.gateway_addr, config.api_addr, config.traces_addr].map(|at| at.port()).into(),
         preload: config.preload.clone(),
         // What is missing is said below, not a reason to stop looking.
         isolation: Isolation::Best,

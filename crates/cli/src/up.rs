@@ -65,9 +65,10 @@ impl Up {
 /// Secrets are in this process's memory: it leaves no core file, and its user's other processes
 /// cannot attach to it or read it in /proc. What it starts decides for itself.
 fn keep_memory_private() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = setrlimit(Resource::Core, none) {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+    // One byte, where that may be: with zero a helper that core_pattern names gets it all (core(5)).
+    let least = Some(getrlimit(Resource::Core).maximum.map_or(1, |hard| hard.min(1)));
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: least, maximum: least }) {
         screen::warning(&format!("core files cannot be switched off: {error}"));
     }
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {

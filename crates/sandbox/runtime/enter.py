@@ -32,13 +32,18 @@ AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME = 1, 4, 15
 PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 22, 24, 38
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 SECCOMP_MODE_FILTER = 2
 SIGKILL = 9
 LAST_CAPABILITY = 63  # the kernel answers EINVAL beyond its own last one
 # Not in every libc: numbers of the generic table, equal on x86_64, aarch64 and riscv64.
 SYS_CLOSE_RANGE, SYS_MOUNT_SETATTR = 436, 442
 SYS_PIVOT_ROOT = {"x86_64": 155}.get(os.uname().machine, 41)
-SYS_CAPSET = {"x86_64": 126}.get(os.uname().machine, 91)
+SYS_CAPGET, SYS_CAPSET = {"x86_64": (125, 126)}.get(os.uname().machine, (90, 91))
+
+# What the kernel adds to a worker's badness when the host has no memory left, in thousandths of
+# all there is: a worker goes before a service of the host's own, whatever was given to us.
+OOM_SCORE = 500
 
 # The user that a worker sees itself as inside its own user namespace (mode `user_namespace`).
 INNER_ID = 1000
@@ -182,15 +187,25 @@ def die_with_parent():
     _prctl("parent-death signal", PR_SET_PDEATHSIG, SIGKILL)
 
 
-def guard_zygote(mode, base_filter, feigned_filter):
+def guard_zygote(mode, filters):
     """What can be given up before the forks, so that no fork pays for it."""
-    if mode == "root":
+    if mode == "root" or (mode == "reduced" and os.geteuid() == 0):
         # Children lose their privileges with the uid; this makes it final for what they exec.
         drop_bounding_set()
+    # One, not zero: with zero a helper that core_pattern pipes to still gets the memory, as root and
+    # outside of every cgroup (core(5)). The filter keeps workers from making it zero.
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    core = 1 if hard == resource.RLIM_INFINITY else min(hard, 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (core, core))
+    # Not above others' priority, whatever the platform was started with.
+    if os.getpriority(os.PRIO_PROCESS, 0) < 0:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     _prctl("no_new_privs", PR_SET_NO_NEW_PRIVS, 1)
-    if base_filter:
-        install_filter("seccomp (base)", base_filter)
-        install_filter("seccomp (feigned)", feigned_filter)
+    for name, program in zip(("base", "feigned", "denied"), filters):
+        if program:
+            install_filter(f"seccomp ({name})", program)
 
 
 def drop_bounding_set():
@@ -214,6 +229,9 @@ def enter(mode, order, descriptors, control, network, groups, worker_filter, own
     """Makes this forked child a sandboxed worker: requests on 3, side channel on 4,
     answers on 5, the output pipe on 1 and 2, `control` moved to 6 until the zygote's side has
     been told."""
+    # No signal to a group or a session of the launcher's: neither ends at a namespace.
+    os.setsid()
+    _write("oom score", "/proc/self/oom_score_adj", str(OOM_SCORE))
     for group in groups:
         # A single thread that moves itself avoids the lock that a foreign writer waits for.
         if os.write(group, b"0") != 1:
@@ -226,12 +244,17 @@ def enter(mode, order, descriptors, control, network, groups, worker_filter, own
         landlock.restrict(prepared, _done, libc)
     _own_descriptors(descriptors, control)
     _own_limits(order)
+    if worker_filter and mode == "root":
+        # With the privilege still there: the memory for compiled filters is one pot for the host's
+        # users, and whoever has emptied it would keep others' workers from starting.
+        install_filter("seccomp (worker)", worker_filter)
     _own_user(mode, order, own_proc)
+    _no_capabilities()
     # After the uid: changing it clears both. A worker never outlives its zygote.
     die_with_parent()
     # Else the worker could not read its own /proc files; other workers have other uids.
     _prctl("dumpable", PR_SET_DUMPABLE, 1)
-    if worker_filter:
+    if worker_filter and mode != "root":
         install_filter("seccomp (worker)", worker_filter)
 
 
@@ -246,7 +269,8 @@ def _own_namespaces(network):
 
 
 def _own_mounts(mode, order, own_proc):
-    owner = f",uid={order['uid']},gid={order['uid']}" if mode == "root" else ""
+    owns = mode == "root" and order["uid"] is not None
+    owner = f",uid={order['uid']},gid={order['uid']}" if owns else ""
     options = f"mode=700,size={order['tmp_size']},nr_inodes={order['tmp_files']}{owner}"
     _mount("mount /tmp", "tmp", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, options)
     if own_proc:
@@ -289,9 +313,6 @@ def _own_user(mode, order, own_proc):
             _write("uid map", "/proc/self/uid_map", f"{INNER_ID} 0 1")
             _write("gid map", "/proc/self/gid_map", f"{INNER_ID} 0 1")
         drop_bounding_set()
-        # Version 3 header, own process; effective, permitted and inheritable all empty.
-        header = struct.pack("<II", 0x20080522, 0)
-        _done("drop capabilities", libc.syscall(SYS_CAPSET, header, bytes(24)))
     elif uid is not None:
         try:
             os.setgroups([])
@@ -299,3 +320,17 @@ def _own_user(mode, order, own_proc):
             os.setresuid(uid, uid, uid)
         except OSError as error:
             raise StepError(f"become uid {uid}", error.errno or errno.EIO) from None
+
+
+def _no_capabilities():
+    """Said outright: leaving uid 0 drops them, but a service may have been given its own without being
+    uid 0, and a host may have no uids to give."""
+    if libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0) < 0:
+        raise StepError("clear the ambient capabilities", ctypes.get_errno())
+    # Version 3 header, own process; effective, permitted and inheritable all empty.
+    header = struct.pack("<II", 0x20080522, 0)
+    _done("drop capabilities", libc.syscall(SYS_CAPSET, header, bytes(24)))
+    left = ctypes.create_string_buffer(24)
+    _done("read the capabilities", libc.syscall(SYS_CAPGET, header, left))
+    if any(left.raw):
+        raise StepError("drop capabilities", errno.EPERM)

@@ -11,6 +11,8 @@ import struct
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # equal on every architecture
 PATH_BENEATH = 1
+# From the seventh version on each refusal is an audit record: a worker must not fill the host's log.
+QUIET_SINCE, LOG_SAME_EXEC_OFF = 7, 1
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
 # Removing, making, and moving between directories; bits 4 to 13.
@@ -43,20 +45,20 @@ def prepare(version):
     attributes = struct.pack("<QQQ", known, 0, scope)[: 24 if version >= 6 else 8]
     # Kept open; workers close them with everything else.
     shared = [_rule(LOOK, os.open("/", _PLACE)), _rule(WRITE & known, os.open("/dev", _PLACE))]
-    return attributes, shared, WRITE & known, known
+    return attributes, shared, WRITE & known, known, LOG_SAME_EXEC_OFF if version >= QUIET_SINCE else 0
 
 
 def restrict(prepared, done, libc):
     """For this process and all that it starts: everything shown can be read and run, devices and
     its own /proc written, and /tmp is its own. `done` checks each step."""
-    attributes, rules, write, everything = prepared
+    attributes, rules, write, everything, flags = prepared
     syscall = libc.syscall
     # Mounts of this worker alone.
     places = os.open("/proc", _PLACE), os.open("/tmp", _PLACE)
     ruleset = done("landlock", syscall(CREATE_RULESET, attributes, len(attributes), 0))
     for rule in (*rules, _rule(write, places[0]), _rule(everything, places[1])):
         done("landlock: add a rule", syscall(ADD_RULE, ruleset, PATH_BENEATH, rule, 0))
-    done("landlock", syscall(RESTRICT_SELF, ruleset, 0))
+    done("landlock", syscall(RESTRICT_SELF, ruleset, flags))
     # The descriptors go with all others, next.
 
 

@@ -21,6 +21,7 @@ single-threaded, because a fork copies only the forking thread. End of file on t
 it; its death ends its workers (parent-death signal).
 """
 
+import errno
 import gc
 import importlib
 import json
@@ -46,11 +47,11 @@ def main():
     config = json.loads(control.recv(MESSAGE_LIMIT))
     namespaces = _enter_root(enter, config)
     warm, rehearse, serve = _import_runtime()
-    base_filter, feigned_filter, worker_filter = (
-        bytes.fromhex(config[key]) for key in ("base_filter", "feigned_filter", "worker_filter")
+    *filters, worker_filter = (
+        bytes.fromhex(config[key]) for key in ("base_filter", "feigned_filter", "denied_filter", "worker_filter")
     )
     # Before the preloads: what they may do is then what building sandboxes needs, and no more.
-    enter.guard_zygote(config["mode"], base_filter, feigned_filter)
+    enter.guard_zygote(config["mode"], filters)
     if not _preload(control, config):
         return
     warm()
@@ -205,11 +206,14 @@ class Zygote:
             self.send({"t": "exited", "pid": pid, "status": status})
 
     def _take_order(self):
-        message, descriptors, _, _ = socket.recv_fds(self.control, MESSAGE_LIMIT, DESCRIPTOR_LIMIT)
+        message, descriptors, flags, _ = socket.recv_fds(self.control, MESSAGE_LIMIT, DESCRIPTOR_LIMIT)
         if not message:
             return False
         order = json.loads(message)
         try:
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                # A worker without its cgroups or its network would be in ours.
+                raise self.enter.StepError("take the descriptors of an order", errno.EMFILE)
             self._fork(order, descriptors)
         except (OSError, self.enter.StepError) as error:
             step = getattr(error, "step", "fork")

@@ -42,6 +42,7 @@ pub(crate) struct Init {
     pub pythons: Vec<Python>,
     pub blanks: usize,
     pub guarded_ports: Vec<u16>,
+    pub served_ports: Vec<u16>,
     pub preload: PreloadConfig,
     pub first_worker: u64,
 }
@@ -134,6 +135,7 @@ pub(crate) struct ZygoteConfig<'a> {
     pub layers: Vec<(PathBuf, PathBuf)>,
     pub base_filter: String,
     pub feigned_filter: String,
+    pub denied_filter: String,
     pub worker_filter: String,
 }
 

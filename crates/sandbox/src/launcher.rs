@@ -132,12 +132,12 @@ fn start() -> Result<Launcher, String> {
     let (cgroups, lingering) = Cgroups::prepare(run_dir, &tag(run_dir));
     let mut filters = seccomp::compile(crate::runtime::SECCOMP_RULES)?;
     if !host.seccomp {
-        filters = Filters { base: Vec::new(), feigned: Vec::new(), worker: Vec::new() };
+        filters = Filters { base: Vec::new(), feigned: Vec::new(), denied: Vec::new(), worker: Vec::new() };
     }
     let home = (host.mode != crate::Mode::Reduced).then(Home::open).transpose().map_err(|e| e.to_string())?;
     let networks = host.network.is_ok().then(Networks::default);
     let fence = if host.uids {
-        Fence::raise(&format!("functionsplatform_{}", tag(run_dir)), &init.guarded_ports)
+        Fence::raise(&format!("functionsplatform_{}", tag(run_dir)), &init.guarded_ports, &init.served_ports)
     } else {
         Err("workers have the platform's own uid, so no rule can tell them apart".into())
     };

@@ -74,6 +74,8 @@ pub struct SandboxConfig {
     pub blanks: usize,
     /// TCP ports of this host that no worker may reach: the platform's own but the gateway's.
     pub guarded_ports: Vec<u16>,
+    /// TCP ports that the platform serves: on no other address of this host may a worker answer there.
+    pub served_ports: Vec<u16>,
     /// What zygotes may import for their workers, and from where.
     pub preload: PreloadConfig,
     /// Whether a host below the floor will do. Asked of each launcher, also after a crash.
@@ -412,6 +414,7 @@ impl State {
             pythons: self.pythons.clone(),
             blanks: self.config.blanks,
             guarded_ports: self.config.guarded_ports.clone(),
+            served_ports: self.config.served_ports.clone(),
             preload: self.config.preload.clone(),
             first_worker: self.next_worker.load(Ordering::Relaxed),
         };

@@ -1,8 +1,8 @@
 //! The seccomp programs, compiled from `runtime/seccomp.json` where each rule has its reason.
 //!
-//! Three programs. The large allow-list (everything else answers ENOSYS) is installed once in the
-//! zygote and inherited, because installing it costs 0.4 ms; so is the list of what is said to have
-//! been done and is not. The short deny-list in each child ends what only building the sandbox
+//! Four programs. The large allow-list (everything else answers ENOSYS) is installed once in the
+//! zygote and inherited, because installing it costs 0.4 ms; so are the lists of what is said to have
+//! been done and is not, and of arguments that are refused. The short deny-list in each child ends what only building the sandbox
 //! needed. Arguments are compared by their lower 32 bits, because that is what the kernel reads of
 //! all those that are named here: what a program puts above them decides nothing.
 
@@ -25,6 +25,8 @@ pub(crate) struct Filters {
     pub base: Vec<u8>,
     /// For the zygote, too.
     pub feigned: Vec<u8>,
+    /// And this.
+    pub denied: Vec<u8>,
     /// For each worker.
     pub worker: Vec<u8>,
 }
@@ -34,6 +36,7 @@ pub(crate) struct Filters {
 struct Rules {
     base: Vec<Rule>,
     feigned: Vec<Rule>,
+    denied: Vec<Rule>,
     worker: Vec<Rule>,
 }
 
@@ -54,17 +57,32 @@ struct Rule {
     arguments: Vec<Argument>,
 }
 
-/// A condition on one argument: its lower half (masked) equals one of the values.
+/// A condition on one argument: its lower half (masked) equals one of the values, or all of it, which
+/// may be a pointer, differs from one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Argument {
     index: u8,
     #[serde(default)]
     mask: Option<u64>,
+    #[serde(default)]
     equals: Vec<u64>,
+    #[serde(default)]
+    differs: Option<u64>,
 }
 
-/// Compiles both programs for this machine. The error is one for us: the rules are ours.
+impl Argument {
+    /// One of these must hold.
+    fn conditions(&self) -> Vec<Value> {
+        let index = self.index;
+        let op = self.mask.map_or(json!("eq"), |mask| json!({ "masked_eq": mask }));
+        let equal = |value| json!({ "index": index, "type": "dword", "op": op, "val": value });
+        let differs = |value| json!({ "index": index, "type": "qword", "op": "ne", "val": value });
+        self.equals.iter().map(equal).chain(self.differs.iter().map(differs)).collect()
+    }
+}
+
+/// Compiles the programs for this machine. The error is one for us: the rules are ours.
 pub(crate) fn compile(rules: &str) -> Result<Filters, String> {
     compile_for(rules, std::env::consts::ARCH)
 }
@@ -83,6 +101,11 @@ fn compile_for(rules: &str, arch: &str) -> Result<Filters, String> {
             "match_action": errno(DONE),
             "filter": filter(&rules.feigned, arch, |rule| &rule.feign),
         },
+        "denied": {
+            "mismatch_action": "allow",
+            "match_action": errno(EPERM),
+            "filter": filter(&rules.denied, arch, |rule| &rule.deny),
+        },
         "worker": {
             "mismatch_action": "allow",
             "match_action": errno(EPERM),
@@ -93,7 +116,12 @@ fn compile_for(rules: &str, arch: &str) -> Result<Filters, String> {
     let compiled = seccompiler::compile_from_json(document.to_string().as_bytes(), arch);
     let mut programs: BTreeMap<_, _> = compiled.map_err(|e| e.to_string())?.into_iter().collect();
     let mut take = |name: &str| programs.remove(name).map(|p| to_bytes(&p)).ok_or("a program is missing");
-    Ok(Filters { base: take("base")?, feigned: take("feigned")?, worker: take("worker")? })
+    Ok(Filters {
+        base: take("base")?,
+        feigned: take("feigned")?,
+        denied: take("denied")?,
+        worker: take("worker")?,
+    })
 }
 
 fn filter<'a>(rules: &'a [Rule], arch: &str, calls: impl Fn(&'a Rule) -> &'a [String]) -> Vec<Value> {
@@ -119,16 +147,13 @@ fn entries(call: &str, rules: &[&Rule]) -> Vec<Value> {
     rules.iter().flat_map(of_rule).collect()
 }
 
-/// Each choice of one value per argument.
+/// Each choice of one condition per argument.
 fn alternatives(arguments: &[Argument]) -> Vec<Vec<Value>> {
     arguments.iter().fold(vec![Vec::new()], |so_far, argument| {
-        let op = argument.mask.map_or(json!("eq"), |mask| json!({ "masked_eq": mask }));
-        let condition =
-            |value: &u64| json!({ "index": argument.index, "type": "dword", "op": op, "val": value });
-        let with = |all: &Vec<Value>, value| [all.clone(), vec![condition(value)]].concat();
+        let with = |all: &Vec<Value>, condition| [all.clone(), vec![condition]].concat();
         so_far
             .iter()
-            .flat_map(|all| argument.equals.iter().map(|value| with(all, value)).collect::<Vec<_>>())
+            .flat_map(|all| argument.conditions().into_iter().map(|one| with(all, one)).collect::<Vec<_>>())
             .collect()
     })
 }
@@ -165,7 +190,9 @@ mod tests {
     #[test]
     fn every_rule_has_a_reason_and_an_unknown_key_is_refused() {
         let rules: Rules = serde_json::from_str(crate::runtime::SECCOMP_RULES).expect("our own rules");
-        assert!(rules.base.iter().chain(&rules.feigned).chain(&rules.worker).all(|rule| rule.why.len() > 5));
-        assert!(compile(r#"{"base": [], "feigned": [], "worker": [], "extra": 1}"#).is_err());
+        let all = [&rules.base, &rules.feigned, &rules.denied, &rules.worker].into_iter().flatten();
+        assert!(all.into_iter().all(|rule| rule.why.len() > 5));
+        assert!(compile(r#"{"base": [], "feigned": [], "denied": [], "worker": []}"#).is_ok());
+        assert!(compile(r#"{"base": [], "feigned": [], "denied": [], "worker": [], "extra": 1}"#).is_err());
     }
 }

@@ -114,6 +114,8 @@ pub struct Server {
     first_key: Option<FreshKey>,
     /// Locked as long as the platform lives.
     _lock: File,
+    /// Nobody listens there as long.
+    _held: Vec<socket2::Socket>,
 }
 
 /// How the management listeners let people in.
@@ -132,6 +134,8 @@ struct Bound {
     api: std::net::TcpListener,
     traces: std::net::TcpListener,
     addresses: Addresses,
+    /// The same ports of the other loopback address.
+    held: Vec<socket2::Socket>,
 }
 
 impl Server {
@@ -271,6 +275,7 @@ impl Server {
             housekeeping,
             first_key: None,
             _lock: lock,
+            _held: bound.held,
         }
     }
 
@@ -420,6 +425,7 @@ fn sandbox_config(config: &Config, addresses: Addresses, data_dir: &Path) -> San
         blanks: config.blanks,
         isolation: config.isolation,
         guarded_ports: vec![addresses.api.port(), addresses.traces.port()],
+        served_ports: [addresses.gateway, addresses.api, addresses.traces].map(|at| at.port()).into(),
         preload: config.preload.clone(),
     }
 }
@@ -440,6 +446,7 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
     let gateway = listen("gateway", config.gateway_addr, "--gateway-addr")?;
     let api = listen("management API", config.api_addr, "--api-addr")?;
     let traces = listen("trace listener", config.traces_addr, "--traces-addr")?;
+    let held = [&gateway, &api, &traces].into_iter().filter_map(listener::hold_other_loopback).collect();
     let of = |listener: &std::net::TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let addresses = Addresses {
         gateway: of(&gateway, config.gateway_addr),
@@ -448,7 +455,7 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
         gateway_tls: config.gateway_tls.is_some(),
         management_tls: config.management_tls.is_some(),
     };
-    Ok(Bound { gateway, api, traces, addresses })
+    Ok(Bound { gateway, api, traces, addresses, held })
 }
 
 /// The address under which functions on this host reach a listener.

@@ -22,7 +22,7 @@ fn whatever_ends_a_worker_costs_its_own_caller_only() {
         siege.assert_outcomes(&[("crashes/kill_self", "ok")]);
     }
     let well = siege.attack("crashes/well");
-    assert_eq!(well.answer.json(), json!({"core": [0, 0]}), "{well:?}");
+    assert_eq!(well.answer.json(), json!({"core": [1, 1]}), "{well:?}");
     siege.assert_nothing_left();
     siege.end();
 }

@@ -96,6 +96,11 @@ fn a_worker_is_alone_and_its_limits_only_go_down() {
         assert!(foreign.is_empty(), "{foreign:?}");
         assert!(!seen["own environment"].to_string().contains("CARGO"), "{seen}");
         assert!(seen["uid"].as_u64().is_some_and(|uid| uid >= 1000), "{seen}");
+        // A session of its own: signals to a group or a session stay inside.
+        assert_eq!(seen["group"], json!([1, 1]));
+        // The kernel lets a process take back what no privilege has fixed.
+        let score = seen["oom score"].as_i64().expect("a number");
+        assert!(score >= 0 && (score == 500 || !rustix::process::geteuid().is_root()), "{score}");
         let nothing = "0000000000000000";
         assert_eq!(
             seen["no new rights"],

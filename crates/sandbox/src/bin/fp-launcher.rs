@@ -103,6 +103,7 @@ fn config(run_dir: PathBuf) -> std::io::Result<SandboxConfig> {
         python: None,
         blanks: 1,
         guarded_ports: Vec::new(),
+        served_ports: Vec::new(),
         preload: Default::default(),
         isolation: Default::default(),
     })

@@ -216,8 +216,17 @@ fn set_limit(leaf: &Path, unified: bool, controller: Controller, limits: &Limits
             ignore_missing(write(leaf, "memory.swap.max", "0"))
         }
         (Controller::Memory, false) => {
-            write(leaf, "memory.limit_in_bytes", &limits.memory.to_string())?;
-            ignore_missing(write(leaf, "memory.memsw.limit_in_bytes", &limits.memory.to_string()))
+            let memory = limits.memory.to_string();
+            write(leaf, "memory.limit_in_bytes", &memory)?;
+            // Of their own in version 1, and else taken from what all connections of the host share.
+            ignore_missing(write(leaf, "memory.kmem.tcp.limit_in_bytes", &memory))?;
+            // Without accounting of swap: as little of it as there is.
+            match write(leaf, "memory.memsw.limit_in_bytes", &memory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    ignore_missing(write(leaf, "memory.swappiness", "0"))
+                }
+                set => set,
+            }
         }
         (Controller::Tasks, _) => write(leaf, "pids.max", &limits.tasks.to_string()),
         (Controller::Cpu, true) => {

@@ -13,16 +13,20 @@ use rustix::io::Errno;
 use super::mounts::last_error;
 use super::probe::{FIRST_UID, UIDS};
 
-/// Where clouds hand credentials of the machine to whatever runs on it: AWS and everybody who
-/// copied it, containers and pods of AWS, Alibaba, and the same over IPv6 (AWS, Google).
-const METADATA: [IpAddr; 7] = [
-    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
-    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
-    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
-    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+/// Where clouds hand credentials of the machine to whatever runs on it, with the bits that count:
+/// link-local addresses of both families (AWS and everybody who copied it, its containers and pods,
+/// Scaleway, Tencent, OpenStack), Alibaba's, Azure's WireServer, and by unique local addresses of
+/// IPv6 AWS's two, Google's, Oracle's and Scaleway's.
+const METADATA: [(IpAddr, u32); 9] = [
+    (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
+    (IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), 32),
+    (IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)), 32),
+    (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10),
+    (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), 128),
+    (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)), 128),
+    (IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)), 128),
+    (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)), 128),
+    (IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)), 128),
 ];
 
 /// Some of these machines answer for names as well (Google): that stays.
@@ -51,8 +55,12 @@ const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
-/// Source port first, then this one, in every transport that has ports.
+/// Source port first, then the other, in every transport that has ports.
+const SOURCE_PORT: (u32, u32, u32) = (TRANSPORT_HEADER, 0, 2);
 const DESTINATION_PORT: (u32, u32, u32) = (TRANSPORT_HEADER, 2, 2);
+const TCP_FLAGS: (u32, u32, u32) = (TRANSPORT_HEADER, 13, 1);
+/// SYN and ACK: what a listener answers, and nobody else says.
+const ACCEPTING: [u8; 1] = [0x12];
 const REJECT_RESET: u32 = 1;
 const REJECT_ICMPX: u32 = 2;
 const ADMIN_PROHIBITED: u8 = 3;
@@ -65,10 +73,11 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// Keeps workers from these ports of this host, and from cloud metadata.
-    pub(super) fn raise(table: &str, ports: &[u16]) -> Result<Self, String> {
+    /// Keeps workers from the guarded ports of this host, and from cloud metadata; and from answering
+    /// at a port that the platform serves on another of the host's addresses.
+    pub(super) fn raise(table: &str, guarded: &[u16], served: &[u16]) -> Result<Self, String> {
         let owner = netlink().map_err(|e| format!("this kernel has no netfilter: {e}"))?;
-        tell(&owner, &transaction(table, ports)).map_err(why)?;
+        tell(&owner, &transaction(table, guarded, served)).map_err(why)?;
         Ok(Self { _owner: owner })
     }
 }
@@ -139,7 +148,7 @@ fn errors(answer: &[u8]) -> Vec<i32> {
 }
 
 /// A table of ours with one chain at the way out, and the rules, as one transaction.
-fn transaction(table: &str, ports: &[u16]) -> Vec<u8> {
+fn transaction(table: &str, guarded: &[u16], served: &[u16]) -> Vec<u8> {
     let mut bytes = message(BATCH_BEGIN, 0, 0, NFTABLES, &[]);
     let name = |kind| attribute(kind, &text(table));
     let create = libc::NLM_F_CREATE | libc::NLM_F_ACK;
@@ -149,7 +158,8 @@ fn transaction(table: &str, ports: &[u16]) -> Vec<u8> {
     let chain = [name(1), attribute(3, &text(CHAIN)), hook, number(5, ACCEPT), attribute(7, &text("filter"))]
         .concat();
     bytes.extend(message(NEWCHAIN, create, FAMILY_INET, 0, &chain));
-    let rules = ports.iter().map(|port| no_port(*port)).chain(METADATA.map(no_metadata));
+    let rules = guarded.iter().map(|port| no_port(*port));
+    let rules = rules.chain(served.iter().map(|port| no_listener(*port))).chain(METADATA.map(no_metadata));
     for rule in rules {
         let rule = [name(1), attribute(2, &text(CHAIN)), nested(4, &rule)].concat();
         bytes.extend(message(NEWRULE, create | libc::NLM_F_APPEND, FAMILY_INET, 0, &rule));
@@ -168,15 +178,26 @@ fn no_port(port: u16) -> Vec<Vec<u8>> {
     rule
 }
 
-/// Nothing to that address but questions for names.
-fn no_metadata(address: IpAddr) -> Vec<Vec<u8>> {
+/// No answer from that port, on whichever address: who looks for the platform by a name finds nobody
+/// else, and the platform's own listeners are not a worker's.
+fn no_listener(port: u16) -> Vec<Vec<u8>> {
+    let mut rule = of_a_worker();
+    rule.extend([meta(META_L4PROTO), compare(EQUAL, &[libc::IPPROTO_TCP as u8])]);
+    rule.extend([payload(SOURCE_PORT), compare(EQUAL, &port.to_be_bytes())]);
+    rule.extend([payload(TCP_FLAGS), masked(&ACCEPTING), compare(EQUAL, &ACCEPTING)]);
+    rule.push(expression("reject", &[number(1, REJECT_RESET), attribute(2, &[0])]));
+    rule
+}
+
+/// Nothing to addresses that begin so but questions for names.
+fn no_metadata((address, bits): (IpAddr, u32)) -> Vec<Vec<u8>> {
     let mut rule = of_a_worker();
     let (family, place, bytes) = match address {
         IpAddr::V4(address) => (libc::AF_INET, (NETWORK_HEADER, 16, 4), address.octets().to_vec()),
         IpAddr::V6(address) => (libc::AF_INET6, (NETWORK_HEADER, 24, 16), address.octets().to_vec()),
     };
     rule.extend([meta(META_NFPROTO), compare(EQUAL, &[family as u8])]);
-    rule.extend([payload(place), compare(EQUAL, &bytes)]);
+    rule.extend([payload(place), masked(&first_bits(bits, bytes.len())), compare(EQUAL, &bytes)]);
     rule.extend([payload(DESTINATION_PORT), compare(NOT_EQUAL, &NAMES_PORT.to_be_bytes())]);
     rule.push(expression("reject", &[number(1, REJECT_ICMPX), attribute(2, &[ADMIN_PROHIBITED])]));
     rule
@@ -202,6 +223,18 @@ fn meta(key: u32) -> Vec<u8> {
 
 fn payload((base, offset, length): (u32, u32, u32)) -> Vec<u8> {
     expression("payload", &[number(1, REGISTER), number(2, base), number(3, offset), number(4, length)])
+}
+
+/// So many bits set, in so many bytes.
+fn first_bits(bits: u32, bytes: usize) -> Vec<u8> {
+    let set_in = |byte: u32| bits.saturating_sub(byte * 8).min(8);
+    (0..bytes as u32).map(|byte| !0xff_u8.checked_shr(set_in(byte)).unwrap_or(0)).collect()
+}
+
+fn masked(mask: &[u8]) -> Vec<u8> {
+    let value = |kind, bytes: &[u8]| nested(kind, &[attribute(1, bytes)]);
+    let registers = [number(1, REGISTER), number(2, REGISTER), number(3, mask.len() as u32)].concat();
+    expression("bitwise", &[registers, value(4, mask), value(5, &vec![0; mask.len()])])
 }
 
 fn compare(operator: u32, value: &[u8]) -> Vec<u8> {
@@ -260,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_transaction_is_whole_messages_with_a_rule_for_each_port_and_address() {
-        let bytes = transaction("functionsplatform_0", &[8000, 16686]);
+        let bytes = transaction("functionsplatform_0", &[8000, 16686], &[5000, 8000, 16686]);
         let mut rest = &bytes[..];
         let mut kinds = Vec::new();
         while !rest.is_empty() {
@@ -269,8 +302,15 @@ mod tests {
             rest = &rest[length..];
         }
         assert_eq!(kinds[..3], [BATCH_BEGIN, NEWTABLE, NEWCHAIN]);
-        assert_eq!(kinds[3..kinds.len() - 1], [NEWRULE; 2 + METADATA.len()]);
+        assert_eq!(kinds[3..kinds.len() - 1], [NEWRULE; 5 + METADATA.len()]);
         assert_eq!(kinds.last(), Some(&BATCH_END));
+    }
+
+    #[test]
+    fn a_mask_has_its_bits_from_the_left() {
+        assert_eq!(first_bits(16, 4), [0xff, 0xff, 0, 0]);
+        assert_eq!(first_bits(10, 3), [0xff, 0xc0, 0]);
+        assert_eq!((first_bits(32, 4), first_bits(0, 1)), (vec![0xff; 4], vec![0]));
     }
 
     #[test]

@@ -15,9 +15,11 @@ use super::networks;
 use crate::host::{HostReport, Mechanism, Mode};
 use crate::python::Python;
 
-/// First uid of the workers' range and how many there are; beyond what distributions hand out
-/// (60,000) and what containers usually map first (100,000).
-pub(super) const FIRST_UID: u32 = 200_000;
+/// First uid of the workers' range and how many there are: nobody else's. Below lie the users of
+/// distributions (to 60,000), those that ordinary users may take in their containers (SUB_UID_MAX of
+/// shadow-utils: 600,100,000) and systemd's containers (524,288 to 1,879,048,191); above, its foreign
+/// ones (from 2,147,352,576).
+pub(super) const FIRST_UID: u32 = 1_900_000_000;
 /// A worker per uid; more workers than this on one machine are out of reach.
 pub(super) const UIDS: u32 = 60_000;
 

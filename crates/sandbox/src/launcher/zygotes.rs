@@ -177,6 +177,7 @@ impl Launcher {
             layers,
             base_filter: hex(&self.filters.base),
             feigned_filter: hex(&self.filters.feigned),
+            denied_filter: hex(&self.filters.denied),
             worker_filter: hex(&self.filters.worker),
         };
         let config = serde_json::to_vec(&config).expect("plain data is serialisable");

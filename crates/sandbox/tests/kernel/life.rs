@@ -297,6 +297,7 @@ async fn platform_and_launcher_killed_together_are_swept_by_the_next() {
         python: None,
         blanks: 0,
         guarded_ports: Vec::new(),
+        served_ports: Vec::new(),
         preload: Default::default(),
         isolation: Default::default(),
     };
@@ -340,6 +341,7 @@ async fn groups_that_stay_are_on_record_until_they_are_gone() {
         python: None,
         blanks: 0,
         guarded_ports: Vec::new(),
+        served_ports: Vec::new(),
         preload: Default::default(),
         isolation: Default::default(),
     };

@@ -101,7 +101,7 @@ def handler(message, context):
         let (answer, _) = json(&mut worker, 1).await;
         assert_eq!(answer["tmp"], serde_json::json!([28, 64]), "ENOSPC after 64 MiB");
         assert_eq!(answer["descriptors"], 24, "EMFILE");
-        assert_eq!(answer["core"], serde_json::json!([0, 0]));
+        assert_eq!(answer["core"], serde_json::json!([1, 1]));
         drop(worker);
     }
     stage.close().await;

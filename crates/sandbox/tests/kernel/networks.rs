@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fp_core::settings::Network;
 use fp_sandbox::{InnerListener, WorkerSpec};
@@ -102,7 +102,7 @@ fn connects_as_a_worker(port: u16) -> bool {
     use std::os::unix::process::CommandExt as _;
     let script = format!("</dev/tcp/127.0.0.1/{port}");
     let mut bash = std::process::Command::new("bash");
-    bash.args(["-c", &script]).uid(259_999).stderr(std::process::Stdio::null());
+    bash.args(["-c", &script]).uid(1_900_059_999).stderr(std::process::Stdio::null());
     bash.status().expect("bash runs").success()
 }
 
@@ -132,6 +132,43 @@ async fn a_full_network_is_without_the_guarded_ports_and_metadata_while_the_plat
         stage.close().await;
         assert!(connects_as_a_worker(port), "it is gone with the platform");
         return;
+    }
+    stage.close().await;
+}
+
+/// Listens where the platform does, on other addresses, and on a port of its own.
+const MIMIC: &str = "import socket
+def listen(address, family=socket.AF_INET):
+    try:
+        listener = socket.create_server(address, family=family)
+    except OSError:
+        return None
+    kept.append(listener)
+    return listener.getsockname()[1]
+kept = []
+def handler(message, context):
+    return {
+        'v4': listen(('127.0.0.2', PORT)), 'v6': listen(('::1', PORT), socket.AF_INET6),
+        'own': listen(('127.0.0.2', 0)),
+    }
+";
+
+#[tokio::test]
+async fn nobody_is_answered_by_a_worker_where_the_platform_serves() {
+    let (_served, port) = port_of_the_host();
+    let stage = Stage::with(|config| config.served_ports = vec![port]).await;
+    if stage.enforces("network = \"full\" without the platform's own ports") {
+        let mut worker = stage.worker(&MIMIC.replace("PORT", &port.to_string())).await;
+        let (seen, _) = json(&mut worker, 1).await;
+        let connects = |address: std::net::SocketAddr| {
+            std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_ok()
+        };
+        let own = seen["own"].as_u64().expect("a port") as u16;
+        assert!(connects(([127, 0, 0, 2], own).into()), "other ports are as they were");
+        assert_eq!(seen["v4"], port, "it may listen, and nobody hears it");
+        assert!(!connects(([127, 0, 0, 2], port).into()));
+        assert!(!connects((std::net::Ipv6Addr::LOCALHOST, port).into()));
+        assert!(connects(([127, 0, 0, 1], port).into()), "the platform is heard");
     }
     stage.close().await;
 }

@@ -253,6 +253,7 @@ async fn a_layer_that_workers_cannot_read_is_said_to_be() {
         python: None,
         blanks: 0,
         guarded_ports: Vec::new(),
+        served_ports: Vec::new(),
         preload: fp_sandbox::PreloadConfig { layers: vec![layer.to_owned()], ..Default::default() },
         isolation: Default::default(),
     };

@@ -40,6 +40,7 @@ impl Stage {
             python: None,
             blanks: 0,
             guarded_ports: Vec::new(),
+            served_ports: Vec::new(),
             preload: Default::default(),
             isolation: Default::default(),
         };

@@ -128,6 +128,7 @@ async fn a_sandbox_that_cannot_start_says_why() {
         python: python.map(Into::into),
         blanks: 0,
         guarded_ports: Vec::new(),
+        served_ports: Vec::new(),
         preload: Default::default(),
         isolation: Default::default(),
     };

@@ -119,6 +119,7 @@ async fn strict_isolation_starts_above_the_floor_only_and_names_what_is_missing(
         python: None,
         blanks: 0,
         guarded_ports: Vec::new(),
+        served_ports: Vec::new(),
         preload: Default::default(),
         isolation: Isolation::Strict,
     };

@@ -12,7 +12,7 @@ mod refusal;
 mod transport;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +83,22 @@ pub(crate) fn bind(addr: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG as i32)?;
     Ok(socket.into())
+}
+
+/// Keeps the same port of the other loopback address from everybody, without serving it: `localhost`
+/// is both, and whoever listened there would be taken for us. None where it is not to be had.
+pub(crate) fn hold_other_loopback(listener: &std::net::TcpListener) -> Option<socket2::Socket> {
+    let bound = listener.local_addr().ok()?;
+    let other = match bound.ip() {
+        std::net::IpAddr::V4(ip) if ip.is_loopback() || ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(ip) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        _ => return None,
+    };
+    let other = SocketAddr::new(other, bound.port());
+    // Not to be reused, or the next one with that wish could listen.
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(other), socket2::Type::STREAM, None).ok()?;
+    socket.bind(&other.into()).ok().map(|()| socket)
 }
 
 /// Room for connections: each takes a place of a listener's own, and one that it shares with others,
@@ -384,6 +400,17 @@ mod tests {
         let (stream, _) = listener.accept().await.expect("a connection");
         peer.write_all(bytes).await.expect("sent");
         speaks_http2(&stream, limit, &CancellationToken::new()).await
+    }
+
+    #[test]
+    fn nobody_else_can_listen_at_the_same_port_of_the_other_loopback() {
+        let ours = bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let other = SocketAddr::from((Ipv6Addr::LOCALHOST, ours.local_addr().expect("bound").port()));
+        let Some(held) = hold_other_loopback(&ours) else { return eprintln!("skipped: no IPv6 here") };
+        assert!(bind(other).is_err(), "it is held");
+        assert!(std::net::TcpStream::connect(other).is_err(), "and not served");
+        drop(held);
+        bind(other).expect("it was free but for us");
     }
 
     #[tokio::test]
