@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use fp_sandbox::{CallError, Ended};
 
 use crate::stage::{
-    EXECUTABLE, Stage, call, check_nothing_left, eventually, groups_of, is_alive, json, kill, parent_of,
-    write_code,
+    EXECUTABLE, Stage, call, check_nothing_left, config, eventually, groups_of, is_alive, json, kill,
+    parent_of, write_code,
 };
 
 const SLEEPER: &str = "import os, time
@@ -291,17 +291,7 @@ async fn platform_and_launcher_killed_together_are_swept_by_the_next() {
     fs::remove_dir_all(dir.path().join("code")).expect("removed");
     fs::rename(dir.path().join("data"), dir.path().join("kept")).expect("moved");
     fs::rename(dir.path().join("kept"), dir.path().join("data")).expect("moved back");
-    let config = fp_sandbox::SandboxConfig {
-        run_dir: run_dir.clone(),
-        executable: EXECUTABLE.into(),
-        python: None,
-        blanks: 0,
-        guarded_ports: Vec::new(),
-        served_ports: Vec::new(),
-        preload: Default::default(),
-        isolation: Default::default(),
-    };
-    let next = fp_sandbox::Sandbox::start(config).await.expect("it starts over the leftovers");
+    let next = fp_sandbox::Sandbox::start(config(&run_dir)).await.expect("it starts over the leftovers");
     for group in &groups {
         assert_eq!(
             fs::read_dir(group).expect("its group").flatten().filter(|e| e.path().is_dir()).count(),
@@ -335,17 +325,7 @@ async fn groups_that_stay_are_on_record_until_they_are_gone() {
     fs::create_dir_all(&inner).expect("a group");
     stage.sandbox.shutdown().await;
     assert!(groups_of(&run_dir).contains(&group), "the record is kept while something is left");
-    let config = fp_sandbox::SandboxConfig {
-        run_dir: run_dir.clone(),
-        executable: EXECUTABLE.into(),
-        python: None,
-        blanks: 0,
-        guarded_ports: Vec::new(),
-        served_ports: Vec::new(),
-        preload: Default::default(),
-        isolation: Default::default(),
-    };
-    let next = fp_sandbox::Sandbox::start(config).await.expect("it starts over the leftovers");
+    let next = fp_sandbox::Sandbox::start(config(&run_dir)).await.expect("it starts over the leftovers");
     assert!(stuck.exists());
     fs::remove_dir(&inner).expect("it is empty");
     eventually("the end of what was left", || !stuck.exists()).await;

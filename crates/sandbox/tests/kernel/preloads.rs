@@ -248,14 +248,8 @@ async fn a_layer_that_workers_cannot_read_is_said_to_be() {
     fs::set_permissions(layer.path(), fs::Permissions::from_mode(0o700)).expect("closed");
     let dir = tempfile::tempdir().expect("a temporary directory");
     let config = |layer: &std::path::Path| fp_sandbox::SandboxConfig {
-        run_dir: dir.path().join("run"),
-        executable: crate::stage::EXECUTABLE.into(),
-        python: None,
-        blanks: 0,
-        guarded_ports: Vec::new(),
-        served_ports: Vec::new(),
         preload: fp_sandbox::PreloadConfig { layers: vec![layer.to_owned()], ..Default::default() },
-        isolation: Default::default(),
+        ..crate::stage::config(&dir.path().join("run"))
     };
     let error = fp_sandbox::Sandbox::start(config(&layer.path().join("none"))).await.expect_err("none");
     assert!(error.to_string().contains("/none"), "{error}");

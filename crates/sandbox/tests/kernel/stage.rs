@@ -22,6 +22,33 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Where limits of calls do not matter.
 pub(crate) const ROOMY: usize = 32 << 20;
 
+/// A sandbox with nothing special about it.
+pub(crate) fn config(run_dir: &Path) -> SandboxConfig {
+    SandboxConfig {
+        run_dir: run_dir.to_owned(),
+        executable: EXECUTABLE.into(),
+        python: None,
+        blanks: 0,
+        guarded_ports: Vec::new(),
+        served_ports: Vec::new(),
+        preload: Default::default(),
+        isolation: Default::default(),
+    }
+}
+
+/// What a handler that tries things begins with: the number of the error, 0 where it went well.
+pub(crate) const TRYING: &str = "import ctypes, mmap, os, socket, struct, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+def refused(call):
+    try:
+        call()
+    except OSError as error:
+        return error.errno
+    return 0
+def errno_of(result):
+    return ctypes.get_errno() if result < 0 else 0
+";
+
 pub(crate) struct Stage {
     pub dir: TempDir,
     pub sandbox: Sandbox,
@@ -34,16 +61,7 @@ impl Stage {
 
     pub(crate) async fn with(change: impl FnOnce(&mut SandboxConfig)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut config = SandboxConfig {
-            run_dir: dir.path().join("run"),
-            executable: EXECUTABLE.into(),
-            python: None,
-            blanks: 0,
-            guarded_ports: Vec::new(),
-            served_ports: Vec::new(),
-            preload: Default::default(),
-            isolation: Default::default(),
-        };
+        let mut config = config(&dir.path().join("run"));
         change(&mut config);
         let sandbox = Sandbox::start(config).await.expect("the sandbox starts");
         Self { dir, sandbox }

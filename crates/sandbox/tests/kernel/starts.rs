@@ -123,14 +123,9 @@ fn children_of(pid: u32) -> String {
 async fn a_sandbox_that_cannot_start_says_why() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let config = |python: Option<&str>, executable: &str| SandboxConfig {
-        run_dir: dir.path().join("run"),
         executable: executable.into(),
         python: python.map(Into::into),
-        blanks: 0,
-        guarded_ports: Vec::new(),
-        served_ports: Vec::new(),
-        preload: Default::default(),
-        isolation: Default::default(),
+        ..crate::stage::config(&dir.path().join("run"))
     };
     let error = Sandbox::start(config(Some("/bin/cat"), EXECUTABLE)).await.expect_err("no Python");
     assert!(matches!(error, SandboxError::Python(_)), "{error:?}");

@@ -6,20 +6,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use fp_sandbox::{Isolation, Sandbox, SandboxConfig};
 use serde_json::json;
 
-use crate::stage::{EXECUTABLE, Stage, json};
-
-/// Answers with the error number of each call, 0 where it went well.
-const TRY: &str = "import ctypes, mmap, os, socket, struct, time
-libc = ctypes.CDLL(None, use_errno=True)
-def refused(call):
-    try:
-        call()
-    except OSError as error:
-        return error.errno
-    return 0
-def errno_of(result):
-    return ctypes.get_errno() if result < 0 else 0
-";
+use crate::stage::{EXECUTABLE, Stage, TRYING, config, json};
 
 #[tokio::test]
 async fn abstract_sockets_of_the_host_are_out_of_reach_where_landlock_knows_scopes() {
@@ -28,7 +15,7 @@ async fn abstract_sockets_of_the_host_are_out_of_reach_where_landlock_knows_scop
     let _listener = UnixListener::bind_addr(&address).expect("an abstract socket of the host");
     let stage = Stage::new().await;
     let code = format!(
-        "{TRY}
+        "{TRYING}
 def handler(message, context):
     own = socket.socket(socket.AF_UNIX)
     own.bind('\\0own')
@@ -63,7 +50,7 @@ async fn calls_that_would_be_felt_by_others_do_nothing_or_are_refused() {
     let stage = Stage::new().await;
     if stage.enforces("seccomp") {
         let code = format!(
-            "{TRY}
+            "{TRYING}
 def handler(message, context):
     python = os.open('/usr/bin/env', os.O_RDONLY)
     lingering = socket.socket()
@@ -113,16 +100,7 @@ async fn strict_isolation_starts_above_the_floor_only_and_names_what_is_missing(
     assert_eq!(stage.sandbox.host().meets_floor, floor.is_ok());
     stage.close().await;
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let strict = SandboxConfig {
-        run_dir: dir.path().join("run"),
-        executable: EXECUTABLE.into(),
-        python: None,
-        blanks: 0,
-        guarded_ports: Vec::new(),
-        served_ports: Vec::new(),
-        preload: Default::default(),
-        isolation: Isolation::Strict,
-    };
+    let strict = SandboxConfig { isolation: Isolation::Strict, ..config(&dir.path().join("run")) };
     match (Sandbox::start(strict).await, floor) {
         (Ok(sandbox), Ok(())) => sandbox.shutdown().await,
         (Err(error), Err(below)) => {
