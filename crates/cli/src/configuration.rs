@@ -1,7 +1,7 @@
 //! The layers behind `up` and `doctor`: flag > environment > file > default.
 //!
 //! The file is `--config`, else `./functionsplatform.toml` where there is one. Its keys are the
-//! flags in snake case, and two tables: `[services]` and `[history]`. Unknown keys are errors
+//! flags in snake case, and three tables: `[services]`, `[tenants]` and `[history]`. Unknown keys are errors
 //! with their line. The environment is clap's: each flag has its variable. What comes out is
 //! [`fp_server::Config`]; nothing below reads a file or the environment again.
 
@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use fp_server::config::{Config, ErrorDetail, Isolation, PreloadConfig, PreloadPolicy, TlsSource};
+use fp_server::config::{
+    Config, ErrorDetail, Isolation, PreloadConfig, PreloadPolicy, TenantsConfig, TlsSource,
+};
 use serde::Deserialize;
 
 use self::file::{File, Preload, read_file};
@@ -222,6 +224,7 @@ impl PlatformFlags {
             discard_unreadable_secrets: flags.discard_unreadable_secrets
                 || file.discard_unreadable_secrets.unwrap_or(default.discard_unreadable_secrets),
             services: file.services.urls()?,
+            tenants: TenantsConfig { services: file.tenants.services },
             history: file.history.over(default.history)?,
             ..default
         })
@@ -307,6 +310,8 @@ mod tests {
                 drain_limit = "1m 30s"
                 [services]
                 sql_db = "postgres://db/x"
+                [tenants]
+                services = ["acme"]
                 [history]
                 ring = "1MiB"
                 disk = "2GiB"
@@ -341,6 +346,8 @@ mod tests {
         assert_eq!(config.connections_per_address, 5);
         assert_eq!(config.drain_limit, Duration::from_secs(90));
         assert_eq!(config.services["sql_db"], "postgres://db/x");
+        let may = |tenant: &str| config.tenants.services.allows(&tenant.parse().expect("a tenant"));
+        assert_eq!(["default", "acme", "globex"].map(may), [true, true, false]);
         assert_eq!((config.history.ring_bytes, config.history.disk_bytes), (1 << 20, 2 << 30));
         assert_eq!(config.history.keep, Duration::from_secs(7 * 86_400));
         assert_eq!((config.history.per_function_per_second, config.history.total_per_second), (1, 2));
@@ -402,6 +409,10 @@ mod tests {
         assert!(toml::from_str::<File>("[services]\nmysql = \"x\"").is_err());
         let error = toml::from_str::<File>("preload = 3").expect_err("no list").to_string();
         assert!(error.contains("write \"any\""), "{error}");
+        let error =
+            toml::from_str::<File>("[tenants]\nservices = \"acme\"").expect_err("no list").to_string();
+        assert!(error.contains("a list of tenants"), "{error}");
+        assert!(toml::from_str::<File>("[tenants]\nservices = [\"A b\"]").is_err());
     }
 
     #[test]

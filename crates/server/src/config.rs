@@ -3,11 +3,12 @@
 //! The command line merges the layers (flag > environment > file > default) and hands the
 //! result over; nothing here reads a file or the environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fp_core::Tenant;
 pub use fp_sandbox::{Isolation, PreloadConfig, PreloadPolicy};
 
 /// How much an error answer tells.
@@ -57,6 +58,8 @@ pub struct Config {
     /// `[services]`: URL by key (`message_queue`, `cache_service`, `document_db`, `sql_db`,
     /// `object_storage`).
     pub services: BTreeMap<String, String>,
+    /// `[tenants]`: what named tenants may have.
+    pub tenants: TenantsConfig,
     /// How the gateway speaks TLS; none means plain HTTP.
     pub gateway_tls: Option<TlsSource>,
     /// The same for the management API and the trace listener.
@@ -83,6 +86,40 @@ pub enum TlsSource {
     },
     /// Made for this machine's names and kept in the data directory.
     SelfSigned,
+}
+
+/// What the operator lets named tenants have: nothing, unless it is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TenantsConfig {
+    /// Those whose functions get [`Config::services`], with the credentials in them.
+    pub services: Permit,
+}
+
+/// Named tenants that may have something. The operator's own may in any case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Permit {
+    /// All of them.
+    Any,
+    /// These.
+    Only(BTreeSet<Tenant>),
+}
+
+impl Permit {
+    /// Whether a tenant may.
+    pub fn allows(&self, tenant: &Tenant) -> bool {
+        *tenant == Tenant::default()
+            || match self {
+                Self::Any => true,
+                Self::Only(tenants) => tenants.contains(tenant),
+            }
+    }
+}
+
+impl Default for Permit {
+    /// No named tenant.
+    fn default() -> Self {
+        Self::Only(BTreeSet::new())
+    }
 }
 
 /// How much history is kept where.
@@ -132,6 +169,7 @@ impl Default for Config {
             errors: None,
             drain_limit: Duration::from_secs(10),
             services: BTreeMap::new(),
+            tenants: TenantsConfig::default(),
             gateway_tls: None,
             management_tls: None,
             connections_per_address: 1_024,

@@ -168,6 +168,7 @@ impl Server {
             clock: clock.clone(),
             secrets: Arc::new(secrets),
             services: config.services.clone(),
+            tenants: config.tenants.clone(),
             preload: config.preload.allowed.clone(),
             quotas: quotas.clone(),
             gateway_url: format!(

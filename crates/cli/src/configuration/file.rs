@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fp_server::config::{HistoryConfig, PreloadPolicy};
+use fp_server::config::{HistoryConfig, Permit, PreloadPolicy};
 use serde::{Deserialize, Deserializer};
 
 use super::{Errors, IsolationWord, address, host_name};
@@ -54,6 +54,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) services: Services,
     #[serde(default)]
+    pub(super) tenants: Tenants,
+    #[serde(default)]
     pub(super) history: History,
 }
 
@@ -92,6 +94,14 @@ pub(super) struct Services {
 enum ServiceUrl {
     Url(String),
     File { file: PathBuf },
+}
+
+/// What named tenants may have.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tenants {
+    #[serde(default, deserialize_with = "read_permit")]
+    pub(super) services: Permit,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -184,6 +194,30 @@ fn read_host_names<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Stri
     let names = Vec::<String>::deserialize(from)?;
     let names: Result<_, _> = names.iter().map(|name| host_name(name)).collect();
     names.map(Some).map_err(serde::de::Error::custom)
+}
+
+/// `"any"`, `"none"`, or a list of tenants.
+fn read_permit<'de, D: Deserializer<'de>>(from: D) -> Result<Permit, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "write \"any\", \"none\" or a list of tenants such as [\"acme\"]")]
+    enum Written {
+        Word(Word),
+        Tenants(Vec<String>),
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Word {
+        Any,
+        None,
+    }
+    match Written::deserialize(from)? {
+        Written::Word(Word::Any) => Ok(Permit::Any),
+        Written::Word(Word::None) => Ok(Permit::default()),
+        Written::Tenants(names) => {
+            let names: Result<_, _> = names.iter().map(|name| name.parse()).collect();
+            names.map(Permit::Only).map_err(serde::de::Error::custom)
+        }
+    }
 }
 
 fn read_duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {

@@ -479,6 +479,33 @@ fn a_call_from_another_tenant_is_linked_to_and_has_no_parent() {
     assert!(own["link"].is_null(), "{own}");
 }
 
+/// A platform with this configuration file.
+fn configured(text: &str) -> (Platform, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), text).expect("written");
+    (up().arg(SHARED).arg("--config").arg(file.path()).start(), file)
+}
+
+#[test]
+fn data_services_are_the_operators_and_of_the_tenants_that_it_names() {
+    let (platform, _file) = configured(
+        "[services]\nsql_db = \"postgresql://operator:secret@db/app\"\nmessage_queue = \"amqp://u:p@mq\"\n[tenants]\nservices = [\"acme\"]\n",
+    );
+    let code = "def handler(message, context):\n    return [sorted(context['services']), context['message_queue_uri']]\n";
+    let told = |tenant| {
+        let who = As { tenant: Some(tenant), ..As::default() };
+        let body = json!({ "function_name": "told", "event_type": "http|GET|/told", "function_code": code });
+        done(send(&platform, Port::Api, "POST", "/functions", who, Some(body)));
+        document(&at_gateway(&platform, None, &format!("/t/{tenant}/told")))
+    };
+    create_tenant(&platform, "acme", As::default());
+    create_tenant(&platform, "globex", As::default());
+    assert_eq!(told("globex"), json!([[], ""]));
+    for trusted in ["acme", "default"] {
+        assert_eq!(told(trusted), json!([["message_queue", "sql_db"], "mq"]), "{trusted}");
+    }
+}
+
 fn cli(platform: &Platform, key: &str, arguments: &[&str]) -> Ran {
     let mut command = program();
     command

@@ -13,6 +13,7 @@ use fp_sandbox::{INNER_GATEWAY, PreloadPolicy, Sandbox, Template, Worker, Worker
 use super::CatalogError;
 use super::code_store::CodeStore;
 use crate::clock::Clock;
+use crate::config::TenantsConfig;
 use crate::pool::VersionPool;
 use crate::pool::host::HostWorkers;
 use crate::quotas::Quotas;
@@ -28,6 +29,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) secrets: Arc<Secrets>,
     /// `[services]`.
     pub(crate) services: BTreeMap<String, String>,
+    /// `[tenants]`.
+    pub(crate) tenants: TenantsConfig,
     /// Modules that the operator lets zygotes import. There is one tenant; with more of them, what
     /// it allows is to be asked for each.
     pub(crate) preload: PreloadPolicy,
@@ -58,7 +61,8 @@ impl WorkerSetup {
         if let Some(url) = self.gateway_url(settings.network, &version.tenant) {
             env.entry("FUNCTIONSPLATFORM_GATEWAY".into()).or_insert(url);
         }
-        let queue = self.services.get("message_queue").map(|url| host_of(url)).unwrap_or_default();
+        let services = self.services_of(&version.tenant);
+        let queue = services.get("message_queue").map(|url| host_of(url)).unwrap_or_default();
         WorkerSpec {
             tenant: version.tenant.clone(),
             function: version.function.clone(),
@@ -74,13 +78,18 @@ impl WorkerSetup {
             network: settings.network,
             env,
             path: settings.path.clone(),
-            services: self.services.clone(),
+            services,
             message_queue_uri: queue,
             log_limit: settings.limits.logs.as_u64(),
             response_limit: settings.limits.response.as_u64(),
             concurrency: settings.concurrency,
             start_limit: START_LIMIT,
         }
+    }
+
+    /// The data services are the operator's, and their URLs hold passwords.
+    fn services_of(&self, tenant: &Tenant) -> BTreeMap<String, String> {
+        if self.tenants.services.allows(tenant) { self.services.clone() } else { BTreeMap::new() }
     }
 
     /// Where a worker finds the gateway; nowhere without a network.
