@@ -229,6 +229,7 @@ impl Catalog {
         self.snapshot.load().check(&version).map_err(CatalogError::from_conflict)?;
         let pool = self.workers.pool(&version, &self.code);
         let template = self.workers.template(&pool).await?;
+        let memory = pool.reserve().map_err(|over| CatalogError::over_quota(&over))?;
         let began = self.workers.clock.now();
         let worker = self.workers.load(&pool, &version.settings).await?;
         // From the check to the swap nobody else changes the routes: what the registry holds must
@@ -240,10 +241,12 @@ impl Catalog {
         let mut next = Snapshot::clone(&self.snapshot.load());
         next.check(&version).map_err(CatalogError::from_conflict)?;
         self.workers.check_secrets(&version.tenant, &version.settings)?;
+        // Once more: others were deployed while this one was loaded.
+        self.check_code_quota(&request, code.hash()).await?;
         self.registry.put_version(version.clone()).await.map_err(CatalogError::from_store)?;
         code.keep();
         if version.settings.scaling.idle != IdleTime::After(Duration::ZERO) {
-            pool.adopt(worker, self.workers.clock.now().saturating_sub(began));
+            pool.adopt(worker, memory, self.workers.clock.now().saturating_sub(began));
             self.workers.host.keep(&pool);
         }
         let fresh = Arc::new(Deployed::of(version, pool, template, code, &self.slo));
@@ -304,8 +307,7 @@ impl Catalog {
 
     async fn bytes_of(&self, hashes: HashSet<String>) -> u64 {
         let code = self.code.clone();
-        let bytes = move |hash: &String| code.files(hash).iter().map(|(_, bytes)| bytes).sum::<u64>();
-        let sum = tokio::task::spawn_blocking(move || hashes.iter().map(bytes).sum());
+        let sum = tokio::task::spawn_blocking(move || hashes.iter().map(|hash| code.bytes(hash)).sum());
         sum.await.expect("the code store does not panic")
     }
 

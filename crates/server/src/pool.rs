@@ -156,11 +156,14 @@ impl VersionPool {
         self.decide(|policy, out| policy.on_timer(now, out));
     }
 
+    /// Room for a worker in the tenant's quota, before it is started.
+    pub(crate) fn reserve(&self) -> Result<MemoryEntry, Refused> {
+        self.account.reserve(self.spec.memory)
+    }
+
     /// Takes over a worker that a deploy has loaded the handler in.
-    pub fn adopt(self: &Arc<Self>, worker: Worker, took: Duration) {
+    pub(crate) fn adopt(self: &Arc<Self>, worker: Worker, memory: MemoryEntry, took: Duration) {
         let now = self.clock.now();
-        // Without room for it the deploy is as good; the first call asks again.
-        let Ok(memory) = self.account.reserve(self.spec.memory) else { return };
         let worker = match self.ready(worker) {
             Ok(worker) => worker,
             Err(error) => {
@@ -438,7 +441,7 @@ impl VersionPool {
         let pool = self.clone();
         self.sandbox.runtime().spawn(async move {
             let asked = pool.clock.now();
-            let memory = match pool.account.reserve(pool.spec.memory) {
+            let memory = match pool.reserve() {
                 Ok(memory) => memory,
                 Err(refused) => return pool.start_denied(asked, refused),
             };

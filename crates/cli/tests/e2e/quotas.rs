@@ -15,11 +15,17 @@ fn json_request(request: http::request::Builder, body: &Value) -> Request<Bytes>
 }
 
 fn create(platform: &Platform, name: &str, code: &str, settings: &Value) {
-    let event = format!("http|*|/{name}");
-    let body =
-        json!({"function_name": name, "event_type": event, "function_code": code, "settings": settings});
-    let answer = call(platform.api, json_request(Request::post("/functions"), &body));
+    let answer = deploy_of(platform, &function(name, code, settings));
     assert_eq!(answer.status(), 200, "{answer:?}");
+}
+
+fn function(name: &str, code: &str, settings: &Value) -> Value {
+    let event = format!("http|*|/{name}");
+    json!({"function_name": name, "event_type": event, "function_code": code, "settings": settings})
+}
+
+fn deploy_of(platform: &Platform, function: &Value) -> Response<Bytes> {
+    call(platform.api, json_request(Request::post("/functions"), function))
 }
 
 fn give(platform: &Platform, quota: &Value) -> Response<Bytes> {
@@ -98,6 +104,9 @@ fn workers_share_their_tenants_memory() {
         let first = scope.spawn(|| platform.get("/slow").status());
         wait_until(|| busy(&platform, "slow"));
         assert_eq!(refusal(&platform.get("/quick")).0, "memory");
+        // The handler of a deploy is loaded in a worker, which needs room as well.
+        let deploy = function("third", ECHO, &json!({"memory": "64MiB"}));
+        assert_eq!(refusal(&deploy_of(&platform, &deploy)).0, "memory");
         assert_eq!(first.join().expect("a call"), 204);
     });
     wait_until(|| platform.get("/quick").status() == 200);
@@ -110,9 +119,17 @@ fn code_and_backlog_have_their_quotas_and_nonsense_is_refused() {
     let platform = up().start();
     create(&platform, "slow", SLOW, &json!({"scaling": {"max": 1}}));
     assert_eq!(give(&platform, &json!({"code": "1KiB", "backlog": 2})).status(), 200);
-    let large = json!({"function_name": "big", "event_type": "http|GET|/big", "function_code": format!("{ECHO}#{}", "x".repeat(1500))});
-    let refused = call(platform.api, json_request(Request::post("/functions"), &large));
-    assert_eq!(refusal(&refused).0, "code");
+    let sized = |name: &str, bytes| function(name, &format!("{ECHO}#{name}{}", "x".repeat(bytes)), &json!({}));
+    assert_eq!(refusal(&deploy_of(&platform, &sized("big", 1500))).0, "code");
+    // One of them fits, however many come at once.
+    let taken = std::thread::scope(|scope| {
+        let deploys = ["a", "b", "c", "d"].map(|name| {
+            let (platform, function) = (&platform, sized(name, 500));
+            scope.spawn(move || deploy_of(platform, &function).status())
+        });
+        deploys.map(|deploy| deploy.join().expect("a deploy")).iter().filter(|status| status.is_success()).count()
+    });
+    assert_eq!(taken, 1);
     let request = json!({"http_verb": "GET", "http_path": "/slow"});
     let trigger = || call(platform.api, json_request(Request::post("/functions/trigger"), &request));
     assert_eq!((trigger().status().as_u16(), trigger().status().as_u16()), (200, 200));

@@ -252,6 +252,8 @@ pub(crate) struct CodeStore {
     root: PathBuf,
     /// How many need each content.
     holds: Arc<Mutex<BTreeMap<String, usize>>>,
+    /// Sizes of those that were asked for.
+    sizes: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 /// Tells directories of one process apart that are being written or removed.
@@ -269,7 +271,7 @@ impl CodeStore {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        Ok(Self { root, holds: Arc::default() })
+        Ok(Self { root, holds: Arc::default(), sizes: Arc::default() })
     }
 
     /// The directory of a content.
@@ -321,6 +323,7 @@ impl CodeStore {
             return;
         }
         holds.remove(hash);
+        self.sizes.lock().remove(hash);
         let old = self.beside("old");
         if fs::rename(self.directory(hash), &old).is_err() {
             return;
@@ -357,12 +360,48 @@ impl CodeStore {
         }
     }
 
-    /// Relative paths and sizes of a content.
+    /// Relative paths and sizes of a content: all of its files, also those that a directory's
+    /// deploy would have left out.
     pub(crate) fn files(&self, hash: &str) -> Vec<(String, u64)> {
         let root = self.directory(hash);
-        let tree = Tree::of_directory(&root).unwrap_or_default();
-        tree.0.iter().map(|(path, content)| (path.clone(), content.len() as u64)).collect()
+        let mut files = Vec::new();
+        // What cannot be read is not there: the directory goes when nobody needs it any more.
+        let _ = walk(&root, &mut |path, bytes| {
+            let relative = path.strip_prefix(&root).unwrap_or(path);
+            files.push((relative.to_string_lossy().into_owned(), bytes));
+        });
+        files.sort_unstable();
+        files
     }
+
+    /// Size of a content. It is looked up on the disk once, because contents do not change.
+    pub(crate) fn bytes(&self, hash: &str) -> u64 {
+        if let Some(known) = self.sizes.lock().get(hash) {
+            return *known;
+        }
+        let bytes = self.files(hash).iter().map(|(_, bytes)| bytes).sum();
+        // Under this lock nothing goes: what has gone meanwhile is not remembered.
+        let holds = self.holds.lock();
+        if holds.contains_key(hash) {
+            self.sizes.lock().insert(hash.to_owned(), bytes);
+        }
+        bytes
+    }
+}
+
+/// Every file below a directory with its size.
+fn walk(directory: &Path, found: &mut impl FnMut(&Path, u64)) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        // The store holds no links.
+        if entry.file_type()?.is_dir() {
+            walk(&path, found)?;
+        } else {
+            found(&path, entry.metadata()?.len());
+        }
+    }
+    Ok(())
 }
 
 /// A reason for a content to stay on disk.
@@ -474,6 +513,25 @@ mod tests {
         assert!(store.directory(&hash).exists(), "the next start needs it");
         store.retain(|_| false);
         assert!(!store.directory(&hash).exists());
+    }
+
+    #[test]
+    fn hidden_files_of_an_archive_count() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = CodeStore::open(dir.path()).expect("the store opens");
+        let zip = zip_of(&[
+            ("h.py", None, b"x = 1"),
+            (".x/blob", None, &[0; 1000]),
+            ("__pycache__/h.pyc", None, &[0; 100]),
+        ]);
+        let held = store.put(&Tree::of_zip(&zip).expect("a good archive")).expect("it is stored");
+        let named = |name: &str, bytes| (name.to_owned(), bytes);
+        let all = [named(".x/blob", 1000), named("__pycache__/h.pyc", 100), named("h.py", 5)];
+        assert_eq!(store.files(held.hash()), all);
+        assert_eq!((store.bytes(held.hash()), store.bytes(held.hash())), (1105, 1105));
+        let hash = held.hash().to_owned();
+        drop(held);
+        assert_eq!(store.bytes(&hash), 0, "it is gone");
     }
 
     #[test]

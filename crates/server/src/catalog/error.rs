@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use bytesize::ByteSize;
 use fp_core::code::Code;
+use fp_core::quota::Spent;
 use fp_core::route::Conflict;
 use fp_core::settings::{Network, show_size};
 use fp_core::{FunctionName, Manifest, Tenant};
 use fp_sandbox::{Ended, StartError as SandboxStartError};
 
 use super::code_store::{CodeError, Tree};
+use crate::quotas::Refused;
 use crate::secrets::{FunctionSecrets, SecretsError};
 use crate::store::StoreError;
 
@@ -34,11 +36,13 @@ pub struct CatalogError {
     pub line: Option<u32>,
     /// Last lines of the traceback, where the handler could not be loaded.
     pub traceback: Option<String>,
+    /// The part of a quota that is spent.
+    pub spent: Option<Spent>,
 }
 
 impl CatalogError {
     pub(super) fn new(code: Code, detail: String) -> Self {
-        Self { code, detail, field: None, line: None, traceback: None }
+        Self { code, detail, field: None, line: None, traceback: None, spent: None }
     }
 
     pub(super) fn field(code: Code, field: &str, detail: String) -> Self {
@@ -81,7 +85,12 @@ impl CatalogError {
              delete functions, make this one smaller, or have quota.code raised",
             tenant.as_str()
         );
-        Self::new(Code::QuotaExceeded, detail)
+        Self { spent: Some(Spent::Code), ..Self::new(Code::QuotaExceeded, detail) }
+    }
+
+    pub(super) fn over_quota(refused: &Refused) -> Self {
+        let detail = format!("no worker can load the handler: {}", refused.sentence());
+        Self { spent: Some(refused.spent()), ..Self::new(Code::QuotaExceeded, detail) }
     }
 
     /// The manifest of a tenant's function. Those of named tenants are in a network of their own

@@ -28,7 +28,7 @@ fn is_module(file: &str, top: &str, path: &[String]) -> bool {
     directories.chain([Path::new("")]).any(|directory| {
         let Ok(inner) = Path::new(file).strip_prefix(directory) else { return false };
         let Some(inner) = inner.to_str() else { return false };
-        let is_code = inner.ends_with(".py") || inner.ends_with(".so");
+        let is_code = [".py", ".pyc", ".so"].iter().any(|suffix| inner.ends_with(suffix));
         let rest = inner.strip_prefix(top);
         is_code && rest.is_some_and(|rest| rest.starts_with('.') || rest.starts_with('/'))
     })
@@ -56,7 +56,7 @@ mod tests {
                 .expect("its own")
                 .contains("\"numpy.linalg\" is the function's own (lib/numpy/__init__.py)")
         );
-        for file in ["side.py", "side/inner/x.py", "side.cpython-311-x86_64-linux-gnu.so", "a/b/side.py"] {
+        for file in ["side.py", "side.pyc", "side/inner/x.py", "side.cpython-311-x86_64-linux-gnu.so", "a/b/side.py"] {
             assert!(sentence(&[file], &["a/b", "./a"], "side").is_some(), "{file}");
         }
     }

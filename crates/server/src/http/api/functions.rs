@@ -221,7 +221,7 @@ impl DeployedFunction {
     responses(
         (status = 200, description = "Deployed; the new version answers from now on", body = DeployedFunction),
         (status = 409, description = "The event type conflicts with another function's"),
-        (status = 429, description = "The tenant's quota of code is spent"),
+        (status = 429, description = "The tenant's quota of code, or of memory, is spent"),
         (status = 503, description = "Not now: no worker could be started, or the platform is starting or stopping"),
         (status = 507, description = "The disk is full"),
     )
@@ -256,7 +256,7 @@ async fn deploy(app: &App, request: DeployRequest) -> Result<Answer<DeployedFunc
     responses(
         (status = 200, description = "Deployed; the new version answers from now on", body = DeployedFunction),
         (status = 409, description = "The event type conflicts with another function's"),
-        (status = 429, description = "The tenant's quota of code is spent"),
+        (status = 429, description = "The tenant's quota of code, or of memory, is spent"),
         (status = 503, description = "Not now: no worker could be started, or the platform is starting or stopping"),
         (status = 507, description = "The disk is full"),
     )
@@ -277,12 +277,15 @@ async fn deploy_function(
 /// What `Retry-After` says where somebody has to delete something first.
 const UNTIMED_QUOTA: Duration = Duration::from_secs(60);
 
+/// The same where a call has to end first: the smallest that it can name.
+const BUSY_QUOTA: Duration = Duration::from_secs(1);
+
 /// Turns the catalogue's refusal into an answer.
 pub(super) fn refused(error: CatalogError) -> Problem {
     let mut problem = Problem::new(error.code, error.detail);
-    if error.code == Code::QuotaExceeded {
-        // The only quota of deploys is that of code, which no time lifts.
-        problem = problem.extra("limit_hit", Spent::Code.word()).retry_after(UNTIMED_QUOTA);
+    if let Some(spent) = error.spent {
+        let after = if spent == Spent::Code { UNTIMED_QUOTA } else { BUSY_QUOTA };
+        problem = problem.extra("limit_hit", spent.word()).retry_after(after);
     }
     if error.code == Code::StartFailed {
         // A deploy calls a worker that the code itself ended by another name.
