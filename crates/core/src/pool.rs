@@ -195,7 +195,6 @@ impl Pool {
     /// was ready. When nothing is left that could run them, the waiting calls are refused.
     pub fn on_start_failed(&mut self, now: Now, out: &mut Vec<Decision>) {
         let asked = self.starting.pop_front();
-        self.denied = false;
         self.pause_starts(now, asked.unwrap_or(now));
         self.start_where_it_pays(now, out);
     }
@@ -341,7 +340,7 @@ impl Pool {
     fn admit(&mut self, now: Now, arrival: Arrival, out: &mut Vec<Decision>) {
         let nobody_comes = self.total() == 0 && now < self.no_start_before;
         if nobody_comes {
-            return self.refuse(now, arrival.call, Outcome::StartFailed, out);
+            return self.refuse(now, arrival.call, self.why_nobody_comes(), out);
         }
         let is_full = self.queue.len() >= self.config.queue_bound as usize;
         let victim = if is_full { self.queue.victim(&arrival) } else { None };
@@ -457,15 +456,20 @@ impl Pool {
         self.look_again = now.saturating_add(self.start_time().clamp(LOOK_AGAIN.0, LOOK_AGAIN.1));
         if self.total() == 0 {
             while let Some(hopeless) = self.queue.pop() {
-                let why = if self.denied { Outcome::QuotaExceeded } else { Outcome::StartFailed };
-                self.refuse(now, hopeless.call, why, out);
+                self.refuse(now, hopeless.call, self.why_nobody_comes(), out);
             }
         }
+    }
+
+    /// What a call ends as for which there is no worker and, for now, never will be.
+    fn why_nobody_comes(&self) -> Outcome {
+        if self.denied { Outcome::QuotaExceeded } else { Outcome::StartFailed }
     }
 
     /// A start that was asked for at `asked` failed: no other before a pause. Starts that were
     /// under way together fail for one reason, so they count once.
     fn pause_starts(&mut self, now: Now, asked: Now) {
+        self.denied = false;
         if self.start_failures > 0 && asked < self.no_start_before {
             return;
         }
@@ -542,7 +546,7 @@ impl Pool {
 
     fn refuse(&mut self, now: Now, call: CallId, outcome: Outcome, out: &mut Vec<Decision>) {
         let retry_after = match outcome {
-            Outcome::StartFailed => self.no_start_before.saturating_sub(now),
+            Outcome::StartFailed | Outcome::QuotaExceeded => self.no_start_before.saturating_sub(now),
             _ => self.estimate_wait(now, self.queue.len() + 1).min(LONGEST_PAUSE),
         };
         out.push(Decision::Refuse { call, outcome, retry_after });

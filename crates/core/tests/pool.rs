@@ -341,6 +341,32 @@ fn failed_starts_refuse_who_waits_and_pause_longer_each_time() {
 }
 
 #[test]
+fn while_a_quota_is_spent_calls_without_a_worker_are_told_of_it_and_others_wait() {
+    let mut bench = Bench::new(CONFIG);
+    bench.arrives(0, 1, 9000);
+    let denied = |bench: &mut Bench, now| bench.after(|pool, out| pool.on_start_denied(ms(now), out));
+    assert_eq!(refused(&denied(&mut bench, 1)), [(1, Outcome::QuotaExceeded)]);
+    // Within the pause nothing is tried; after it the next call asks anew.
+    let told = bench.arrives(50, 2, 9000);
+    assert_eq!(refused(&told), [(2, Outcome::QuotaExceeded)]);
+    assert!(matches!(told[0], Decision::Refuse { retry_after, .. } if retry_after == ms(51)), "{told:?}");
+    assert_eq!(bench.arrives(101, 3, 9000), [Decision::Start { count: 1 }]);
+    assert_eq!(bench.started(110, 7, 9), [run(3, 7)]);
+    // Beside a worker they wait for that.
+    assert_eq!(bench.arrives(111, 4, 9000), [Decision::Start { count: 1 }]);
+    assert_eq!(denied(&mut bench, 112), []);
+    assert_eq!(bench.arrives(113, 5, 9000), []);
+    assert_eq!(bench.idle(120, 7, 10), [run(4, 7)]);
+    // What fails by itself afterwards is no quota's doing.
+    bench.idle(121, 7, 1);
+    bench.idle(122, 7, 1);
+    bench.after(|pool, out| pool.on_gone(ms(123), WorkerId(7), out));
+    bench.arrives(300, 6, 9000);
+    bench.after(|pool, out| pool.on_start_failed(ms(301), out));
+    assert_eq!(refused(&bench.arrives(302, 8, 9000)), [(8, Outcome::StartFailed)]);
+}
+
+#[test]
 fn starts_that_fail_together_count_once_and_spare_calls_that_others_can_serve() {
     let mut bench = Bench::new(CONFIG);
     for call in 1..=3 {
@@ -454,6 +480,7 @@ enum Op {
     Arrive { class: usize, caller: u64, left: u64 },
     Started,
     StartFailed,
+    StartDenied,
     Idle(usize),
     Gone(usize),
     Spoil(usize),
@@ -468,6 +495,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (0..3usize, 0..3u64, 0..200u64).prop_map(|(class, caller, left)| Op::Arrive { class, caller, left }),
         6 => Just(Op::Started),
         1 => Just(Op::StartFailed),
+        1 => Just(Op::StartDenied),
         8 => (0..8usize).prop_map(Op::Idle),
         1 => (0..8usize).prop_map(Op::Gone),
         1 => (0..8usize).prop_map(Op::Spoil),
@@ -573,6 +601,10 @@ proptest! {
                     world.starting -= 1;
                     pool.on_start_failed(now, &mut out);
                 }
+                Op::StartDenied if world.starting > 0 => {
+                    world.starting -= 1;
+                    pool.on_start_denied(now, &mut out);
+                }
                 Op::Idle(at) => {
                     let busy: Vec<_> = world.workers.iter_mut().filter(|(_, running)| !running.is_empty()).collect();
                     let count = busy.len();
@@ -618,7 +650,7 @@ proptest! {
                     moved.extend(pool.close(&mut out).iter().map(|arrival| arrival.call));
                     world.queued.retain(|call, _| !moved.contains(call));
                 }
-                Op::StartFailed => continue,
+                Op::StartFailed | Op::StartDenied => continue,
             }
             world.carry_out(&config, &out)?;
             out.clear();
