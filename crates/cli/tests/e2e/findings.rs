@@ -266,6 +266,29 @@ fn the_gateway_speaks_for_itself_and_a_cut_off_call_was_an_attempt() {
     assert!(phase("run") > 0.0 && phase("run") > phase("queue"), "{record}");
 }
 
+#[test]
+fn an_accepted_call_never_runs_on_a_later_function_of_its_name() {
+    let platform = up().start();
+    let slow = "import time\ndef handler(message, context):\n    time.sleep(2)\n";
+    let one_worker = json!({"scaling": {"max": 1}});
+    assert_eq!(create(&platform, "one", "http|GET|/one", slow, &one_worker).status(), 200);
+    let trigger = || {
+        let answer =
+            call(platform.api, post("/functions/trigger", &json!({"http_verb": "GET", "http_path": "/one"})));
+        problem(&answer)["container_ids"][0].as_str().expect("an id").to_owned()
+    };
+    let (first, second) = (trigger(), trigger());
+    let record = |id: &str| platform.api(&format!("/invocations/{id}"));
+    wait_until(|| record(&first)["state"] == "running");
+    let gone = Request::delete("/functions/one").body(Bytes::new()).expect("a request");
+    assert_eq!(call(platform.api, gone).status(), 200);
+    assert_eq!(create(&platform, "one", "http|GET|/one", ECHO, &json!({})).status(), 200);
+    wait_until(|| [&first, &second].iter().all(|id| record(id)["state"] == "done"));
+    let ended = [record(&first), record(&second)];
+    assert_eq!((&ended[0]["outcome"], &ended[0]["version"]), (&json!("ok"), &json!(1)), "{}", ended[0]);
+    assert_eq!((&ended[1]["outcome"], &ended[1]["version"]), (&json!("shed"), &json!(1)), "{}", ended[1]);
+}
+
 fn archive<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> Bytes {
     use std::io::Write;
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));

@@ -119,7 +119,8 @@ fn code_and_backlog_have_their_quotas_and_nonsense_is_refused() {
     let platform = up().start();
     create(&platform, "slow", SLOW, &json!({"scaling": {"max": 1}}));
     assert_eq!(give(&platform, &json!({"code": "1KiB", "backlog": 2})).status(), 200);
-    let sized = |name: &str, bytes| function(name, &format!("{ECHO}#{name}{}", "x".repeat(bytes)), &json!({}));
+    let sized =
+        |name: &str, bytes| function(name, &format!("{ECHO}#{name}{}", "x".repeat(bytes)), &json!({}));
     assert_eq!(refusal(&deploy_of(&platform, &sized("big", 1500))).0, "code");
     // One of them fits, however many come at once.
     let taken = std::thread::scope(|scope| {
@@ -127,7 +128,11 @@ fn code_and_backlog_have_their_quotas_and_nonsense_is_refused() {
             let (platform, function) = (&platform, sized(name, 500));
             scope.spawn(move || deploy_of(platform, &function).status())
         });
-        deploys.map(|deploy| deploy.join().expect("a deploy")).iter().filter(|status| status.is_success()).count()
+        deploys
+            .map(|deploy| deploy.join().expect("a deploy"))
+            .iter()
+            .filter(|status| status.is_success())
+            .count()
     });
     assert_eq!(taken, 1);
     let request = json!({"http_verb": "GET", "http_path": "/slow"});

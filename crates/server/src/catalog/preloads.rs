@@ -56,7 +56,9 @@ mod tests {
                 .expect("its own")
                 .contains("\"numpy.linalg\" is the function's own (lib/numpy/__init__.py)")
         );
-        for file in ["side.py", "side.pyc", "side/inner/x.py", "side.cpython-311-x86_64-linux-gnu.so", "a/b/side.py"] {
+        for file in
+            ["side.py", "side.pyc", "side/inner/x.py", "side.cpython-311-x86_64-linux-gnu.so", "a/b/side.py"]
+        {
             assert!(sentence(&[file], &["a/b", "./a"], "side").is_some(), "{file}");
         }
     }

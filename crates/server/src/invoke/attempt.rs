@@ -61,7 +61,9 @@ async fn lease(flight: &mut Flight) -> Result<Lease, Fault> {
             }
             Err(Refusal::Moved) => {
                 let tenant = flight.function.tenant.clone();
-                let Some(newest) = flight.invoker.catalog.get(&tenant, &flight.function.name) else {
+                let newest = flight.invoker.catalog.get(&tenant, &flight.function.name);
+                // A later function of the name, perhaps of a later tenant of the name, is another one.
+                let Some(newest) = newest.filter(|newest| newest.order == flight.function.order) else {
                     return Err(deleted(flight));
                 };
                 flight.record().version = newest.version;

@@ -163,6 +163,7 @@ impl Invoker {
                 id: InvocationId::from_parts(accepted_us / 1000, fastrand::u128(..)),
                 tenant: tenant.clone(),
                 function: function.name.clone(),
+                order: Some(function.order),
                 event_type: matched.event_type.to_string(),
                 head_json: head.for_span(SpanId::from_random(fastrand::u64(..))),
                 body: call.body.to_vec(),
@@ -234,8 +235,10 @@ impl Invoker {
             Err(error) => return tracing::error!(%error, "accepted calls cannot be read back"),
         };
         for call in pending {
-            let Some(function) = self.catalog.get(&call.tenant, &call.function) else {
-                // Deleted in that life; its queue was not reached any more.
+            let live = self.catalog.get(&call.tenant, &call.function);
+            let is_its_own = |live: &Arc<Deployed>| call.order.is_none_or(|order| order == live.order);
+            let Some(function) = live.filter(is_its_own) else {
+                // Deleted in that life; its queue was not reached any more. One of its name is another.
                 forget(self, call.id).await;
                 continue;
             };

@@ -70,6 +70,9 @@ pub struct AsyncCall {
     pub tenant: Tenant,
     /// Of which function.
     pub function: FunctionName,
+    /// That function's order of creation, which no later one of its name has; none where an
+    /// earlier release accepted the call.
+    pub order: Option<u64>,
     /// The event type that matched.
     pub event_type: String,
     /// Verb, path, headers, trace context and correlation id as JSON: opaque to the store.

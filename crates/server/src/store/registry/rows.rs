@@ -17,6 +17,7 @@ pub(super) fn layout() -> Migrations<'static> {
         M::up(super::access::LAYOUT),
         M::up(super::secrets::LAYOUT),
         M::up(super::quotas::LAYOUT),
+        M::up(WHICH_FUNCTION),
     ])
 }
 
@@ -64,6 +65,9 @@ const FIRST: &str = "CREATE TABLE platform (
          snapshot BLOB NOT NULL,
          PRIMARY KEY (tenant, function)
      );";
+
+/// Accepted calls know which function of their name they are for.
+const WHICH_FUNCTION: &str = "ALTER TABLE async_calls ADD COLUMN creation_order INTEGER";
 
 /// Counts this start and returns how many there were.
 pub(super) fn count_start(connection: &Connection) -> rusqlite::Result<u64> {
@@ -195,14 +199,15 @@ pub(super) fn delete_function(
 pub(super) fn enqueue(connection: &Connection, calls: &[AsyncCall]) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO async_calls
-             (id, tenant, function, event_type, head, body, accepted_us, started, attempts)
-         VALUES (:id, :tenant, :function, :event_type, :head, :body, :accepted_us, :started, :attempts)",
+             (id, tenant, function, creation_order, event_type, head, body, accepted_us, started, attempts)
+         VALUES (:id, :tenant, :function, :order, :event_type, :head, :body, :accepted_us, :started, :attempts)",
     )?;
     for call in calls {
         statement.execute(named_params! {
             ":id": call.id.0,
             ":tenant": call.tenant.as_str(),
             ":function": call.function.as_str(),
+            ":order": call.order,
             ":event_type": call.event_type,
             ":head": call.head_json,
             ":body": call.body,
@@ -219,7 +224,7 @@ pub(super) fn enqueue(connection: &Connection, calls: &[AsyncCall]) -> rusqlite:
 
 pub(super) fn pending_calls(connection: &Connection) -> rusqlite::Result<Vec<AsyncCall>> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, tenant, function, event_type, head, body, accepted_us, started, attempts
+        "SELECT id, tenant, function, creation_order, event_type, head, body, accepted_us, started, attempts
          FROM async_calls ORDER BY accepted_us, id",
     )?;
     statement.query_map([], read_call)?.collect()
@@ -232,6 +237,7 @@ fn read_call(row: &Row<'_>) -> rusqlite::Result<AsyncCall> {
         id: InvocationId(row.get("id")?),
         tenant: parsed(row, "tenant")?,
         function: parsed(row, "function")?,
+        order: row.get("creation_order")?,
         event_type: row.get("event_type")?,
         head_json: row.get("head")?,
         body: row.get("body")?,

@@ -26,6 +26,7 @@ fn call(serial: u64) -> AsyncCall {
         id: InvocationId::from_parts(serial, u128::from(serial)),
         tenant: Tenant::default(),
         function: name("cats"),
+        order: (serial != 2).then_some(7),
         event_type: "http|GET|/x".into(),
         head_json: r#"{"verb":"GET"}"#.into(),
         body: vec![0, 255, serial as u8],
