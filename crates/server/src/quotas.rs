@@ -102,9 +102,13 @@ impl Quotas {
         Ok(())
     }
 
-    /// A tenant is no more: a later one of its name begins without a quota.
+    /// A tenant is no more: a later one of its name begins without a quota. Calls of its functions
+    /// that still run stay on the old account.
     pub(crate) fn forget(&self, tenant: &Tenant) {
+        // In the order of `function`, which sees both as they were or as they are.
+        let mut functions = self.functions.lock();
         self.tenants.lock().remove(tenant);
+        functions.retain(|(whose, _), _| whose != tenant);
     }
 
     /// A tenant's quota, and what of it is used.
@@ -371,6 +375,23 @@ mod tests {
         second.begin(Duration::ZERO).map(|_| ()).unwrap_err();
         drop((running, second));
         assert!(account(&quotas, "default", "a").begin(Duration::ZERO).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_later_tenant_has_accounts_of_its_own() {
+        let (quotas, _directory) = quotas().await;
+        let acme = "acme".parse().unwrap();
+        let earlier = account(&quotas, "acme", "one");
+        earlier.set(&at_once(9));
+        let _still_runs = earlier.begin(Duration::ZERO).unwrap();
+        let others = account(&quotas, "other", "one");
+        quotas.forget(&acme);
+        quotas.put(&acme, at_once(1)).await.unwrap();
+        let later = account(&quotas, "acme", "one");
+        let _running = later.begin(Duration::ZERO).unwrap();
+        let refused = later.begin(Duration::ZERO).map(|_| ()).unwrap_err();
+        assert!(refused.sentence().starts_with("tenant acme is over"), "{refused:?}");
+        assert!(Arc::ptr_eq(&others, &account(&quotas, "other", "one")));
     }
 
     #[tokio::test]
