@@ -16,7 +16,6 @@ mod value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use fp_core::code::Code;
@@ -109,7 +108,20 @@ struct Entry {
     rotated_us: u64,
 }
 
-type Entries = BTreeMap<(Tenant, SecretName), Entry>;
+/// All secrets at one moment.
+#[derive(Debug, Clone)]
+struct Entries {
+    /// Which one, counted from 1: whoever holds something derived compares this, and finds a count
+    /// and values that belong together.
+    change: u64,
+    all: BTreeMap<(Tenant, SecretName), Entry>,
+}
+
+impl Entries {
+    fn get(&self, tenant: &Tenant, name: &SecretName) -> Option<&Entry> {
+        self.all.get(&(tenant.clone(), name.clone()))
+    }
+}
 
 /// All secrets of all tenants.
 #[derive(Debug)]
@@ -117,8 +129,6 @@ pub struct Secrets {
     registry: Arc<Registry>,
     key_file: KeyFile,
     entries: ArcSwap<Entries>,
-    /// Counts changes: whoever holds something derived looks here whether it still holds.
-    changes: AtomicU64,
     /// The key once there is one; held while a secret is written.
     writing: tokio::sync::Mutex<Option<Key>>,
 }
@@ -137,12 +147,12 @@ impl Secrets {
     ) -> Result<Self, SecretsError> {
         let key_file = KeyFile::at(key_file.map_or_else(|| data_dir.join(KEY_FILE), Path::to_owned));
         let key = key_file.read()?;
-        let mut entries = Entries::new();
+        let mut all = BTreeMap::new();
         for row in registry.secrets().await? {
             let (tenant, name) = (row.tenant.clone(), row.name.clone());
             match opened(&key_file, key.as_ref(), row) {
                 Ok(entry) => {
-                    entries.insert((tenant, name), entry);
+                    all.insert((tenant, name), entry);
                 }
                 Err(error) if discard => {
                     tracing::warn!(%tenant, secret = %name, %error, "a secret is deleted because it cannot be read");
@@ -154,8 +164,7 @@ impl Secrets {
         Ok(Self {
             registry,
             key_file,
-            entries: ArcSwap::from_pointee(entries),
-            changes: AtomicU64::new(1),
+            entries: ArcSwap::from_pointee(Entries { change: 1, all }),
             writing: tokio::sync::Mutex::new(key),
         })
     }
@@ -163,7 +172,7 @@ impl Secrets {
     /// The secrets of a tenant, by name.
     pub fn list(&self, tenant: &Tenant) -> Vec<SecretView> {
         let entries = self.entries.load();
-        let own = entries.iter().filter(|((whose, _), entry)| whose == tenant && entry.value.is_some());
+        let own = entries.all.iter().filter(|((whose, _), entry)| whose == tenant && entry.value.is_some());
         own.map(|((_, name), entry)| view(name, entry)).collect()
     }
 
@@ -173,7 +182,7 @@ impl Secrets {
     }
 
     fn value(&self, tenant: &Tenant, name: &SecretName) -> Option<Arc<SecretValue>> {
-        self.entries.load().get(&(tenant.clone(), name.clone()))?.value.clone()
+        self.entries.load().get(tenant, name)?.value.clone()
     }
 
     /// Whether a secret holds a byte that no environment variable can.
@@ -199,7 +208,7 @@ impl Secrets {
         }
         let key = key.as_ref().expect("made above");
         let place = (tenant.clone(), name.clone());
-        let before = self.entries.load().get(&place).cloned();
+        let before = self.entries.load().get(tenant, name).cloned();
         let alive = before.as_ref().filter(|entry| entry.value.is_some());
         let created_us = alive.map_or(now_us, |entry| entry.created_us);
         let row = SealedSecret {
@@ -215,7 +224,7 @@ impl Secrets {
         let entry = Entry { value: Some(Arc::new(value)), past, created_us, rotated_us: now_us };
         let view = view(name, &entry);
         self.swap(|entries| {
-            entries.insert(place, entry);
+            entries.all.insert(place, entry);
         });
         Ok(view)
     }
@@ -228,7 +237,7 @@ impl Secrets {
         let _writing = self.writing.lock().await;
         let existed = self.registry.delete_secret(tenant, name).await?;
         self.swap(|entries| {
-            if let Some(entry) = entries.get_mut(&(tenant.clone(), name.clone())) {
+            if let Some(entry) = entries.all.get_mut(&(tenant.clone(), name.clone())) {
                 entry.past = past_of(entry.clone());
                 entry.value = None;
             }
@@ -241,7 +250,7 @@ impl Secrets {
     pub(crate) async fn forget_tenant(&self, tenant: &Tenant) {
         let _writing = self.writing.lock().await;
         self.swap(|entries| {
-            for (_, entry) in entries.iter_mut().filter(|((whose, _), _)| whose == tenant) {
+            for (_, entry) in entries.all.iter_mut().filter(|((whose, _), _)| whose == tenant) {
                 entry.past = past_of(entry.clone());
                 entry.value = None;
             }
@@ -251,10 +260,9 @@ impl Secrets {
     /// Called with `writing` held.
     fn swap(&self, change: impl FnOnce(&mut Entries)) {
         let mut next = Entries::clone(&self.entries.load());
+        next.change += 1;
         change(&mut next);
         self.entries.store(Arc::new(next));
-        // After the store: who sees the new count finds the new entries.
-        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// What a function with these settings reads; none if it names no secret.
@@ -349,20 +357,21 @@ impl FunctionSecrets {
     }
 
     fn current(&self) -> Arc<Given> {
-        let change = self.secrets.changes.load(Ordering::Acquire);
+        let entries = self.secrets.entries.load();
         let given = self.given.load_full();
-        if given.change == change {
+        if given.change == entries.change {
             return given;
         }
-        // Two calls may do this at once; they come to the same.
-        let next = Arc::new(self.taken_at(change, &given));
+        // Two calls may do this at once. Should the one that stores last have looked first, the next
+        // call sees that and does it again.
+        let next = Arc::new(self.taken_from(&entries, &given));
         self.given.store(next.clone());
         next
     }
 
-    fn taken_at(&self, change: u64, before: &Given) -> Given {
-        let entries = self.secrets.entries.load();
-        let entry = |name: &SecretName| entries.get(&(self.tenant.clone(), name.clone()));
+    fn taken_from(&self, entries: &Entries, before: &Given) -> Given {
+        let change = entries.change;
+        let entry = |name: &SecretName| entries.get(&self.tenant, name);
         let values: Vec<_> =
             self.wanted.iter().map(|(name, _)| entry(name).and_then(|entry| entry.value.clone())).collect();
         let is_same = |(new, old): (&Option<Arc<_>>, &Option<Arc<_>>)| match (new, old) {

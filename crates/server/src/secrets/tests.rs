@@ -93,6 +93,34 @@ async fn another_key_no_key_and_exchanged_rows_are_refused_and_nothing_is_lost()
 }
 
 #[tokio::test]
+async fn frames_of_one_generation_are_of_one_value() {
+    let stage = Stage::new();
+    let secrets = Arc::new(stage.open(false).await.unwrap());
+    set(&secrets, "MINE", "value").await;
+    let settings = Settings { secrets: vec![name("MINE")], ..Settings::default() };
+    let mine = secrets.of_function(&Tenant::default(), &settings).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..20_000 {
+                let value = Arc::new(SecretValue::from(b"another".to_vec()));
+                secrets.swap(|entries| {
+                    entries.all.values_mut().for_each(|entry| entry.value = Some(value.clone()));
+                });
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let mut seen = std::collections::HashMap::new();
+        while !over.load(std::sync::atomic::Ordering::Relaxed) {
+            let given = mine.current();
+            let value = given.values[0].clone().unwrap();
+            let known = seen.entry(given.change).or_insert_with(|| value.clone());
+            assert!(Arc::ptr_eq(known, &value), "a worker with the old one would keep it");
+        }
+    });
+}
+
+#[tokio::test]
 async fn a_function_sees_changes_of_its_own_secrets_and_masks_earlier_values() {
     let stage = Stage::new();
     let secrets = Arc::new(stage.open(false).await.unwrap());
