@@ -115,6 +115,8 @@ struct Entries {
     /// and values that belong together.
     change: u64,
     all: BTreeMap<(Tenant, SecretName), Entry>,
+    /// The change with which the last tenant of a name ended that had secrets.
+    ended: BTreeMap<Tenant, u64>,
 }
 
 impl Entries {
@@ -164,7 +166,7 @@ impl Secrets {
         Ok(Self {
             registry,
             key_file,
-            entries: ArcSwap::from_pointee(Entries { change: 1, all }),
+            entries: ArcSwap::from_pointee(Entries { change: 1, all, ended: BTreeMap::new() }),
             writing: tokio::sync::Mutex::new(key),
         })
     }
@@ -245,14 +247,15 @@ impl Secrets {
         Ok(existed)
     }
 
-    /// Drops those of a tenant that has ended; its rows went with it. What they were is still masked
-    /// in calls that run.
+    /// Drops those of a tenant that has ended; its rows went with it. Its functions stay as they are:
+    /// calls that run still mask what they were given, and learn nothing of a later tenant's.
     pub(crate) async fn forget_tenant(&self, tenant: &Tenant) {
         let _writing = self.writing.lock().await;
         self.swap(|entries| {
-            for (_, entry) in entries.all.iter_mut().filter(|((whose, _), _)| whose == tenant) {
-                entry.past = past_of(entry.clone());
-                entry.value = None;
+            let before = entries.all.len();
+            entries.all.retain(|(whose, _), _| whose != tenant);
+            if entries.all.len() < before {
+                entries.ended.insert(tenant.clone(), entries.change);
             }
         });
     }
@@ -288,6 +291,7 @@ impl Secrets {
         Some(Arc::new(FunctionSecrets {
             secrets: self.clone(),
             tenant: tenant.clone(),
+            since: self.entries.load().change,
             wanted,
             given: ArcSwap::from_pointee(nothing),
         }))
@@ -330,6 +334,8 @@ fn view(name: &SecretName, entry: &Entry) -> SecretView {
 pub(crate) struct FunctionSecrets {
     secrets: Arc<Secrets>,
     tenant: Tenant,
+    /// The change that it was made after.
+    since: u64,
     /// Names, each with the environment variables that hold it.
     wanted: Vec<(SecretName, Vec<String>)>,
     given: ArcSwap<Given>,
@@ -359,7 +365,8 @@ impl FunctionSecrets {
     fn current(&self) -> Arc<Given> {
         let entries = self.secrets.entries.load();
         let given = self.given.load_full();
-        if given.change == entries.change {
+        let is_over = || entries.ended.get(&self.tenant).is_some_and(|end| *end > self.since);
+        if given.change == entries.change || is_over() {
             return given;
         }
         // Two calls may do this at once. Should the one that stores last have looked first, the next

@@ -93,6 +93,32 @@ async fn another_key_no_key_and_exchanged_rows_are_refused_and_nothing_is_lost()
 }
 
 #[tokio::test]
+async fn a_later_tenant_and_an_earlier_one_learn_nothing_of_each_others_secrets() {
+    let stage = Stage::new();
+    let secrets = Arc::new(stage.open(false).await.unwrap());
+    let acme: Tenant = "acme".parse().unwrap();
+    let settings = Settings { secrets: vec![name("MINE")], ..Settings::default() };
+    let keep = async |value: &str| {
+        let value = SecretValue::from(value.as_bytes().to_vec());
+        secrets.set(&acme, &name("MINE"), value, 7).await.unwrap();
+    };
+    keep("earlier-value").await;
+    let earlier = secrets.of_function(&acme, &settings).unwrap();
+    let given = earlier.frames();
+    secrets.forget_tenant(&acme).await;
+    assert!(!secrets.has(&acme, &name("MINE")));
+    keep("later-value").await;
+    let later = secrets.of_function(&acme, &settings).unwrap();
+    let said = "earlier-value later-value";
+    assert_eq!(later.mask().masked(said).as_deref(), Some("earlier-value ***"));
+    assert_eq!(earlier.mask().masked(said).as_deref(), Some("*** later-value"), "its calls may still run");
+    assert!(Arc::ptr_eq(&given, &earlier.frames()));
+    secrets.forget_tenant(&acme).await;
+    keep("third").await;
+    assert_eq!(later.mask().masked(said).as_deref(), Some("earlier-value ***"));
+}
+
+#[tokio::test]
 async fn frames_of_one_generation_are_of_one_value() {
     let stage = Stage::new();
     let secrets = Arc::new(stage.open(false).await.unwrap());
