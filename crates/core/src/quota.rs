@@ -223,6 +223,13 @@ impl Meter {
         Ok(())
     }
 
+    /// What was spent was not used: somebody else has refused the call.
+    pub fn unspend(&mut self) {
+        if let Some(rate) = self.quota.rate {
+            self.next = self.next.saturating_sub(rate.interval());
+        }
+    }
+
     /// An admitted call is over.
     pub fn end(&mut self) {
         self.running = self.running.saturating_sub(1);
@@ -231,9 +238,7 @@ impl Meter {
     /// An admitted call was refused by somebody else: it has used nothing.
     pub fn undo(&mut self) {
         self.end();
-        if let Some(rate) = self.quota.rate {
-            self.next = self.next.saturating_sub(rate.interval());
-        }
+        self.unspend();
     }
 
     /// Accepts an asynchronous call, until [`finish`](Self::finish).

@@ -224,10 +224,29 @@ impl Account {
         Ok(Some(CallEntry { account: self.clone(), tenants, own }))
     }
 
-    /// Takes a call off the rates alone: it runs some other time.
-    pub(crate) fn spend(&self, now: Duration) -> Result<(), Refused> {
+    /// Takes calls off the rates alone, because they run some other time: one of each function, or
+    /// nothing where one of them is refused.
+    pub(crate) fn spend_all<'a>(
+        accounts: impl Iterator<Item = &'a Arc<Self>> + Clone,
+        now: Duration,
+    ) -> Result<(), Refused> {
+        for (spent, account) in accounts.clone().enumerate() {
+            if let Err(refused) = account.spend(now) {
+                accounts.take(spent).for_each(|account| account.unspend());
+                return Err(refused);
+            }
+        }
+        Ok(())
+    }
+
+    fn spend(&self, now: Duration) -> Result<(), Refused> {
         self.tenant.ask(|meter| meter.spend(now))?;
-        self.own.ask(|meter| meter.spend(now))
+        self.own.ask(|meter| meter.spend(now)).inspect_err(|_| self.tenant.meter.lock().unspend())
+    }
+
+    fn unspend(&self) {
+        self.tenant.meter.lock().unspend();
+        self.own.meter.lock().unspend();
     }
 
     /// Takes an asynchronous call into the backlog, until the entry is dropped.
@@ -375,6 +394,25 @@ mod tests {
         second.begin(Duration::ZERO).map(|_| ()).unwrap_err();
         drop((running, second));
         assert!(account(&quotas, "default", "a").begin(Duration::ZERO).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_spends_no_rate() {
+        let (quotas, _directory) = quotas().await;
+        let hourly =
+            |burst| Quota { rate: Some("1/h".parse().unwrap()), burst: Some(burst), ..Quota::default() };
+        quotas.put(&"acme".parse().unwrap(), hourly(3)).await.unwrap();
+        let (one, two) = (account(&quotas, "acme", "one"), account(&quotas, "acme", "two"));
+        two.set(&hourly(1));
+        Account::spend_all([&two].into_iter(), Duration::ZERO).unwrap();
+        for _ in 0..9 {
+            let refused = Account::spend_all([&one, &two].into_iter(), Duration::ZERO).unwrap_err();
+            assert!(refused.sentence().starts_with("function two is over"), "{refused:?}");
+        }
+        Account::spend_all([&one].into_iter(), Duration::ZERO).unwrap();
+        Account::spend_all([&one].into_iter(), Duration::ZERO).unwrap();
+        let refused = Account::spend_all([&one].into_iter(), Duration::ZERO).unwrap_err();
+        assert!(refused.sentence().starts_with("tenant acme is over"), "{refused:?}");
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::flight::{Flight, Promise};
 use super::{Fault, Invoker, Request, attempt};
 use crate::catalog::{Catalog, Deployed, Route};
-use crate::quotas::{BacklogEntry, Refused};
+use crate::quotas::{Account, BacklogEntry, Refused};
 use crate::store::{AsyncCall, AsyncState};
 
 /// Accepted calls of one function that may wait in memory (they are on disk as well): more than
@@ -144,6 +144,8 @@ impl Invoker {
         }
         let entries = self.enter(&matched.functions)?;
         let places = self.reserve(&matched.functions)?;
+        // Last, because it cannot be given back by itself like the others.
+        self.spend(&matched.functions)?;
         let accepted_us = self.clock.wall_now_us();
         let head = Head {
             verb: call.verb.clone(),
@@ -192,16 +194,16 @@ impl Invoker {
         }
     }
 
-    /// Enters the calls into the quotas: their rate now, their number until they have ended. Calls at
-    /// once are no quota of theirs, because they wait for their turn.
+    /// Enters the calls into the quotas of backlogs, until they have ended. Calls at once are no quota
+    /// of theirs, because they wait for their turn.
     fn enter(&self, functions: &[Arc<Deployed>]) -> Result<Vec<BacklogEntry>, TriggerError> {
-        let enter = |function: &Arc<Deployed>| {
-            let account = function.pool.account();
-            account.spend(self.clock.now())?;
-            account.accept()
-        };
-        let entries = functions.iter().map(enter).collect::<Result<_, _>>();
-        entries.map_err(|refused: Refused| TriggerError::over_quota(&refused))
+        let entries = functions.iter().map(|function| function.pool.account().accept());
+        entries.collect::<Result<_, _>>().map_err(|refused: Refused| TriggerError::over_quota(&refused))
+    }
+
+    fn spend(&self, functions: &[Arc<Deployed>]) -> Result<(), TriggerError> {
+        let accounts = functions.iter().map(|function| function.pool.account());
+        Account::spend_all(accounts, self.clock.now()).map_err(|refused| TriggerError::over_quota(&refused))
     }
 
     fn reserve(
