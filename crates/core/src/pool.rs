@@ -119,7 +119,11 @@ pub struct Pool {
     start_failures: u32,
     /// The last start was not allowed: a quota is spent.
     denied: bool,
+    /// Starts in a row that were not allowed.
+    denials: u32,
     no_start_before: Now,
+    /// No start for `min` alone; calls that wait are worth asking more often.
+    no_spare_start_before: Now,
     look_again: Now,
     closed: bool,
     /// Kept to save an allocation per estimate.
@@ -147,7 +151,9 @@ impl Pool {
             start_times: Recent::default(),
             start_failures: 0,
             denied: false,
+            denials: 0,
             no_start_before: Now::ZERO,
+            no_spare_start_before: Now::ZERO,
             look_again: Now::ZERO,
             closed: false,
             scratch: Vec::new(),
@@ -179,7 +185,9 @@ impl Pool {
         self.starting.pop_front();
         self.start_failures = 0;
         self.denied = false;
+        self.denials = 0;
         self.no_start_before = Now::ZERO;
+        self.no_spare_start_before = Now::ZERO;
         self.welcome(now, worker, false, took, out);
     }
 
@@ -204,8 +212,11 @@ impl Pool {
     pub fn on_start_denied(&mut self, now: Now, out: &mut Vec<Decision>) {
         self.starting.pop_front();
         self.denied = true;
-        // No doubling: nothing is broken, and room may come at any time.
+        // No doubling while calls wait: nothing is broken, and room may come at any time. But to ask
+        // costs all functions of the tenant something, and `min` alone is in no hurry.
         self.no_start_before = now.saturating_add(FIRST_PAUSE);
+        self.no_spare_start_before = now.saturating_add(longer_each_time(self.denials));
+        self.denials = self.denials.saturating_add(1);
         self.start_where_it_pays(now, out);
     }
 
@@ -473,7 +484,7 @@ impl Pool {
         if self.start_failures > 0 && asked < self.no_start_before {
             return;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.start_failures.min(16)).min(LONGEST_PAUSE);
+        let pause = longer_each_time(self.start_failures);
         self.start_failures = self.start_failures.saturating_add(1);
         self.no_start_before = now.saturating_add(pause);
     }
@@ -490,7 +501,7 @@ impl Pool {
     /// wait longer for the workers that there are than for a new one. Each start under way
     /// answers for as many queued calls as it has slots.
     fn start_pays(&mut self, now: Now) -> bool {
-        if self.total() < self.config.min {
+        if self.total() < self.config.min && now >= self.no_spare_start_before {
             return true;
         }
         let queued = self.queue.len();
@@ -579,11 +590,16 @@ impl Pool {
         if !self.may_start(Now::MAX) {
             return None;
         }
-        if self.total() < self.config.min {
-            return Some(self.no_start_before);
-        }
-        (!self.queue.is_empty()).then(|| self.look_again.max(self.no_start_before))
+        let for_min = || self.no_start_before.max(self.no_spare_start_before);
+        let for_min = (self.total() < self.config.min).then(for_min);
+        let for_calls = (!self.queue.is_empty()).then(|| self.look_again.max(self.no_start_before));
+        for_min.into_iter().chain(for_calls).min()
     }
+}
+
+/// The pause after so many failures before this one.
+fn longer_each_time(before: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1 << before.min(16)).min(LONGEST_PAUSE)
 }
 
 fn micros(duration: Duration) -> u64 {

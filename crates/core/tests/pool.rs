@@ -367,6 +367,24 @@ fn while_a_quota_is_spent_calls_without_a_worker_are_told_of_it_and_others_wait(
 }
 
 #[test]
+fn a_quota_is_asked_less_and_less_for_min_alone_and_soon_for_a_call() {
+    let mut bench = Bench::new(PoolConfig { min: 1, ..CONFIG });
+    let start = [Decision::Start { count: 1 }];
+    let mut now = 0;
+    for pause in [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000] {
+        assert_eq!(bench.timer(now), start);
+        assert_eq!(bench.after(|pool, out| pool.on_start_denied(ms(now), out)), []);
+        assert_eq!(bench.pool.next_wake(), Some(ms(now + pause)));
+        now += pause;
+    }
+    now -= 20_000;
+    assert_eq!(bench.arrives(now, 1, now + 9000), start, "a call does not wait for that");
+    assert_eq!(bench.started(now + 5, 1, 5), [run(1, 1)]);
+    let again = bench.after(|pool, out| pool.on_gone(ms(now + 6), WorkerId(1), out));
+    assert_eq!(again, start, "all is as before");
+}
+
+#[test]
 fn starts_that_fail_together_count_once_and_spare_calls_that_others_can_serve() {
     let mut bench = Bench::new(CONFIG);
     for call in 1..=3 {

@@ -174,6 +174,7 @@ impl VersionPool {
         let mut state = self.state.lock();
         self.enter(&mut state, worker, None, memory);
         self.decide_in(&mut state, |policy, out| policy.on_adopted(now, id, took, out));
+        self.account.note_spare();
     }
 
     /// The pool in figures.
@@ -294,6 +295,7 @@ impl VersionPool {
         }
         state.idle.insert(id, Granted { seat: Seat::Sole(worker), start: None });
         self.decide_in(&mut state, |policy, out| policy.on_idle(now, id, ran, out));
+        self.account.note_spare();
     }
 
     fn give_slot_back(self: &Arc<Self>, id: WorkerId, ran: Duration, is_reusable: bool) {
@@ -315,6 +317,7 @@ impl VersionPool {
             }
             policy.on_idle(now, id, if is_reusable { ran } else { Duration::ZERO }, out);
         });
+        self.account.note_spare();
     }
 
     /// A shared worker takes no new calls from here on.
@@ -454,6 +457,7 @@ impl VersionPool {
                     let mut state = pool.state.lock();
                     pool.enter(&mut state, worker, Some(took), memory);
                     pool.decide_in(&mut state, |policy, out| policy.on_started(now, id, took, out));
+                    pool.account.note_spare();
                 }
                 Err(error) => pool.start_failed(now, &error),
             }

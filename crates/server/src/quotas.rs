@@ -152,6 +152,8 @@ struct Purse {
     meter: Mutex<Meter>,
     /// Pools of the tenant, that may have a worker to spare. Empty for functions.
     spares: Mutex<Vec<Weak<dyn Spare>>>,
+    /// A worker has become idle since all of them were asked in vain.
+    may_spare: AtomicBool,
 }
 
 impl Purse {
@@ -161,6 +163,7 @@ impl Purse {
             limits_calls: AtomicBool::new(false),
             meter: Mutex::default(),
             spares: Mutex::default(),
+            may_spare: AtomicBool::new(true),
         }
     }
 
@@ -284,14 +287,33 @@ impl Account {
             spares.retain(|spare| spare.strong_count() > 0);
         }
         spares.push(spare);
+        drop(spares);
+        self.note_spare();
+    }
+
+    /// A worker has become idle; said after it is.
+    pub(crate) fn note_spare(&self) {
+        let may_spare = &self.tenant.may_spare;
+        // Not written when nothing changes: all calls of the tenant share it.
+        if !may_spare.load(Ordering::Acquire) {
+            may_spare.store(true, Ordering::Release);
+        }
     }
 }
 
 impl Purse {
     fn spare_one(&self) -> bool {
+        // Asking costs every pool its lock, and may be asked for ten times a second by each of them.
+        if !self.may_spare.swap(false, Ordering::AcqRel) {
+            return false;
+        }
         // Not under the lock: a pool that ends a worker comes back here with its memory.
         let spares: Vec<_> = self.spares.lock().iter().filter_map(Weak::upgrade).collect();
-        spares.into_iter().any(Spare::spare_one)
+        let found = spares.into_iter().any(Spare::spare_one);
+        if found {
+            self.may_spare.store(true, Ordering::Release);
+        }
+        found
     }
 }
 
@@ -444,12 +466,35 @@ mod tests {
         assert_eq!(again.of(&acme).0, at_once(3));
     }
 
-    struct Idle(Mutex<Vec<MemoryEntry>>);
+    #[derive(Default)]
+    struct Idle(Mutex<Vec<MemoryEntry>>, std::sync::atomic::AtomicU32);
 
     impl Spare for Idle {
         fn spare_one(self: Arc<Self>) -> bool {
+            self.1.fetch_add(1, Ordering::Relaxed);
             self.0.lock().pop().is_some()
         }
+    }
+
+    #[tokio::test]
+    async fn pools_with_nothing_to_spare_are_asked_once() {
+        let (quotas, _directory) = quotas().await;
+        let memory = Some(bytesize::ByteSize(100));
+        quotas.put(&"acme".parse().unwrap(), Quota { memory, ..Quota::default() }).await.unwrap();
+        let busy = account(&quotas, "acme", "busy");
+        let _memory = busy.reserve(100).unwrap();
+        let idle = Arc::new(Idle::default());
+        let spare: Weak<dyn Spare> = Arc::downgrade(&idle) as _;
+        busy.register(spare);
+        let asked = |times| {
+            for _ in 0..times {
+                busy.reserve(60).unwrap_err();
+            }
+            idle.1.load(Ordering::Relaxed)
+        };
+        assert_eq!(asked(9), 1);
+        busy.note_spare();
+        assert_eq!(asked(9), 2);
     }
 
     #[tokio::test]
@@ -458,7 +503,7 @@ mod tests {
         let memory = Some(bytesize::ByteSize(100));
         quotas.put(&"acme".parse().unwrap(), Quota { memory, ..Quota::default() }).await.unwrap();
         let (one, two) = (account(&quotas, "acme", "one"), account(&quotas, "acme", "two"));
-        let idle: Arc<dyn Spare> = Arc::new(Idle(Mutex::new(vec![one.reserve(60).unwrap()])));
+        let idle: Arc<dyn Spare> = Arc::new(Idle(Mutex::new(vec![one.reserve(60).unwrap()]), 0.into()));
         two.reserve(60).unwrap_err();
         two.register(Arc::downgrade(&idle));
         let mine = two.reserve(60).unwrap();
