@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use fp_server::config::{
-    Config, ErrorDetail, Isolation, PreloadConfig, PreloadPolicy, TenantsConfig, TlsSource,
-};
+use fp_server::config::{Config, ErrorDetail, Isolation, PreloadConfig, PreloadPolicy, TlsSource};
 use serde::Deserialize;
 
 use self::file::{File, Preload, read_file};
@@ -224,7 +222,7 @@ impl PlatformFlags {
             discard_unreadable_secrets: flags.discard_unreadable_secrets
                 || file.discard_unreadable_secrets.unwrap_or(default.discard_unreadable_secrets),
             services: file.services.urls()?,
-            tenants: TenantsConfig { services: file.tenants.services },
+            tenants: file.tenants.permits(),
             history: file.history.over(default.history)?,
             ..default
         })
@@ -312,6 +310,7 @@ mod tests {
                 sql_db = "postgres://db/x"
                 [tenants]
                 services = ["acme"]
+                full_network = "any"
                 [history]
                 ring = "1MiB"
                 disk = "2GiB"
@@ -346,8 +345,12 @@ mod tests {
         assert_eq!(config.connections_per_address, 5);
         assert_eq!(config.drain_limit, Duration::from_secs(90));
         assert_eq!(config.services["sql_db"], "postgres://db/x");
-        let may = |tenant: &str| config.tenants.services.allows(&tenant.parse().expect("a tenant"));
-        assert_eq!(["default", "acme", "globex"].map(may), [true, true, false]);
+        let tenants = ["default", "acme", "globex"].map(|tenant| tenant.parse().expect("a tenant"));
+        assert_eq!(
+            tenants.each_ref().map(|tenant| config.tenants.services.allows(tenant)),
+            [true, true, false]
+        );
+        assert_eq!(tenants.each_ref().map(|tenant| config.tenants.full_network.allows(tenant)), [true; 3]);
         assert_eq!((config.history.ring_bytes, config.history.disk_bytes), (1 << 20, 2 << 30));
         assert_eq!(config.history.keep, Duration::from_secs(7 * 86_400));
         assert_eq!((config.history.per_function_per_second, config.history.total_per_second), (1, 2));

@@ -93,6 +93,8 @@ pub enum TlsSource {
 pub struct TenantsConfig {
     /// Those whose functions get [`Config::services`], with the credentials in them.
     pub services: Permit,
+    /// Those whose functions may be in the host's network (`network = "full"`).
+    pub full_network: Permit,
 }
 
 /// Named tenants that may have something. The operator's own may in any case.

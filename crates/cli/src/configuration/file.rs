@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fp_server::config::{HistoryConfig, Permit, PreloadPolicy};
+use fp_server::config::{HistoryConfig, Permit, PreloadPolicy, TenantsConfig};
 use serde::{Deserialize, Deserializer};
 
 use super::{Errors, IsolationWord, address, host_name};
@@ -102,6 +102,14 @@ enum ServiceUrl {
 pub(super) struct Tenants {
     #[serde(default, deserialize_with = "read_permit")]
     pub(super) services: Permit,
+    #[serde(default, deserialize_with = "read_permit")]
+    pub(super) full_network: Permit,
+}
+
+impl Tenants {
+    pub(super) fn permits(self) -> TenantsConfig {
+        TenantsConfig { services: self.services, full_network: self.full_network }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -506,6 +506,33 @@ fn data_services_are_the_operators_and_of_the_tenants_that_it_names() {
     }
 }
 
+#[test]
+fn a_named_tenant_is_in_the_hosts_network_only_where_the_operator_says_so() {
+    let (platform, _file) = configured("[tenants]\nfull_network = [\"acme\"]\n");
+    let deploy = |tenant: Option<&str>| {
+        let who = As { tenant, ..As::default() };
+        let code = "def handler(message, context):\n    return 1\n";
+        let body = json!({
+            "function_name": "f",
+            "event_type": "http|GET|/f",
+            "function_code": code,
+            "settings": { "network": "full" },
+        });
+        send(&platform, Port::Api, "POST", "/functions", who, Some(body))
+    };
+    create_tenant(&platform, "acme", As::default());
+    create_tenant(&platform, "globex", As::default());
+    done(deploy(Some("acme")));
+    done(deploy(None));
+    let refused = deploy(Some("globex"));
+    let problem = document(&refused);
+    assert_eq!((status(&refused), &problem["field"]), (422, &json!("network")), "{problem}");
+    assert!(
+        problem["detail"].as_str().expect("text").contains("does not allow the tenant globex"),
+        "{problem}"
+    );
+}
+
 fn cli(platform: &Platform, key: &str, arguments: &[&str]) -> Ran {
     let mut command = program();
     command

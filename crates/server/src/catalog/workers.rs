@@ -57,8 +57,9 @@ impl WorkerSetup {
 
     fn spec(&self, version: &StoredVersion, code: &CodeStore) -> WorkerSpec {
         let settings = &version.settings;
+        let network = self.network_of(version);
         let mut env = settings.env.clone();
-        if let Some(url) = self.gateway_url(settings.network, &version.tenant) {
+        if let Some(url) = self.gateway_url(network, &version.tenant) {
             env.entry("FUNCTIONSPLATFORM_GATEWAY".into()).or_insert(url);
         }
         let services = self.services_of(&version.tenant);
@@ -75,7 +76,7 @@ impl WorkerSetup {
             tasks: settings.tasks,
             cpu: settings.cpu,
             cpu_limit: settings.cpu_limit,
-            network: settings.network,
+            network,
             env,
             path: settings.path.clone(),
             services,
@@ -85,6 +86,20 @@ impl WorkerSetup {
             concurrency: settings.concurrency,
             start_limit: START_LIMIT,
         }
+    }
+
+    /// What was deployed while its tenant was allowed the host's network is held to what it is allowed
+    /// now.
+    fn network_of(&self, version: &StoredVersion) -> Network {
+        let network = version.settings.network;
+        if network != Network::Full || self.tenants.full_network.allows(&version.tenant) {
+            return network;
+        }
+        tracing::warn!(
+            tenant = %version.tenant, function = %version.function,
+            "its network is internal from now on, because [tenants] full_network does not name its tenant"
+        );
+        Network::Internal
     }
 
     /// The data services are the operator's, and their URLs hold passwords.
@@ -106,6 +121,12 @@ impl WorkerSetup {
     /// Settings that are valid but not to be had here.
     pub(super) fn check(&self, tenant: &Tenant, settings: &Settings) -> Result<(), CatalogError> {
         self.check_secrets(tenant, settings)?;
+        if settings.network == Network::Full && !self.tenants.full_network.allows(tenant) {
+            let detail = format!(
+                "network is full, which the operator does not allow the tenant {tenant}; take internal, or have the tenant named in full_network under [tenants] of the platform's configuration"
+            );
+            return Err(CatalogError::field(Code::InvalidSettings, "network", detail));
+        }
         if let Some(module) = settings.preload.iter().find(|module| !self.preload.allows(module)) {
             let detail = format!(
                 "module {module:?} may not be preloaded on this platform; \

@@ -106,18 +106,19 @@ pub(crate) fn hold_other_loopback(listener: &std::net::TcpListener) -> Option<so
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     own: Arc<Semaphore>,
-    shared: Option<Arc<Semaphore>>,
+    /// Of which others take as well, the fewest first.
+    shared: Vec<Arc<Semaphore>>,
 }
 
 impl Places {
     /// So many for one listener.
     pub(crate) fn new(own: usize) -> Self {
-        Self { own: Arc::new(Semaphore::new(own)), shared: None }
+        Self { own: Arc::new(Semaphore::new(own)), shared: Vec::new() }
     }
 
-    /// So many for one listener, of those for all that share.
-    pub(crate) fn within(own: usize, shared: &Arc<Semaphore>) -> Self {
-        Self { shared: Some(shared.clone()), ..Self::new(own) }
+    /// So many for one listener, of those for all that share; in the same order for all of them.
+    pub(crate) fn within(own: usize, shared: Vec<Arc<Semaphore>>) -> Self {
+        Self { shared, ..Self::new(own) }
     }
 }
 
@@ -129,7 +130,7 @@ async fn taken(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 #[derive(Debug)]
 struct Place {
     _own: OwnedSemaphorePermit,
-    _shared: Option<OwnedSemaphorePermit>,
+    _shared: Vec<OwnedSemaphorePermit>,
 }
 
 /// Who gets in, and how they speak.
@@ -351,10 +352,10 @@ async fn accept(listener: &TcpListener, places: &Places) -> Option<(TcpStream, S
             // Answers are written whole; waiting for more to send would only cost time.
             let _ = stream.set_nodelay(true);
             // Not before: a listener that nobody comes to would hold a place of all the others'.
-            let shared = match &places.shared {
-                Some(shared) => Some(taken(shared).await),
-                None => None,
-            };
+            let mut shared = Vec::with_capacity(places.shared.len());
+            for all in &places.shared {
+                shared.push(taken(all).await);
+            }
             Some((stream, peer, Place { _own: own, _shared: shared }))
         }
         Err(error) => {

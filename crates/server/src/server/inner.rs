@@ -4,8 +4,10 @@
 //! It lives as long as its worker, also while the platform drains: a call that still runs may need
 //! others to end well.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
+use fp_core::Tenant;
 use fp_sandbox::InnerListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +20,10 @@ use crate::http::listener::{self, Door, Places};
 /// worker serves; a quarter of all that there are where these are few, so that nobody hoards them.
 const MAX_CONNECTIONS: usize = 64;
 
+/// One in so many of all connections is the most that a named tenant's functions have together. The
+/// operator's own may have all.
+const TENANTS_SHARE: usize = 4;
+
 /// Serves workers as they start, `most` connections of all of them at once, until `abort`.
 pub(crate) async fn serve(
     mut listeners: mpsc::UnboundedReceiver<InnerListener>,
@@ -26,18 +32,37 @@ pub(crate) async fn serve(
     abort: CancellationToken,
 ) {
     let all = Arc::new(Semaphore::new(most));
+    let mut shares = Shares { each: most.div_ceil(TENANTS_SHARE), given: HashMap::new() };
     let own = MAX_CONNECTIONS.min(most.div_ceil(4));
     let workers = TaskTracker::new();
     while let Some(Some(listener)) = abort.run_until_cancelled(listeners.recv()).await {
-        workers.spawn(serve_worker(
-            listener,
-            Places::within(own, &all),
-            gateway.clone(),
-            abort.child_token(),
-        ));
+        let shared = shares.of(&listener.tenant).into_iter().chain([all.clone()]).collect();
+        let places = Places::within(own, shared);
+        workers.spawn(serve_worker(listener, places, gateway.clone(), abort.child_token()));
     }
     workers.close();
     workers.wait().await;
+}
+
+/// What each named tenant's functions have together, as long as one of them has a worker.
+struct Shares {
+    each: usize,
+    given: HashMap<Tenant, Weak<Semaphore>>,
+}
+
+impl Shares {
+    fn of(&mut self, tenant: &Tenant) -> Option<Arc<Semaphore>> {
+        if *tenant == Tenant::default() {
+            return None;
+        }
+        if let Some(known) = self.given.get(tenant).and_then(Weak::upgrade) {
+            return Some(known);
+        }
+        self.given.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Semaphore::new(self.each));
+        self.given.insert(tenant.clone(), Arc::downgrade(&share));
+        Some(share)
+    }
 }
 
 async fn serve_worker(inner: InnerListener, places: Places, gateway: Arc<Gateway>, over: CancellationToken) {
@@ -52,4 +77,23 @@ async fn serve_worker(inner: InnerListener, places: Places, gateway: Arc<Gateway
         over.cancel();
     };
     tokio::join!(serving, over.run_until_cancelled(ending));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn named_tenants_have_a_share_each_and_the_operator_has_all() {
+        let mut shares = Shares { each: 3, given: HashMap::new() };
+        let [acme, globex] = ["acme", "globex"].map(|name| name.parse::<Tenant>().expect("a name"));
+        let first = shares.of(&acme).expect("a share");
+        assert!(Arc::ptr_eq(&first, &shares.of(&acme).expect("the same")));
+        assert!(!Arc::ptr_eq(&first, &shares.of(&globex).expect("another")));
+        assert_eq!(first.available_permits(), 3);
+        assert!(shares.of(&Tenant::default()).is_none());
+        drop(first);
+        shares.of(&globex);
+        assert_eq!(shares.given.len(), 1, "nothing is kept of who has no workers");
+    }
 }
