@@ -33,7 +33,8 @@ const MAX_PRELOADING: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PreloadPolicy {
-    /// Whatever the operator has installed: for platforms with one tenant.
+    /// Whatever the operator has installed. For named tenants, whom nobody has to trust, the server
+    /// takes it for [`None`](Self::None).
     Any,
     /// Nothing.
     None,

@@ -25,6 +25,10 @@ fn platform(layer: &TempDir, more: &[&str]) -> Platform {
 
 /// Status and document of the answer.
 fn create(platform: &Platform, name: &str, code: &str, preload: &[&str]) -> (u16, Value) {
+    create_for("default", platform, name, code, preload)
+}
+
+fn create_for(tenant: &str, platform: &Platform, name: &str, code: &str, preload: &[&str]) -> (u16, Value) {
     let document = json!({
         "function_name": name,
         "event_type": format!("http|GET|/{name}"),
@@ -32,6 +36,7 @@ fn create(platform: &Platform, name: &str, code: &str, preload: &[&str]) -> (u16
         "settings": { "preload": preload, "scaling": { "idle": "0s" } },
     });
     let request = Request::post("/functions").header("content-type", "application/json");
+    let request = request.header("x-tenant", tenant);
     let request = request.body(Bytes::from(document.to_string())).expect("a request");
     let answer = crate::platform::call(platform.api, request);
     (answer.status().as_u16(), serde_json::from_slice(answer.body()).expect("JSON"))
@@ -109,6 +114,19 @@ fn the_operator_may_restrict_what_is_preloaded() {
     assert!(problem["detail"].as_str().expect("a sentence").contains("may not be preloaded"), "{problem}");
     let (status, answer) = create(&platform, "allowed", "def handler(m, c): return 1\n", &["side"]);
     assert_eq!(status, 200, "{answer}");
+}
+
+#[test]
+fn named_tenants_preload_only_what_the_operator_lists() {
+    let layer = layer(&[("side", "")]);
+    let code = "def handler(m, c): return 1\n";
+    for (policy, status) in [("any", 422), ("side", 200)] {
+        let platform = platform(&layer, &["--preload", policy, "--allow-weak-isolation-between-tenants"]);
+        assert!(platform.cli(&["tenant", "create", "acme"]).status.success());
+        let (answered, answer) = create_for("acme", &platform, "f", code, &["side"]);
+        assert_eq!(answered, status, "{policy}: {answer}");
+        assert_eq!(create(&platform, "f", code, &["side"]).0, 200, "{policy} is said for the operator");
+    }
 }
 
 #[test]

@@ -31,8 +31,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) services: BTreeMap<String, String>,
     /// `[tenants]`.
     pub(crate) tenants: TenantsConfig,
-    /// Modules that the operator lets zygotes import. There is one tenant; with more of them, what
-    /// it allows is to be asked for each.
+    /// Modules that the operator lets zygotes import; named tenants only those that it lists.
     pub(crate) preload: PreloadPolicy,
     /// `http://host:port` of the gateway, as `FUNCTIONSPLATFORM_GATEWAY` in environments whose
     /// network is the host's.
@@ -71,7 +70,7 @@ impl WorkerSetup {
             code_dir: code.directory(&version.code_hash),
             handler: version.handler.clone(),
             python: settings.python.clone(),
-            preload: settings.preload.clone(),
+            preload: self.preload_of(version),
             memory: settings.memory.as_u64(),
             tasks: settings.tasks,
             cpu: settings.cpu,
@@ -86,6 +85,22 @@ impl WorkerSetup {
             concurrency: settings.concurrency,
             start_limit: START_LIMIT,
         }
+    }
+
+    /// Whether a zygote may import a module for a tenant. That every module is allowed is said for
+    /// those who trust each other, and named tenants do not.
+    fn may_preload(&self, tenant: &Tenant, module: &str) -> bool {
+        match &self.preload {
+            PreloadPolicy::Any => *tenant == Tenant::default(),
+            policy => policy.allows(module),
+        }
+    }
+
+    /// What was deployed while more was allowed is imported by each worker for itself.
+    fn preload_of(&self, version: &StoredVersion) -> Vec<String> {
+        let allowed =
+            version.settings.preload.iter().filter(|module| self.may_preload(&version.tenant, module));
+        allowed.cloned().collect()
     }
 
     /// What was deployed while its tenant was allowed the host's network is held to what it is allowed
@@ -127,10 +142,10 @@ impl WorkerSetup {
             );
             return Err(CatalogError::field(Code::InvalidSettings, "network", detail));
         }
-        if let Some(module) = settings.preload.iter().find(|module| !self.preload.allows(module)) {
+        if let Some(module) = settings.preload.iter().find(|module| !self.may_preload(tenant, module)) {
             let detail = format!(
                 "module {module:?} may not be preloaded on this platform; \
-                 allow it under preload in the platform's configuration"
+                 name it under preload in the platform's configuration"
             );
             return Err(CatalogError::field(Code::InvalidSettings, "preload", detail));
         }
