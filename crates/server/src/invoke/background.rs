@@ -6,7 +6,8 @@
 //! one that was cut off runs again only if the function is idempotent, and is recorded as the
 //! platform's error otherwise.
 
-use std::collections::HashMap;
+mod queues;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,21 +19,20 @@ use fp_core::record::Trigger;
 use fp_core::trace_context::TraceContext;
 use fp_core::{FunctionName, InvocationId, Tenant, TraceId};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::queues::{Queues, Running, Whose};
 use super::flight::{Flight, Promise};
 use super::{Fault, Invoker, Request, attempt};
 use crate::catalog::{Catalog, Deployed, Route};
 use crate::quotas::{Account, BacklogEntry, Refused};
 use crate::store::{AsyncCall, AsyncState};
 
-/// Accepted calls of one function that may wait in memory (they are on disk as well): more than
-/// an hour of one call per second, at up to 6 MiB of body each bounded by what disk holds.
-const BACKLOG: usize = 10_000;
+/// A queue that no call came to for this long ends, with its task; the next call begins another.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// A call to be accepted.
 #[derive(Debug, Clone)]
@@ -114,7 +114,7 @@ struct Accepted {
 /// The queues of accepted calls, one task per function.
 #[derive(Debug, Default)]
 pub(crate) struct Background {
-    queues: Mutex<HashMap<(Tenant, FunctionName), mpsc::Sender<Accepted>>>,
+    queues: Queues<Accepted>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -212,7 +212,8 @@ impl Invoker {
     ) -> Result<Vec<mpsc::OwnedPermit<Accepted>>, TriggerError> {
         let reserve = |function: &Arc<Deployed>| {
             self.queue_of(&function.tenant, &function.name).try_reserve_owned().map_err(|_| {
-                let detail = format!("{BACKLOG} calls of {} wait already; try again later", function.name);
+                let detail =
+                    format!("{} calls of {} wait already; try again later", queues::BACKLOG, function.name);
                 TriggerError::new(Code::Shed, detail)
             })
         };
@@ -220,14 +221,11 @@ impl Invoker {
     }
 
     fn queue_of(self: &Arc<Self>, tenant: &Tenant, function: &FunctionName) -> mpsc::Sender<Accepted> {
-        let mut queues = self.background.queues.lock();
-        let key = (tenant.clone(), function.clone());
-        let queue = queues.entry(key).or_insert_with(|| {
-            let (sender, receiver) = mpsc::channel(BACKLOG);
-            self.background.tasks.spawn_on(run_queue(self.clone(), receiver), self.sandbox.runtime());
-            sender
-        });
-        queue.clone()
+        let whose = (tenant.clone(), function.clone());
+        self.background.queues.of(&whose, |receiver| {
+            let task = run_queue(self.clone(), whose.clone(), receiver);
+            self.background.tasks.spawn_on(task, self.sandbox.runtime());
+        })
     }
 
     /// Takes up the calls that an earlier life accepted.
@@ -259,21 +257,26 @@ impl Invoker {
     /// Lets running calls end; what is still queued stays on disk for the next start.
     pub(crate) async fn stop_background(&self) {
         self.background.stop.cancel();
-        self.background.queues.lock().clear();
+        self.background.queues.clear();
         self.background.tasks.close();
         self.background.tasks.wait().await;
     }
 }
 
-async fn run_queue(invoker: Arc<Invoker>, mut calls: mpsc::Receiver<Accepted>) {
+async fn run_queue(invoker: Arc<Invoker>, whose: Whose, mut calls: mpsc::Receiver<Accepted>) {
     let stop = invoker.background.stop.clone();
-    let running = Arc::new(Semaphore::new(0));
-    let mut places = 0;
+    let mut running = Running::default();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             accepted = calls.recv() => accepted,
+            () = tokio::time::sleep(QUIET) => {
+                if running.is_none() && invoker.background.queues.end(&whose, &calls) {
+                    return;
+                }
+                continue;
+            }
         };
         let Some(Accepted { call, function, _entry: entry }) = accepted else { return };
         // A later function of the name, perhaps of a later tenant of the name, is another one.
@@ -282,15 +285,11 @@ async fn run_queue(invoker: Arc<Invoker>, mut calls: mpsc::Receiver<Accepted>) {
             refuse_deleted(&invoker, function, call).await;
             continue;
         };
-        let wanted = function.settings.scaling.max as usize;
-        if wanted > places {
-            running.add_permits(wanted - places);
-            places = wanted;
-        }
+        running.at_most(function.settings.scaling.max as usize);
         let place = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            place = running.clone().acquire_owned() => place.expect("the semaphore is never closed"),
+            place = running.place() => place,
         };
         let invoker = invoker.clone();
         invoker.clone().background.tasks.spawn(async move {
