@@ -91,6 +91,17 @@ fn calls_at_once_are_bounded_and_make_room_when_they_end() {
 }
 
 #[test]
+fn a_handler_that_is_late_is_under_way_until_it_has_ended() {
+    let platform = up().start();
+    let stubborn = "import time\ndef handler(message, context):\n    try:\n        time.sleep(9)\n    finally:\n        time.sleep(9)\n";
+    create(&platform, "late", stubborn, &json!({"timeout": "100ms", "quota": {"concurrency": 1}}));
+    assert_eq!(platform.get("/late").status(), 504);
+    // Its grace is a second, of which this takes a part.
+    assert_eq!(refusal(&platform.get("/late")).0, "concurrency");
+    wait_until(|| platform.get("/late").status() == 504);
+}
+
+#[test]
 fn workers_share_their_tenants_memory() {
     let platform = up().start();
     assert_eq!(give(&platform, &json!({"memory": "100MiB"})).status(), 200);

@@ -79,7 +79,7 @@ pub(crate) struct Flight {
     /// When the current phase began.
     mark: Duration,
     /// Its place in the quotas.
-    entry: Option<CallEntry>,
+    pub(crate) entry: Option<CallEntry>,
 }
 
 impl Flight {
@@ -290,7 +290,7 @@ impl Flight {
         let leftovers = self.note_fault(&fault, logs, failure);
         let (finished, phases) = self.close(leftovers, None);
         if let Some(lease) = self.lease.take() {
-            settle_later(lease);
+            settle_later(lease, self.entry.take());
         }
         self.completed(Reply::Fault(Box::new(fault)), phases, Some(finished))
     }
@@ -435,12 +435,16 @@ impl Drop for Flight {
 }
 
 /// Ends a call that was answered without its handler's end, so that the worker or its slot can
-/// be given back; nobody waits for the logs any more. A reusable one goes back at once.
-pub(crate) fn settle_later(mut lease: Lease) {
+/// be given back; nobody waits for the logs any more. A reusable one goes back at once. Until its
+/// handler has ended the call is under way, and keeps its place in the quotas.
+pub(crate) fn settle_later(mut lease: Lease, entry: Option<CallEntry>) {
     if lease.is_reusable() {
         return;
     }
-    tokio::spawn(async move { lease.settle(GRACE, true).await });
+    tokio::spawn(async move {
+        lease.settle(GRACE, true).await;
+        drop((lease, entry));
+    });
 }
 
 fn root_span(request: &Request, started_us: u64) -> TraceContext {

@@ -43,7 +43,7 @@ fn end_at_head(mut flight: Flight, status: u16, reply: Reply) -> Completed {
     let logs = lease.take_logs();
     note_end(&mut flight, status, 0);
     let (finished, phases) = flight.close(Leftovers { logs, ..Leftovers::default() }, None);
-    settle_later(lease);
+    settle_later(lease, flight.entry.take());
     flight.completed(reply, phases, Some(finished))
 }
 
@@ -80,7 +80,7 @@ async fn carry(mut flight: Flight, status: u16, sender: Pieces) {
             flight.record().status = status;
             flight.close(leftovers, None);
             if let Some(lease) = flight.lease.take() {
-                settle_later(lease);
+                settle_later(lease, flight.entry.take());
             }
             // A caller that is gone as well needs no word.
             let _ = sender.send(Err(StreamBroken(fault.outcome.word()))).await;
