@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fp_core::code::Code;
 use fp_core::route::{self, RouteTable, Routed};
-use fp_core::settings::{Handler, IdleTime};
+use fp_core::settings::{Handler, IdleTime, Network};
 use fp_core::{EventType, FunctionName, Manifest, Settings, Tenant, VersionNumber};
 use fp_sandbox::{Template, ZygoteReport};
 use parking_lot::Mutex;
@@ -416,6 +416,12 @@ impl Catalog {
         self.workers.secrets.forget_tenant(tenant).await;
         self.workers.quotas.forget(tenant);
         Ok(())
+    }
+
+    /// The network of a function whose settings name none: the host's for the operator's, and one of
+    /// their own for those of named tenants.
+    pub fn default_network(tenant: &Tenant) -> Network {
+        if *tenant == Tenant::default() { Settings::default().network } else { Network::Internal }
     }
 
     /// Reads the manifest of an archive that is to become this function.

@@ -464,6 +464,13 @@ fn a_call_from_another_tenant_is_linked_to_and_has_no_parent() {
         assert_eq!(status(&answer), 200, "{answer:?}");
         text(&answer)
     };
+    // A directory's default is the same.
+    let manifest = "name = \"dir\"\nevents = [\"http|GET|/dir\"]\n";
+    let zipped = zip_of(&[("function.toml", manifest), ("handler.py", "def handler(m, c): return 1\n")]);
+    let request = Request::put("/functions/dir").header("authorization", format!("Bearer {acme}"));
+    let request = request.header("content-type", "application/zip").body(zipped).expect("a request");
+    assert_eq!(status(&call(platform.api, request)), 200);
+    assert_eq!(done(get(&platform, "/functions/dir", key(&acme)))["settings"]["network"], "internal");
     assert!(ask("/t/globex/echo").contains("i-am-globex"));
     assert!(ask("/echo").contains("i-am-acme"), "without a name it is the caller's own tenant");
     let newest = |who: &str| done(get(&platform, "/invocations?function=echo", key(who)))["items"][0].clone();
@@ -477,6 +484,16 @@ fn a_call_from_another_tenant_is_linked_to_and_has_no_parent() {
         (&json!("front"), &json!(trace), &json!(span))
     );
     assert!(own["link"].is_null(), "{own}");
+}
+
+fn zip_of(files: &[(&str, &str)]) -> Bytes {
+    use std::io::Write as _;
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, content) in files {
+        zip.start_file(*name, zip::write::SimpleFileOptions::default()).expect("an entry");
+        zip.write_all(content.as_bytes()).expect("memory takes it");
+    }
+    Bytes::from(zip.finish().expect("it can be closed").into_inner())
 }
 
 /// A platform with this configuration file.

@@ -9,10 +9,11 @@ use bytesize::ByteSize;
 use fp_core::code::Code;
 use fp_core::quota::Spent;
 use fp_core::route::Conflict;
-use fp_core::settings::{Network, show_size};
+use fp_core::settings::show_size;
 use fp_core::{FunctionName, Manifest, Tenant};
 use fp_sandbox::{Ended, StartError as SandboxStartError};
 
+use super::Catalog;
 use super::code_store::{CodeError, Tree};
 use crate::quotas::Refused;
 use crate::secrets::{FunctionSecrets, SecretsError};
@@ -93,8 +94,7 @@ impl CatalogError {
         Self { spent: Some(refused.spent()), ..Self::new(Code::QuotaExceeded, detail) }
     }
 
-    /// The manifest of a tenant's function. Those of named tenants are in a network of their own
-    /// unless they say otherwise.
+    /// The manifest of a tenant's function.
     pub(super) fn manifest_of(tree: &Tree, tenant: &Tenant) -> Result<Manifest, Self> {
         let Some(text) = tree.get("function.toml") else {
             let detail = "there is no function.toml at the root; add one with at least name and events";
@@ -116,8 +116,8 @@ impl CatalogError {
             ..Self::new(Code::InvalidManifest, error.to_string())
         })?;
         let says_network = toml::from_str::<toml::Table>(text).is_ok_and(|all| all.contains_key("network"));
-        if *tenant != Tenant::default() && !says_network {
-            manifest.settings.network = Network::Internal;
+        if !says_network {
+            manifest.settings.network = Catalog::default_network(tenant);
         }
         Ok(manifest)
     }

@@ -46,6 +46,16 @@ pub(crate) struct NameParam {
     name: String,
 }
 
+/// Parameters of routes that name a tenant.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "describes the path for the document; the extractor reads it")]
+pub(crate) struct TenantParam {
+    /// The tenant's name.
+    #[param(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", example = "acme")]
+    name: String,
+}
+
 /// Parameters of routes that name a secret.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]

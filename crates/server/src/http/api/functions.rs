@@ -143,13 +143,12 @@ impl CreateFunction {
     fn into_request(self, tenant: Tenant) -> Result<DeployRequest, Problem> {
         let name: FunctionName = self.function_name.parse().map_err(wrong_name)?;
         let event: EventType = self.event_type.parse().map_err(wrong_event)?;
-        let mut settings = self.settings.unwrap_or_default();
-        // Functions of named tenants are in a network of their own unless they say otherwise.
-        if tenant != Tenant::default() {
-            settings.entry("network").or_insert_with(|| "internal".into());
+        let settings = self.settings.unwrap_or_default();
+        let says_network = settings.contains_key("network");
+        let mut settings = Settings::from_json(&Value::Object(settings)).map_err(wrong_settings)?;
+        if !says_network {
+            settings.network = Catalog::default_network(&tenant);
         }
-        let settings = Value::Object(settings);
-        let settings = Settings::from_json(&settings).map_err(wrong_settings)?;
         Ok(DeployRequest {
             tenant,
             name,

@@ -13,27 +13,18 @@ use fp_core::settings::show_size;
 use fp_core::{Scope, Tenant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
 use super::extract::{Answer, ApiJson, TextPath};
 use crate::app::App;
 use crate::http::caller::Caller;
+use crate::http::openapi;
 use crate::http::problem::Problem;
 
 pub(super) fn routes() -> [UtoipaMethodRouter<Arc<App>>; 1] {
     [routes!(get_quota, put_quota)]
-}
-
-/// Parameters of routes that name a tenant.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Path)]
-#[expect(dead_code, reason = "describes the path for the document; the extractor reads it")]
-struct TenantParam {
-    /// The tenant's name.
-    #[param(example = "default")]
-    name: String,
 }
 
 /// What a tenant may use. What is left out is not limited.
@@ -94,7 +85,7 @@ struct Used {
     get,
     path = "/tenants/{name}/quota",
     tag = "tenants",
-    params(TenantParam),
+    params(openapi::TenantParam),
     responses((status = 200, description = "The quota and its use", body = QuotaView))
 )]
 async fn get_quota(
@@ -115,7 +106,7 @@ async fn get_quota(
     put,
     path = "/tenants/{name}/quota",
     tag = "tenants",
-    params(TenantParam),
+    params(openapi::TenantParam),
     request_body = QuotaSchema,
     responses(
         (status = 200, description = "The quota and its use", body = QuotaView),

@@ -6,7 +6,7 @@ use axum::extract::State;
 use fp_core::Tenant;
 use fp_core::ids::IdError;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
@@ -15,6 +15,7 @@ use super::time::rfc3339;
 use crate::access::{AccessError, StoredTenant};
 use crate::app::App;
 use crate::http::caller::Caller;
+use crate::http::openapi;
 use crate::http::problem::Problem;
 
 pub(super) fn routes() -> [UtoipaMethodRouter<Arc<App>>; 2] {
@@ -115,22 +116,12 @@ async fn create_tenant(
     Ok(Answer(TenantView::named(&app, &tenant)))
 }
 
-/// Parameters of routes that name a tenant.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Path)]
-#[expect(dead_code, reason = "describes the path for the document; the extractor reads it")]
-struct TenantParam {
-    /// The tenant's name.
-    #[param(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", example = "acme")]
-    name: String,
-}
-
 /// Look at one tenant.
 #[utoipa::path(
     get,
     path = "/tenants/{name}",
     tag = "tenants",
-    params(TenantParam),
+    params(openapi::TenantParam),
     responses((status = 200, description = "The tenant", body = TenantView))
 )]
 async fn get_tenant(
@@ -168,7 +159,7 @@ struct DeletedTenant {
     delete,
     path = "/tenants/{name}",
     tag = "tenants",
-    params(TenantParam),
+    params(openapi::TenantParam),
     responses(
         (status = 200, description = "Deleted", body = DeletedTenant),
         (status = 415, description = "A body came along, with a content type that is not accepted"),
