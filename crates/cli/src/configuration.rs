@@ -81,7 +81,7 @@ pub(crate) struct PlatformFlags {
     /// Take the best isolation that this host has, or refuse to start below the floor [default: best]
     #[arg(long, value_enum, env = "FUNCTIONSPLATFORM_ISOLATION", hide_env_values = true)]
     isolation: Option<IsolationWord>,
-    /// What error answers tell callers [default: full on loopback, else safe]
+    /// What error answers tell callers [default: full on loopback without tenants, else safe]
     #[arg(long, value_enum, env = "FUNCTIONSPLATFORM_ERRORS", hide_env_values = true)]
     errors: Option<Errors>,
     /// Certificate of all listeners, a PEM file that is read again when it changes

@@ -3,7 +3,7 @@
 //! `http|GET|/api/cats/{id}`: a kind, a verb (or `*`) and a path pattern. Literals are kept
 //! percent-decoded, so that `/caf%C3%A9` and `/café` are one route. Which pattern wins for a
 //! path is decided by [`PathPattern`]'s order: literal before `{param}` before `{*rest}`,
-//! segment by segment. Matching itself is the route table's (`fp_server::catalog`).
+//! segment by segment. Matching itself is [`route`](crate::route)'s.
 
 use std::fmt;
 use std::str::FromStr;

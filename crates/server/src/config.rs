@@ -14,7 +14,7 @@ pub use fp_sandbox::{Isolation, PreloadConfig, PreloadPolicy};
 /// How much an error answer tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorDetail {
-    /// Exception type and message, near routes: for loopback with one tenant.
+    /// Exception type and message, near routes: for those who may know what functions do.
     Full,
     /// Type, id and hint.
     Safe,
@@ -51,7 +51,8 @@ pub struct Config {
     pub blanks: usize,
     /// Whether to start on a host that does not enforce everything.
     pub isolation: Isolation,
-    /// How much error answers tell; none means full on loopback.
+    /// How much error answers tell; none means full on loopback until there are named tenants, else
+    /// what is safe.
     pub errors: Option<ErrorDetail>,
     /// Longest wait for running calls when stopping.
     pub drain_limit: Duration,

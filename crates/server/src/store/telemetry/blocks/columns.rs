@@ -22,8 +22,9 @@ const LEVEL: u32 = 4;
 /// time, on each read once more.
 const SAVED_AT_LEAST: usize = 8;
 
-/// Largest column before deflating. A block is ended at 8 MiB of text; what one call may hold
-/// beside it (a megabyte of logs as JSON, spans, a result) stays below this.
+/// Largest column before deflating. A block is ended at 8 MiB of text, and the call that ends it may
+/// bring 64 MiB of logs (the most of `limits.logs`) along, in JSON. Only of control characters, six
+/// bytes each there, would they be more than this: a segment that has such a call stays rows.
 const MAX_RAW: usize = 256 << 20;
 
 /// Shortest text of hexadecimal digits that is stored as bytes.
