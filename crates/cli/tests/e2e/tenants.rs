@@ -486,6 +486,41 @@ fn a_call_from_another_tenant_is_linked_to_and_has_no_parent() {
     assert!(own["link"].is_null(), "{own}");
 }
 
+#[test]
+fn permissions_that_are_taken_back_hold_from_the_next_start_on() {
+    let (data, file) =
+        (tempfile::tempdir().expect("a directory"), tempfile::NamedTempFile::new().expect("a file"));
+    let start = |tenants: &str| {
+        std::fs::write(
+            file.path(),
+            format!("[services]\nsql_db = \"postgres://db/x\"\n[tenants]\n{tenants}"),
+        )
+        .expect("written");
+        up().arg(SHARED).data_dir(data.path()).arg("--config").arg(file.path()).start()
+    };
+    let mut platform = start("services = \"any\"\nfull_network = \"any\"\n");
+    if !has_networks(&platform) {
+        return;
+    }
+    create_tenant(&platform, "acme", As::default());
+    let code = "import os\ndef handler(message, context):\n    return [sorted(context['services']), os.environ['FUNCTIONSPLATFORM_GATEWAY']]\n";
+    let body = json!({
+        "function_name": "f",
+        "event_type": "http|GET|/f",
+        "function_code": code,
+        "settings": { "network": "full" },
+    });
+    let who = As { tenant: Some("acme"), ..As::default() };
+    done(send(&platform, Port::Api, "POST", "/functions", who, Some(body)));
+    let outside = format!("http://{}/t/acme", platform.gateway);
+    assert_eq!(document(&at_gateway(&platform, None, "/t/acme/f")), json!([["sql_db"], outside]));
+    assert!(platform.stop().success());
+    let mut platform = start("");
+    let inside = "http://127.0.0.1:5000";
+    assert_eq!(document(&at_gateway(&platform, None, "/t/acme/f")), json!([[], inside]));
+    assert!(platform.stop().success());
+}
+
 fn zip_of(files: &[(&str, &str)]) -> Bytes {
     use std::io::Write as _;
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
