@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Most that a header can ask for; larger values mean "no limit of mine". A day is far beyond
 /// every timeout that a function can have (an hour).
 pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -20,6 +22,56 @@ pub const HEADERS: [&str; 5] = [
     "x-envoy-expected-rq-timeout-ms",
     "connect-timeout-ms",
 ];
+
+/// Who set a call's deadline.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DeadlineFrom {
+    /// Nobody knows any more: the record is from before this was kept.
+    #[default]
+    Unknown,
+    /// The function's own timeout.
+    Timeout,
+    /// The caller, in this header, which is one of [`HEADERS`] by its place there.
+    Header(u8),
+}
+
+impl DeadlineFrom {
+    /// `timeout`, or the header's name in lower case.
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Unknown => None,
+            Self::Timeout => Some("timeout"),
+            Self::Header(place) => HEADERS.get(usize::from(place)).copied(),
+        }
+    }
+
+    /// A number to keep it by.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::Timeout => 1,
+            Self::Header(place) => place.saturating_add(2),
+        }
+    }
+
+    /// What [`number`](Self::number) was made from; what is none of its is unknown.
+    pub fn from_number(number: u64) -> Self {
+        match number {
+            1 => Self::Timeout,
+            2.. if number - 2 < HEADERS.len() as u64 => Self::Header((number - 2) as u8),
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// The time that a caller gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Given {
+    /// How long.
+    pub time: Duration,
+    /// Which of its headers says so.
+    pub from: DeadlineFrom,
+}
 
 /// A deadline header whose value is not a time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,14 +90,16 @@ pub struct DeadlineError {
 /// Header names are matched without regard to case. Values are raw header bytes.
 pub fn smallest<'a>(
     headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
-) -> Result<Option<Duration>, DeadlineError> {
-    let mut smallest: Option<Duration> = None;
+) -> Result<Option<Given>, DeadlineError> {
+    let mut smallest: Option<Given> = None;
     for (name, value) in headers {
-        let Some(header) = HEADERS.into_iter().find(|known| known.eq_ignore_ascii_case(name)) else {
+        let Some(place) = HEADERS.iter().position(|known| known.eq_ignore_ascii_case(name)) else {
             continue;
         };
-        let time = parse(header, value)?;
-        smallest = Some(smallest.map_or(time, |so_far| so_far.min(time)));
+        let time = parse(HEADERS[place], value)?;
+        if smallest.is_none_or(|so_far| time < so_far.time) {
+            smallest = Some(Given { time, from: DeadlineFrom::Header(place as u8) });
+        }
     }
     Ok(smallest)
 }
@@ -186,11 +240,21 @@ mod tests {
         assert_eq!(of(&[("accept", "1")]), Ok(None));
         assert_eq!(
             of(&[("Grpc-Timeout", "2S"), ("X-Request-Timeout", "250ms"), ("Connect-Timeout-Ms", "900")]),
-            Ok(Some(Duration::from_millis(250)))
+            Ok(Some(Given { time: Duration::from_millis(250), from: DeadlineFrom::Header(1) }))
         );
         let error = of(&[("grpc-timeout", "2S"), ("request-timeout", "later")]).expect_err("no time");
         assert_eq!(error.header, "request-timeout");
         assert!(error.to_string().contains("\"later\""), "{error}");
+    }
+
+    #[test]
+    fn who_set_a_deadline_is_kept_as_a_number() {
+        let all = (0..HEADERS.len() as u8).map(DeadlineFrom::Header);
+        for from in all.chain([DeadlineFrom::Unknown, DeadlineFrom::Timeout]) {
+            assert_eq!(DeadlineFrom::from_number(from.number().into()), from);
+        }
+        assert_eq!(DeadlineFrom::from_number(99), DeadlineFrom::Unknown);
+        assert_eq!(DeadlineFrom::Header(1).word(), Some("x-request-timeout"));
     }
 
     #[test]

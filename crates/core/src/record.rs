@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::deadline::DeadlineFrom;
 use crate::ids::{FunctionName, IdError, InvocationId, SpanId, Tenant, TraceId, VersionNumber, WorkerId};
 use crate::outcome::{Blame, Outcome};
 use crate::settings::Criticality;
@@ -137,6 +138,8 @@ pub struct Invocation {
     pub criticality: Criticality,
     /// Time given to the call, in milliseconds.
     pub deadline_ms: u64,
+    /// Who set that.
+    pub deadline_from: DeadlineFrom,
     /// Calls ahead of it in its version's queue when it arrived.
     pub queue_length: u32,
     /// Bytes of the request body.
@@ -395,6 +398,7 @@ mod tests {
             worker: Some(WorkerId(4)),
             criticality: Criticality::Default,
             deadline_ms: 60_000,
+            deadline_from: DeadlineFrom::Timeout,
             queue_length: 0,
             request_bytes: 0,
             response_bytes: 2,

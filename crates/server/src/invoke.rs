@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fp_core::deadline::Given;
 use fp_core::outcome::Outcome;
 use fp_core::record::Trigger;
 use fp_core::settings::{Criticality, OnDisconnect};
@@ -63,7 +64,7 @@ pub struct Request {
     /// A trace context that came from another tenant: it is linked to, and never the parent.
     pub link: Option<TraceContext>,
     /// Time that the caller gives.
-    pub time_given: Option<Duration>,
+    pub time_given: Option<Given>,
     /// The caller's class; may lower the function's.
     pub criticality: Option<Criticality>,
     /// The function that asks, where that is certain.

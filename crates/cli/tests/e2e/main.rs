@@ -8,6 +8,7 @@ mod audit;
 mod contract;
 mod edge;
 mod edge_audit;
+mod explaining;
 mod findings;
 mod mishaps;
 mod networks;

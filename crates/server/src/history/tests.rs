@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use fp_core::deadline::DeadlineFrom;
 use fp_core::record::{Invocation, LogLine, LogSource, Phases, Span, Trigger};
 use fp_core::settings::Criticality;
 use fp_core::{FunctionName, SpanId, VersionNumber};
@@ -51,6 +52,7 @@ pub(crate) fn call(serial: u64) -> Kept {
         worker: Some(WorkerId(7)),
         criticality: Criticality::Default,
         deadline_ms: 60_000,
+        deadline_from: DeadlineFrom::Timeout,
         queue_length: 0,
         request_bytes: 10,
         response_bytes: 20,
@@ -91,6 +93,7 @@ pub(crate) fn running(serial: u64) -> Running {
         started_us: EPOCH_US + serial * 1_000,
         criticality: Criticality::Default,
         deadline_ms: 60_000,
+        deadline_from: DeadlineFrom::Timeout,
     }
 }
 

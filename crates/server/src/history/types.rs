@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fp_core::deadline::DeadlineFrom;
 use fp_core::record::{Invocation, Kept, Span, State, Trigger};
 use fp_core::settings::Criticality;
 use fp_core::{FunctionName, InvocationId, SpanId, Tenant, TraceId, VersionNumber, WorkerId};
@@ -44,6 +45,8 @@ pub struct Running {
     pub criticality: Criticality,
     /// Time given to the call, in milliseconds.
     pub deadline_ms: u64,
+    /// Who set that.
+    pub deadline_from: DeadlineFrom,
 }
 
 /// A call that has not ended.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use fp_core::deadline::Given;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Version};
 
@@ -35,7 +36,7 @@ pub fn request_head(bytes: &[u8]) {
     *request.headers_mut() = headers(lines);
     let (parts, ()) = request.into_parts();
     let _ = intake::check_framing(&parts);
-    if let Ok(Some(time)) = intake::time_given(&parts.headers) {
+    if let Ok(Some(Given { time, .. })) = intake::time_given(&parts.headers) {
         assert!(time <= Duration::from_secs(86_400), "{time:?} is more than a caller can give");
     }
     intake::trace(&parts.headers);

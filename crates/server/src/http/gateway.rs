@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fp_core::code::Code;
+use fp_core::deadline::Given;
 use fp_core::record::Trigger;
 use fp_core::{FunctionName, Tenant};
 use http::header::ALLOW;
@@ -222,7 +223,7 @@ impl Gateway {
         matched: Matched,
         parts: Parts,
         Read { body, upload }: Read,
-        time_given: Option<Duration>,
+        time_given: Option<Given>,
         peer: Option<Peer>,
         edge: &Edge,
     ) -> Result<Arc<Request>, Problem> {

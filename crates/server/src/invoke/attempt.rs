@@ -105,7 +105,7 @@ fn refused(flight: &Flight, outcome: Outcome, retry_after: Duration, why: Option
                 "the wait for a worker of {name} and its usual run time do not fit into the time left; give more time, or raise scaling.max ({max})"
             )
         }
-        Outcome::DeadlineExceeded(_) if flight.request.time_given == Some(Duration::ZERO) => {
+        Outcome::DeadlineExceeded(_) if flight.request.time_given.is_some_and(|given| given.time.is_zero()) => {
             "the caller gave no time at all: its deadline of 0 had passed when the call came; send a longer one"
                 .to_owned()
         }

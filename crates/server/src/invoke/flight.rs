@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fp_core::deadline::{DeadlineFrom, Given};
 use fp_core::ids::SpanId;
 use fp_core::outcome::Outcome;
 use fp_core::record::{Invocation, Kept, Link, LogLine, LogSource, Phases, Span, SpanEvent, phase_span_id};
@@ -102,7 +103,8 @@ impl Flight {
         let promise = promise.unwrap_or_else(|| Promise::of(invoker, &request));
         let record = Self::first_record(&function, &request, &promise, now);
         invoker.history.begin(running(&record));
-        let (given, callers_deadline) = time_given(&function, &request);
+        let Given { time: given, from } = time_given(&function, &request);
+        let callers_deadline = from != DeadlineFrom::Timeout;
         Self {
             invoker: invoker.clone(),
             deadline: request.arrived + given,
@@ -138,7 +140,7 @@ impl Flight {
         if let Some(secrets) = function.pool.secrets() {
             secrets.mask().boxed(&mut path);
         }
-        let (given, _) = time_given(function, request);
+        let given = time_given(function, request);
         let trace = &promise.trace;
         Invocation {
             id: promise.id,
@@ -159,14 +161,15 @@ impl Flight {
             phases: Phases { route: nanos(now.saturating_sub(request.arrived)), ..Phases::default() },
             outcome: Outcome::Cancelled,
             blame: None,
-            caller_was_short: request.time_given.is_some_and(|given| is_short(function, given)),
+            caller_was_short: request.time_given.is_some_and(|given| is_short(function, given.time)),
             status: CLIENT_CLOSED_REQUEST,
             error: None,
             cold: false,
             attempts: 0,
             worker: None,
             criticality: class(settings.criticality, request.criticality),
-            deadline_ms: given.as_millis() as u64,
+            deadline_ms: given.time.as_millis() as u64,
+            deadline_from: given.from,
             queue_length: 0,
             request_bytes: request.body.len() as u64,
             response_bytes: 0,
@@ -460,13 +463,13 @@ fn root_span(request: &Request, started_us: u64) -> TraceContext {
     }
 }
 
-/// From the arrival to the deadline, and whether it is the caller's: the function's timeout begins
-/// when the body is there, the caller's time when the request is.
-fn time_given(function: &Deployed, request: &Request) -> (Duration, bool) {
+/// From the arrival to the deadline, and whose it is: the function's timeout begins when the body is
+/// there, the caller's time when the request is.
+fn time_given(function: &Deployed, request: &Request) -> Given {
     let own = function.settings.timeout + request.upload;
     match request.time_given {
-        Some(given) if given < own => (given, true),
-        _ => (own, false),
+        Some(given) if given.time < own => given,
+        _ => Given { time: own, from: DeadlineFrom::Timeout },
     }
 }
 
@@ -538,5 +541,6 @@ fn running(record: &Invocation) -> Running {
         started_us: record.started_us,
         criticality: record.criticality,
         deadline_ms: record.deadline_ms,
+        deadline_from: record.deadline_from,
     }
 }

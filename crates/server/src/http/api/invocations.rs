@@ -80,6 +80,10 @@ pub(super) struct Call {
     criticality: Criticality,
     /// Time given to the call, in milliseconds.
     deadline_ms: u64,
+    /// Who set that: `timeout`, the function's own, or the caller's header, in lower case; null where the
+    /// record does not say.
+    #[schema(example = "timeout")]
+    deadline_from: Option<&'static str>,
     /// The worker that ran it.
     #[schema(example = "w17")]
     worker: Option<String>,
@@ -211,6 +215,7 @@ impl Call {
             link: None,
             criticality: running.criticality,
             deadline_ms: running.deadline_ms,
+            deadline_from: running.deadline_from.word(),
             worker: worker.map(|id| id.to_string()),
         }
     }
@@ -234,6 +239,7 @@ impl Call {
             link: invocation.link.map(|link| link.to_string()),
             criticality: invocation.criticality,
             deadline_ms: invocation.deadline_ms,
+            deadline_from: invocation.deadline_from.word(),
             worker: invocation.worker.map(|id| id.to_string()),
         }
     }

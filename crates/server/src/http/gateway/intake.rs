@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use fp_core::code::Code;
-use fp_core::deadline;
+use fp_core::deadline::{self, Given};
 use fp_core::settings::Criticality;
 use fp_core::trace_context::TraceContext;
 use http::header::{CONTENT_TYPE, COOKIE, HOST, TRANSFER_ENCODING};
@@ -46,7 +46,7 @@ pub(in crate::http) fn check_framing(parts: &Parts) -> Result<(), Problem> {
 }
 
 /// The time that the caller gives, from the smallest of the deadline headers.
-pub(in crate::http) fn time_given(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+pub(in crate::http) fn time_given(headers: &HeaderMap) -> Result<Option<Given>, Problem> {
     let present = deadline::HEADERS
         .iter()
         .flat_map(|name| headers.get_all(*name).iter().map(move |value| (*name, value.as_bytes())));

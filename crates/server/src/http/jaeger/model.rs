@@ -271,6 +271,7 @@ pub(super) mod tests {
             worker: None,
             criticality: Criticality::Default,
             deadline_ms: 60_000,
+            deadline_from: fp_core::deadline::DeadlineFrom::Timeout,
             queue_length: 0,
             request_bytes: 0,
             response_bytes: 2,

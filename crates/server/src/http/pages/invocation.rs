@@ -221,6 +221,7 @@ fn facts(call: &Invocation) -> Vec<Facts> {
         Pair::new("started_us", text::absolute(call.started_us).1),
         Pair::new("phases", phase_bar(&call.phases).summary),
         Pair::new("deadline_ms", text::duration(call.deadline_ms.saturating_mul(1_000_000))),
+        Pair::new("deadline_from", optional(call.deadline_from.word().map(Into::into))),
         Pair::new("queue_length", format!("{} ahead on arrival", call.queue_length)),
         Pair::new("cold", yes_no(call.cold)),
         Pair::new("latency_met", optional(call.latency_met.map(|met| yes_no(met).into()))),

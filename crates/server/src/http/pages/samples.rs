@@ -90,6 +90,7 @@ pub(super) fn call(seconds: u64) -> Invocation {
         worker: Some(WorkerId(17)),
         criticality: Criticality::Default,
         deadline_ms: 60_000,
+        deadline_from: fp_core::deadline::DeadlineFrom::Timeout,
         queue_length: draw.next(4) as u32,
         request_bytes: 1_204,
         response_bytes: 18_400,
@@ -153,6 +154,7 @@ pub(super) fn running(state: State, seconds: u64) -> RunningView {
         started_us: call.started_us,
         criticality: call.criticality,
         deadline_ms: call.deadline_ms,
+        deadline_from: call.deadline_from,
     };
     RunningView { running, state, worker: (state == State::Running).then_some(WorkerId(3)) }
 }

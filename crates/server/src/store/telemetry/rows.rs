@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use fp_core::deadline::DeadlineFrom;
 use fp_core::outcome::Blame;
 use fp_core::record::{Invocation, Kept, LogLine, LogSource, Phases, Span, SpanEvent, Trigger};
 use fp_core::settings::Criticality;
@@ -97,6 +98,7 @@ pub(super) fn layout() -> Migrations<'static> {
         ),
         M::up("ALTER TABLE invocations ADD COLUMN called_by TEXT"),
         M::up("ALTER TABLE invocations ADD COLUMN link TEXT"),
+        M::up("ALTER TABLE invocations ADD COLUMN deadline_from INTEGER NOT NULL DEFAULT 0"),
     ])
 }
 
@@ -150,14 +152,16 @@ pub(super) fn insert(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Res
                  route_ns, queue_ns, start_ns, run_ns, send_ns,
                  outcome, reason, blame, caller_was_short, status, error, cold, attempts, worker,
                  criticality, deadline_ms, queue_length, request_bytes, response_bytes, log_bytes,
-                 cpu_us, memory_peak_kib, limit_hit, latency_met, degraded, weight, result, called_by, link)
+                 cpu_us, memory_peak_kib, limit_hit, latency_met, degraded, weight, result, called_by, link,
+                 deadline_from)
              VALUES (
                  :id, :tenant, :function, :version, :event_type, :trigger, :verb, :path, :correlation_id,
                  :trace_id, :span_id, :parent_span_id, :started_us,
                  :route_ns, :queue_ns, :start_ns, :run_ns, :send_ns,
                  :outcome, :reason, :blame, :caller_was_short, :status, :error, :cold, :attempts, :worker,
                  :criticality, :deadline_ms, :queue_length, :request_bytes, :response_bytes, :log_bytes,
-                 :cpu_us, :memory_peak_kib, :limit_hit, :latency_met, :degraded, :weight, :result, :called_by, :link)",
+                 :cpu_us, :memory_peak_kib, :limit_hit, :latency_met, :degraded, :weight, :result, :called_by, :link,
+                 :deadline_from)",
         )?
         .execute(named_params! {
             ":id": invocation.id.0,
@@ -189,6 +193,7 @@ pub(super) fn insert(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Res
             ":worker": invocation.worker.map(|worker| column(worker.0)),
             ":criticality": word(invocation.criticality),
             ":deadline_ms": column(invocation.deadline_ms),
+            ":deadline_from": invocation.deadline_from.number(),
             ":queue_length": invocation.queue_length,
             ":request_bytes": column(invocation.request_bytes),
             ":response_bytes": column(invocation.response_bytes),
@@ -390,6 +395,8 @@ pub(super) fn read_invocation(row: &Row<'_>) -> rusqlite::Result<Invocation> {
         worker: row.get::<_, Option<u64>>("worker")?.map(WorkerId),
         criticality: value_of::<Criticality>(row, "criticality")?,
         deadline_ms: row.get("deadline_ms")?,
+        // Files of before it was kept have no such column.
+        deadline_from: DeadlineFrom::from_number(row.get("deadline_from").unwrap_or(0)),
         queue_length: row.get("queue_length")?,
         request_bytes: row.get("request_bytes")?,
         response_bytes: row.get("response_bytes")?,

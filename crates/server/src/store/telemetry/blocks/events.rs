@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use fp_core::deadline::DeadlineFrom;
 use fp_core::outcome::Blame;
 use fp_core::record::{Invocation, Kept, LogLine, LogSource, Phases, Span, Trigger};
 use fp_core::settings::Criticality;
@@ -58,9 +59,10 @@ enum Number {
     LatencyMet,
     Weight,
     HasParent,
+    DeadlineFrom,
 }
 
-const NUMBERS: [Number; 24] = [
+const NUMBERS: [Number; 25] = [
     Number::Started,
     Number::IdTime,
     Number::TraceTime,
@@ -85,6 +87,7 @@ const NUMBERS: [Number; 24] = [
     Number::LatencyMet,
     Number::Weight,
     Number::HasParent,
+    Number::DeadlineFrom,
 ];
 
 /// What adds up to the duration.
@@ -121,6 +124,7 @@ impl Number {
             Self::LatencyMet => call.latency_met.map_or(0, |met| 1 + u64::from(met)),
             Self::Weight => call.weight.into(),
             Self::HasParent => call.parent_span_id.is_some().into(),
+            Self::DeadlineFrom => call.deadline_from.number().into(),
         }
     }
 }
@@ -486,6 +490,7 @@ impl Events {
             worker: number(Number::Worker).checked_sub(1).map(WorkerId),
             criticality: value_of::<Criticality>(&text(Text::Criticality)?)?,
             deadline_ms: number(Number::DeadlineMs),
+            deadline_from: DeadlineFrom::from_number(number(Number::DeadlineFrom)),
             queue_length: small(number(Number::QueueLength))?,
             request_bytes: number(Number::RequestBytes),
             response_bytes: number(Number::ResponseBytes),
