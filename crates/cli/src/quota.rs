@@ -51,6 +51,12 @@ struct Set {
     /// Deployed code, unpacked, such as 500MiB
     #[arg(long, value_name = "SIZE")]
     code: Option<String>,
+    /// Memory of the history ring that its calls may take, such as 64MiB
+    #[arg(long, value_name = "SIZE")]
+    history: Option<String>,
+    /// Calls per time that go to the history on disk unsampled, such as 100/s
+    #[arg(long, value_name = "RATE")]
+    history_rate: Option<String>,
     /// Take away every limit that is not named here
     #[arg(long)]
     clear: bool,
@@ -96,6 +102,8 @@ impl Set {
             ("backlog", &self.backlog),
             ("memory", &self.memory),
             ("code", &self.code),
+            ("history", &self.history),
+            ("history_rate", &self.history_rate),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)))
     }
@@ -139,7 +147,7 @@ fn rows(view: &Value) -> Vec<Vec<String>> {
     let empty = Map::new();
     let part = |name: &str| view[name].as_object().unwrap_or(&empty);
     let (quota, used) = (part("quota"), part("used"));
-    let known = ["rate", "burst", "concurrency", "backlog", "memory", "code"];
+    let known = ["rate", "burst", "concurrency", "backlog", "memory", "code", "history", "history_rate"];
     let others = quota.keys().chain(used.keys()).map(String::as_str).filter(|name| !known.contains(name));
     let mut names: Vec<&str> = known.into_iter().chain(others).collect();
     names.dedup();

@@ -31,36 +31,55 @@ pub enum DeadlineFrom {
     Unknown,
     /// The function's own timeout.
     Timeout,
-    /// The caller, in this header, which is one of [`HEADERS`] by its place there.
-    Header(u8),
+    /// The caller, in `grpc-timeout`.
+    GrpcTimeout,
+    /// The caller, in `x-request-timeout`.
+    XRequestTimeout,
+    /// The caller, in `request-timeout`.
+    RequestTimeout,
+    /// The caller, in `x-envoy-expected-rq-timeout-ms`.
+    Envoy,
+    /// The caller, in `connect-timeout-ms`.
+    Connect,
 }
 
 impl DeadlineFrom {
+    /// In the order of their numbers, the headers in that of [`HEADERS`].
+    const ALL: [Self; 7] = [
+        Self::Unknown,
+        Self::Timeout,
+        Self::GrpcTimeout,
+        Self::XRequestTimeout,
+        Self::RequestTimeout,
+        Self::Envoy,
+        Self::Connect,
+    ];
+
+    /// The numbers below this one are no headers.
+    const FIRST_HEADER: usize = 2;
+
+    fn header(place: usize) -> Self {
+        Self::ALL[Self::FIRST_HEADER + place]
+    }
+
     /// `timeout`, or the header's name in lower case.
     pub fn word(self) -> Option<&'static str> {
         match self {
             Self::Unknown => None,
             Self::Timeout => Some("timeout"),
-            Self::Header(place) => HEADERS.get(usize::from(place)).copied(),
+            header => Some(HEADERS[header as usize - Self::FIRST_HEADER]),
         }
     }
 
     /// A number to keep it by.
     pub fn number(self) -> u8 {
-        match self {
-            Self::Unknown => 0,
-            Self::Timeout => 1,
-            Self::Header(place) => place.saturating_add(2),
-        }
+        self as u8
     }
 
     /// What [`number`](Self::number) was made from; what is none of its is unknown.
     pub fn from_number(number: u64) -> Self {
-        match number {
-            1 => Self::Timeout,
-            2.. if number - 2 < HEADERS.len() as u64 => Self::Header((number - 2) as u8),
-            _ => Self::Unknown,
-        }
+        let place = usize::try_from(number).unwrap_or(usize::MAX);
+        Self::ALL.get(place).copied().unwrap_or_default()
     }
 }
 
@@ -98,7 +117,7 @@ pub fn smallest<'a>(
         };
         let time = parse(HEADERS[place], value)?;
         if smallest.is_none_or(|so_far| time < so_far.time) {
-            smallest = Some(Given { time, from: DeadlineFrom::Header(place as u8) });
+            smallest = Some(Given { time, from: DeadlineFrom::header(place) });
         }
     }
     Ok(smallest)
@@ -240,7 +259,7 @@ mod tests {
         assert_eq!(of(&[("accept", "1")]), Ok(None));
         assert_eq!(
             of(&[("Grpc-Timeout", "2S"), ("X-Request-Timeout", "250ms"), ("Connect-Timeout-Ms", "900")]),
-            Ok(Some(Given { time: Duration::from_millis(250), from: DeadlineFrom::Header(1) }))
+            Ok(Some(Given { time: Duration::from_millis(250), from: DeadlineFrom::XRequestTimeout }))
         );
         let error = of(&[("grpc-timeout", "2S"), ("request-timeout", "later")]).expect_err("no time");
         assert_eq!(error.header, "request-timeout");
@@ -249,12 +268,12 @@ mod tests {
 
     #[test]
     fn who_set_a_deadline_is_kept_as_a_number() {
-        let all = (0..HEADERS.len() as u8).map(DeadlineFrom::Header);
-        for from in all.chain([DeadlineFrom::Unknown, DeadlineFrom::Timeout]) {
-            assert_eq!(DeadlineFrom::from_number(from.number().into()), from);
+        for (number, from) in (0..).zip(DeadlineFrom::ALL) {
+            assert_eq!((from.number(), DeadlineFrom::from_number(number.into())), (number, from));
         }
         assert_eq!(DeadlineFrom::from_number(99), DeadlineFrom::Unknown);
-        assert_eq!(DeadlineFrom::Header(1).word(), Some("x-request-timeout"));
+        let words = (0..HEADERS.len()).map(|place| DeadlineFrom::header(place).word());
+        assert!(words.eq(HEADERS.map(Some)));
     }
 
     #[test]

@@ -99,12 +99,23 @@ pub struct Quota {
     /// Deployed code, unpacked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<ByteSize>,
+    /// Memory of the history ring.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<ByteSize>,
+    /// Calls per time that go to the history on disk unsampled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_rate: Option<Rate>,
 }
 
 impl Quota {
     /// Whether it limits calls as they come.
     pub fn limits_calls(&self) -> bool {
         self.rate.is_some() || self.concurrency.is_some()
+    }
+
+    /// Rows that a second of history on disk may have unsampled: a whole one at least.
+    pub fn history_rows_per_second(&self) -> Option<u32> {
+        self.history_rate.map(|rate| rate.per_second.ceil() as u32)
     }
 }
 

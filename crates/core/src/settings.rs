@@ -405,6 +405,8 @@ impl Quota {
             ("backlog", self.backlog.map(|calls| json!(calls))),
             ("memory", self.memory.map(|size| json!(show_size(size)))),
             ("code", self.code.map(|size| json!(show_size(size)))),
+            ("history", self.history.map(|size| json!(show_size(size)))),
+            ("history_rate", self.history_rate.map(|rate| json!(rate.to_string()))),
         ];
         let parts = parts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
         Json::Object(parts.collect())

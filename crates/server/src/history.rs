@@ -28,6 +28,7 @@ mod record;
 mod ring;
 mod sampling;
 mod select;
+mod share;
 mod traces;
 mod types;
 
@@ -109,9 +110,24 @@ impl History {
         self.inner.shown.write().insert(tenant.clone(), since_us);
     }
 
-    /// Shows nothing of a tenant any more.
+    /// Shows nothing of a tenant any more, and keeps nothing of it in memory.
     pub fn hide_tenant(&self, tenant: &Tenant) {
         self.inner.shown.write().remove(tenant);
+        self.inner.ring.forget(tenant);
+        self.inner.disk.forget(tenant);
+    }
+
+    /// What may be kept of a tenant's calls from now on: bytes in memory, rows a second on disk that go
+    /// there unsampled. None is no limit of its own; without, tenants that call share both equally.
+    pub fn limit_tenant(&self, tenant: &Tenant, ring_bytes: Option<u64>, rows_per_second: Option<u32>) {
+        let ring_bytes = ring_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        self.inner.ring.limit(tenant, ring_bytes);
+        self.inner.disk.limit(tenant, rows_per_second);
+    }
+
+    /// Memory that a tenant's ended calls take, in bytes.
+    pub fn ring_bytes_of(&self, tenant: &Tenant) -> u64 {
+        self.inner.ring.bytes_of(tenant) as u64
     }
 
     /// A call has arrived; it is visible from now on.
@@ -127,7 +143,9 @@ impl History {
     /// A call has ended; its record is visible to queries when this returns.
     pub fn finish(&self, kept: Kept) -> Finished {
         let weight = self.inner.disk.weigh(&kept.invocation);
-        let record = self.inner.ring.finish(Record::new(kept, weight));
+        let is_shown = self.inner.shown_since(&kept.invocation.tenant).is_some();
+        let record = Record::new(kept, weight);
+        let record = if is_shown { self.inner.ring.finish(record) } else { self.inner.ring.end(record) };
         if weight > 0 {
             self.inner.disk.keep(&record);
         }
@@ -143,7 +161,7 @@ impl History {
         {
             return Lookup::Running(view);
         }
-        if let Some(record) = self.inner.ring.ended(id) {
+        if let Some(record) = self.inner.ring.ended(tenant, id) {
             let invocation = &record.at_end().invocation;
             if self.inner.shows(tenant, &invocation.tenant, invocation.started_us) {
                 return Lookup::Done(record.kept());
@@ -249,7 +267,7 @@ impl Inner {
         for view in self.ring.running_that(|running| selection.wants_running(running)) {
             selection.add_running(view);
         }
-        self.ring.scan(|record| {
+        self.ring.scan(tenant, |record| {
             if selection.is_settled_at(record.ended_us) {
                 return false;
             }
@@ -259,7 +277,7 @@ impl Inner {
             true
         });
         // Read after the scan: what was evicted before the scan came to it had ended by then.
-        if !selection.is_settled_at(self.ring.horizon_us()) {
+        if !selection.is_settled_at(self.ring.horizon_us(tenant)) {
             self.list_from_disk(&mut selection, deadline);
         }
         selection.into_page()
@@ -305,7 +323,7 @@ impl Inner {
     }
 
     fn trace(&self, tenant: &Tenant, trace_id: TraceId) -> Vec<TraceEntry> {
-        let records = self.ring.trace(trace_id);
+        let records = self.ring.trace(tenant, trace_id);
         let near_us = records.iter().map(|record| record.at_end().invocation.started_us).min();
         let mut calls: Vec<Arc<Kept>> = records.iter().map(|record| record.kept()).collect();
         for kept in self.disk.reader().trace(trace_id, near_us) {

@@ -33,6 +33,7 @@ use crate::readiness::Readiness;
 use crate::secrets::{Secrets, SecretsError};
 use crate::slo::SloBook;
 use crate::store::{Registry, StoreError};
+use crate::tenants::limit_history;
 use crate::tls::{Certificate, TlsError};
 
 /// Why the platform did not start.
@@ -181,8 +182,10 @@ impl Server {
         if access.has_named_tenants() && !config.allow_weak_isolation_between_tenants {
             sandbox.host().meets_the_floor().map_err(StartError::TenantsTooClose)?;
         }
+        limit_history(&history, &Tenant::default(), &quotas.of(&Tenant::default()).0);
         for tenant in access.tenants() {
             history.show_tenant(&tenant.name, tenant.created_us);
+            limit_history(&history, &tenant.name, &quotas.of(&tenant.name).0);
         }
         let catalog =
             Arc::new(Catalog::open(registry.clone(), stored, &data_dir, setup, slo.clone(), access.clone())?);

@@ -5,9 +5,12 @@
 //! what came after its beginning.
 
 use fp_core::Tenant;
+use fp_core::quota::Quota;
 
 use crate::access::{AccessError, StoredTenant};
 use crate::app::App;
+use crate::history::History;
+use crate::store::StoreError;
 
 impl App {
     /// Makes a tenant, without functions and keys.
@@ -23,6 +26,21 @@ impl App {
         Ok(tenant)
     }
 
+    /// Gives a tenant another quota.
+    ///
+    /// # Errors
+    /// When it cannot be written; then the old one stays.
+    pub(crate) async fn set_quota(&self, tenant: &Tenant, quota: Quota) -> Result<(), StoreError> {
+        let (quotas, history, tenant) = (self.quotas.clone(), self.history.clone(), tenant.clone());
+        // To its end, also when who asked for it leaves: what is written is in force.
+        let change = async move {
+            quotas.put(&tenant, quota.clone()).await?;
+            limit_history(&history, &tenant, &quota);
+            Ok(())
+        };
+        tokio::spawn(change).await.expect("setting a quota does not panic")
+    }
+
     /// Ends a tenant: its keys open nothing, its functions answer nobody and its history is not
     /// shown any more. Calls that run end in peace.
     ///
@@ -33,4 +51,10 @@ impl App {
         self.history.hide_tenant(&tenant);
         Ok(())
     }
+}
+
+/// What a quota says of a tenant's history.
+pub(crate) fn limit_history(history: &History, tenant: &Tenant, quota: &Quota) {
+    let bytes = quota.history.map(|size| size.as_u64());
+    history.limit_tenant(tenant, bytes, quota.history_rows_per_second());
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::stub::{Stub, ok};
 
-const VIEW: &str = r#"{"tenant":"acme","quota":{"rate":"100/s","memory":"2GiB"},"used":{"concurrency":1,"backlog":0,"memory":"256MiB","code":"12KiB"}}"#;
+const VIEW: &str = r#"{"tenant":"acme","quota":{"rate":"100/s","memory":"2GiB"},"used":{"concurrency":1,"backlog":0,"memory":"256MiB","code":"12KiB","history":"3MiB"}}"#;
 
 #[test]
 fn a_quota_is_shown_beside_what_is_used() {
@@ -13,13 +13,15 @@ fn a_quota_is_shown_beside_what_is_used() {
     assert_snapshot!(stub.run(&["quota", "show", "acme"]), @r"
     exit code 0
     --- stdout
-    QUOTA        LIMIT  USED
-    rate         100/s  -
-    burst        none   -
-    concurrency  none   1
-    backlog      none   0
-    memory       2GiB   256MiB
-    code         none   12KiB
+    QUOTA         LIMIT  USED
+    rate          100/s  -
+    burst         none   -
+    concurrency   none   1
+    backlog       none   0
+    memory        2GiB   256MiB
+    code          none   12KiB
+    history       none   3MiB
+    history_rate  none   -
 
     --- stderr
     ");

@@ -159,3 +159,30 @@ fn code_and_backlog_have_their_quotas_and_nonsense_is_refused() {
     wait_until(|| platform.api("/tenants/default/quota")["used"]["backlog"] == 0);
     assert_eq!(trigger().status(), 200);
 }
+
+#[test]
+fn kept_history_is_bounded_by_a_quota() {
+    let platform = up().start();
+    create(&platform, "echo", ECHO, &json!({}));
+    let quota = json!({ "history": "64KiB", "history_rate": "1/s" });
+    let given: Value = serde_json::from_slice(give(&platform, &quota).body()).expect("JSON");
+    assert_eq!(given["quota"], quota);
+    for _ in 0..200 {
+        assert_eq!(platform.get("/echo").status(), 200);
+    }
+    let view = platform.api("/tenants/default/quota");
+    let used = view["used"]["history"].as_str().expect("a size");
+    let (digits, unit) = used.split_at(used.find(|c: char| !c.is_ascii_digit()).expect("a unit"));
+    let bytes = digits.parse::<u64>().expect("a number") * if unit == "KiB" { 1024 } else { 1 };
+    assert!((1..=64 << 10).contains(&bytes), "{used}");
+    let shown = platform.cli(&["quota", "show", "default"]);
+    assert!(shown.status.success() && shown.stdout.contains("64KiB"), "{shown:?}");
+    // The latest is there as ever, and the whole quota can be taken away.
+    let latest = platform.api("/invocations?limit=1");
+    assert_eq!(latest["items"][0]["function"], "echo");
+    let cleared = platform.cli(&["quota", "set", "default", "--clear", "--output", "json"]);
+    let cleared: Value = serde_json::from_str(&cleared.stdout).expect("JSON");
+    assert_eq!(cleared["quota"], json!({}));
+    let wrong = give(&platform, &json!({ "history": "1B" }));
+    assert_eq!(wrong.status(), 422, "{wrong:?}");
+}

@@ -19,7 +19,7 @@ use super::{
     Network, OnDisconnect, Scaling, Settings, Slo, show_duration, show_size,
 };
 use crate::ids::SecretName;
-use crate::quota::Quota;
+use crate::quota::{Quota, Rate};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -37,6 +37,9 @@ const MEMORY: RangeInclusive<ByteSize> = ByteSize::mib(16)..=ByteSize::tib(1);
 
 /// Code of a tenant: from one small file to what no disk of today holds.
 const CODE: RangeInclusive<ByteSize> = ByteSize::kib(1)..=ByteSize::tib(16);
+
+/// A tenant's kept calls in memory: from some dozens of them to what no machine of today has.
+const HISTORY: RangeInclusive<ByteSize> = ByteSize::kib(64)..=ByteSize::tib(16);
 
 /// Sizes that are held in memory while a call is made.
 const BODY: RangeInclusive<ByteSize> = ByteSize::b(1)..=ByteSize::gib(1);
@@ -283,6 +286,8 @@ impl Quota {
         let mut quota = read_call_quota(&mut fields)?;
         fields.set("memory", &mut quota.memory, |field| size(&field, MEMORY).map(Some))?;
         fields.set("code", &mut quota.code, |field| size(&field, CODE).map(Some))?;
+        fields.set("history", &mut quota.history, |field| size(&field, HISTORY).map(Some))?;
+        fields.set("history_rate", &mut quota.history_rate, rate)?;
         fields.finish()?;
         Ok(quota)
     }
@@ -292,9 +297,7 @@ impl Quota {
 fn read_call_quota(fields: &mut Fields) -> Result<Quota, SettingsError> {
     let mut quota = Quota::default();
     let some = |field: Field| field.whole(1..=1_000_000).map(Some);
-    fields.set("rate", &mut quota.rate, |field| {
-        parsed(&field, "write calls per time, such as \"100/s\"").map(Some)
-    })?;
+    fields.set("rate", &mut quota.rate, rate)?;
     fields.set("burst", &mut quota.burst, some)?;
     fields.set("concurrency", &mut quota.concurrency, some)?;
     fields.set("backlog", &mut quota.backlog, some)?;
@@ -302,6 +305,10 @@ fn read_call_quota(fields: &mut Fields) -> Result<Quota, SettingsError> {
         return Err(fields.missing("rate", "burst goes with a rate; write rate = \"100/s\""));
     }
     Ok(quota)
+}
+
+fn rate(field: Field) -> Result<Option<Rate>, SettingsError> {
+    parsed(&field, "write calls per time, such as \"100/s\"").map(Some)
 }
 
 fn parsed<T: FromStr<Err: Display>>(field: &Field, example: &str) -> Result<T, SettingsError> {

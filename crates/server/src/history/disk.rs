@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use super::compaction::Compaction;
 use super::record::Record;
 use super::sampling::{Sampling, second_of};
+use super::share::Place;
 use super::types::DiskState;
 use crate::clock::Clock;
 use crate::config::HistoryConfig;
@@ -48,9 +49,17 @@ const QUEUE_BYTES: usize = 32 << 20;
 /// note: a day. Beyond that the oldest are forgotten and their calls are reported as unknown.
 const REMEMBERED_SECONDS: usize = 86_400;
 
+/// A row that waits to be written.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    record: Arc<Record>,
+    _place: Place,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    rows: Vec<(Instant, Arc<Record>)>,
+    rows: Vec<Waiting>,
     amendments: Vec<Arc<Record>>,
 }
 
@@ -124,19 +133,34 @@ impl Disk {
         self.shared.sampling.weigh(invocation)
     }
 
-    /// Queues a row.
+    /// What a tenant may have on the disk from now on; none is no limit of its own.
+    pub(super) fn limit(&self, tenant: &fp_core::Tenant, rows_per_second: Option<u32>) {
+        self.shared.sampling.shares.limit(tenant, rows_per_second);
+    }
+
+    /// A tenant is no more.
+    pub(super) fn forget(&self, tenant: &fp_core::Tenant) {
+        self.shared.sampling.forget(tenant);
+    }
+
+    /// Queues a row. Where others call too, one tenant's rows cannot fill the queue.
     pub(super) fn keep(&self, record: &Arc<Record>) {
         let shared = &*self.shared;
         let bytes = record.footprint();
         let rows = shared.queued_rows.fetch_add(1, Ordering::Relaxed);
         let queued = shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if rows >= QUEUE_ROWS || queued + bytes > QUEUE_BYTES {
+        let has_room = rows < QUEUE_ROWS && queued + bytes <= QUEUE_BYTES;
+        let (free_rows, free_bytes) = (QUEUE_ROWS.saturating_sub(rows), QUEUE_BYTES.saturating_sub(queued));
+        let tenant = &record.at_end().invocation.tenant;
+        let enter = || shared.sampling.shares.enter(tenant, bytes, free_rows, free_bytes);
+        let Some(place) = has_room.then(enter).flatten() else {
             shared.let_go(1, bytes);
             shared.dropped.fetch_add(1, Ordering::Relaxed);
             shared.note_skipped(record.at_end().invocation.id);
             return;
-        }
-        shared.queue.lock().rows.push((Instant::now(), record.clone()));
+        };
+        let waiting = Waiting { since: Instant::now(), record: record.clone(), _place: place };
+        shared.queue.lock().rows.push(waiting);
     }
 
     /// Queues later news about a row that was written. They are small and come at most once per
@@ -217,7 +241,7 @@ impl Shared {
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     writer: TelemetryWriter,
-    waiting: Vec<(Instant, Arc<Record>)>,
+    waiting: Vec<Waiting>,
     amendments: Vec<Arc<Record>>,
     retry_at: Option<Instant>,
     retain_at: Instant,
@@ -272,15 +296,15 @@ impl Keeper {
     }
 
     fn write(&mut self, now: Instant, everything: bool) -> Result<(), StoreError> {
-        let is_ready = |(since, record): &(Instant, Arc<Record>)| {
+        let is_ready = |Waiting { since, record, .. }: &Waiting| {
             everything || record.is_sent() || now.duration_since(*since) >= HOLD
         };
         let (ready, held): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(is_ready);
         self.waiting = held;
-        ready.iter().for_each(|(_, record)| record.take());
+        ready.iter().for_each(|row| row.record.take());
         let batch = Batch {
-            rows: ready.iter().map(|(_, record)| new_row(record)).collect(),
+            rows: ready.iter().map(|row| new_row(&row.record)).collect(),
             amendments: self.amendments.iter().map(|record| new_row(record)).collect(),
             skipped: self.shared.skipped.lock().clone(),
         };
@@ -296,7 +320,7 @@ impl Keeper {
         }
         forget(&mut self.shared.skipped.lock(), &batch.skipped);
         drop(batch);
-        let bytes = ready.iter().map(|(_, record)| record.footprint()).sum();
+        let bytes = ready.iter().map(|row| row.record.footprint()).sum();
         self.shared.let_go(ready.len(), bytes);
         self.amendments.clear();
         if is_retention_due {

@@ -1,19 +1,22 @@
 //! Every call in memory: those that have not ended, and the newest that have.
 //!
-//! Shards by invocation id, each with one short lock. A shard's ended calls stand in the order
-//! in which they ended; each is known by its serial number there. Two indexes lead to it: by id,
-//! and by trace, where a slot also holds the serial of the trace's call before it, so that a
-//! trace is a chain and evicting costs the same whatever the trace. When the shard's bytes
-//! exceed its share of the budget, the oldest go; the newest one stays whatever its size.
+//! Shards by invocation id, each with one short lock. The ended calls of a shard stand in lanes, one
+//! for each tenant. When a shard's bytes exceed its share of the budget, the oldest of a lane go, and
+//! never of one that holds no more than an equal share: a tenant that is loud pushes out its own calls.
+//! With one tenant, that is the oldest of all. A lane may have a limit of its own besides (a quota).
+//! The newest call stays whatever its size.
 
-use std::collections::{HashMap, VecDeque};
+mod lane;
+
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use fp_core::record::State;
-use fp_core::{InvocationId, TraceId, WorkerId};
+use fp_core::{InvocationId, Tenant, TraceId, WorkerId};
 use parking_lot::Mutex;
 
+use self::lane::Lane;
 use super::record::Record;
 use super::types::{Running, RunningView};
 
@@ -49,13 +52,6 @@ impl Hasher for IdHasher {
 type ById<T> = HashMap<InvocationId, T, BuildHasherDefault<IdHasher>>;
 
 #[derive(Debug)]
-struct Slot {
-    record: Arc<Record>,
-    /// Serial of the call before it in its trace, if that was in this shard.
-    before_in_trace: Option<u64>,
-}
-
-#[derive(Debug)]
 struct RunningSlot {
     running: Running,
     worker: Option<WorkerId>,
@@ -71,57 +67,59 @@ impl RunningSlot {
 #[derive(Debug, Default)]
 struct Shard {
     running: ById<RunningSlot>,
-    slots: VecDeque<Slot>,
-    /// Serial of the oldest slot.
-    first: u64,
-    by_id: ById<u64>,
-    /// Serial of the trace's newest call. Callers choose trace ids, so this one hashes with a
-    /// key.
-    by_trace: HashMap<TraceId, u64>,
+    lanes: HashMap<Tenant, Lane>,
+    /// Lanes that hold anything.
+    occupied: usize,
     bytes: usize,
-    /// No slot ended before this one's time: keeps `ended_us` in the order of the slots.
-    last_ended_us: u64,
-    /// Every call that was evicted had ended by this time.
+    /// Of lanes that begin: calls that ended by this time are not in them.
     horizon_us: u64,
 }
 
 impl Shard {
-    fn slot(&self, serial: u64) -> Option<&Slot> {
-        let at = serial.checked_sub(self.first)?;
-        self.slots.get(usize::try_from(at).ok()?)
+    fn lane(&mut self, tenant: &Tenant) -> &mut Lane {
+        // Looked up before inserting, so that the usual case clones no name.
+        if !self.lanes.contains_key(tenant) {
+            self.lanes.insert(tenant.clone(), Lane::new(self.horizon_us));
+        }
+        self.lanes.get_mut(tenant).expect("it was made above")
     }
 
-    fn push(&mut self, mut record: Record) -> Arc<Record> {
-        self.last_ended_us = self.last_ended_us.max(record.ended_us);
-        record.ended_us = self.last_ended_us;
-        let record = Arc::new(record);
-        let serial = self.first + self.slots.len() as u64;
-        let invocation = &record.at_end().invocation;
-        self.bytes += record.footprint();
-        self.by_id.insert(invocation.id, serial);
-        let before_in_trace = self.by_trace.insert(invocation.trace_id, serial);
-        self.slots.push_back(Slot { record: record.clone(), before_in_trace });
+    fn push(&mut self, record: Record) -> Arc<Record> {
+        let bytes = record.footprint();
+        let tenant = record.at_end().invocation.tenant.clone();
+        let lane = self.lane(&tenant);
+        let was_empty = lane.len() == 0;
+        let record = lane.push(record);
+        self.occupied += usize::from(was_empty);
+        self.bytes += bytes;
         record
     }
 
-    /// Takes the oldest out if the shard is over its budget.
-    fn evict(&mut self, budget: usize) -> Option<Arc<Record>> {
-        if self.bytes <= budget || self.slots.len() <= 1 {
+    /// Takes one out if the shard, or the lane of who has just added to it, is over its budget.
+    fn evict(&mut self, adder: &Tenant, budget: usize) -> Option<Arc<Record>> {
+        let lane = self.lanes.get(adder)?;
+        let (bytes, calls) = (lane.bytes(), lane.len());
+        if bytes > lane.limit && calls > 1 {
+            return self.take_from(adder);
+        }
+        if self.bytes <= budget {
             return None;
         }
-        let Slot { record, .. } = self.slots.pop_front()?;
-        let serial = self.first;
-        self.first += 1;
+        let share = budget / self.occupied.max(1);
+        // The usual case: who adds much makes the room. What it has just added stays.
+        if bytes > share && calls > 1 {
+            return self.take_from(adder);
+        }
+        let others = self.lanes.iter().filter(|(tenant, lane)| *tenant != adder && lane.bytes() > share);
+        let largest = others.max_by_key(|(_, lane)| lane.bytes()).map(|(tenant, _)| tenant.clone());
+        self.take_from(&largest?)
+    }
+
+    fn take_from(&mut self, tenant: &Tenant) -> Option<Arc<Record>> {
+        let lane = self.lanes.get_mut(tenant)?;
+        let record = lane.pop()?;
+        self.occupied -= usize::from(lane.len() == 0);
         self.bytes -= record.footprint();
-        self.horizon_us = record.ended_us;
-        let invocation = &record.at_end().invocation;
-        // A newer call may have taken over the key.
-        if self.by_id.get(&invocation.id) == Some(&serial) {
-            self.by_id.remove(&invocation.id);
-        }
-        if self.by_trace.get(&invocation.trace_id) == Some(&serial) {
-            self.by_trace.remove(&invocation.trace_id);
-        }
         Some(record)
     }
 }
@@ -172,25 +170,61 @@ impl Ring {
         let mut shard = self.shard(id).lock();
         let ended = shard.running.remove(&id);
         let record = shard.push(record);
-        let mut evicted = shard.evict(self.shard_budget);
+        let tenant = &record.at_end().invocation.tenant;
+        let mut evicted = shard.evict(tenant, self.shard_budget);
         drop(shard);
         drop(ended);
         // Freeing a record takes longer than the rest of this, so it is done without the lock.
-        while let Some(record) = evicted {
-            drop(record);
-            evicted = self.shard(id).lock().evict(self.shard_budget);
+        while let Some(old) = evicted {
+            drop(old);
+            evicted = self.shard(id).lock().evict(tenant, self.shard_budget);
         }
         record
+    }
+
+    /// Takes a call from the running ones and keeps nothing of it: nobody may see it any more.
+    pub(crate) fn end(&self, record: Record) -> Arc<Record> {
+        let id = record.at_end().invocation.id;
+        let ended = self.shard(id).lock().running.remove(&id);
+        drop(ended);
+        Arc::new(record)
+    }
+
+    /// Bytes that a tenant's ended calls take.
+    pub(crate) fn bytes_of(&self, tenant: &Tenant) -> usize {
+        let of = |shard: &Shard| shard.lanes.get(tenant).map_or(0, Lane::bytes);
+        self.shards.iter().map(|shard| of(&shard.lock())).sum()
+    }
+
+    /// The most bytes that a tenant's ended calls may take from the next one on; none is no limit
+    /// of its own. The newest one of each shard stays.
+    pub(crate) fn limit(&self, tenant: &Tenant, bytes: Option<usize>) {
+        let limit = bytes.map_or(usize::MAX, |bytes| bytes / self.shards.len());
+        for shard in &self.shards {
+            shard.lock().lane(tenant).limit = limit;
+        }
+    }
+
+    /// Drops every ended call of a tenant, and its limit.
+    pub(crate) fn forget(&self, tenant: &Tenant) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let Some(lane) = shard.lanes.remove(tenant) else { continue };
+            shard.bytes -= lane.bytes();
+            shard.occupied -= usize::from(lane.len() > 0);
+            drop(shard);
+            // Thousands of records are not freed under the lock.
+            drop(lane);
+        }
     }
 
     pub(crate) fn running(&self, id: InvocationId) -> Option<RunningView> {
         self.shard(id).lock().running.get(&id).map(RunningSlot::view)
     }
 
-    pub(crate) fn ended(&self, id: InvocationId) -> Option<Arc<Record>> {
-        let shard = self.shard(id).lock();
-        let serial = *shard.by_id.get(&id)?;
-        shard.slot(serial).map(|slot| slot.record.clone())
+    /// A tenant's ended call.
+    pub(crate) fn ended(&self, tenant: &Tenant, id: InvocationId) -> Option<Arc<Record>> {
+        self.shard(id).lock().lanes.get(tenant)?.get(id)
     }
 
     /// Running calls that pass a test, in no order.
@@ -203,14 +237,17 @@ impl Ring {
         views
     }
 
-    /// Shows the ended calls of each shard, newest end first, until `visit` says that it wants no
-    /// more of that shard. No lock is held during `visit`.
-    pub(crate) fn scan(&self, mut visit: impl FnMut(&Arc<Record>) -> bool) {
+    /// Shows a tenant's ended calls of each shard, newest end first, until `visit` says that it wants
+    /// no more of that shard. No lock is held during `visit`.
+    pub(crate) fn scan(&self, tenant: &Tenant, mut visit: impl FnMut(&Arc<Record>) -> bool) {
         let mut chunk = Vec::with_capacity(CHUNK);
         for shard in &self.shards {
             let mut end = u64::MAX;
             'shard: loop {
-                end = newest_before(&shard.lock(), end, &mut chunk);
+                match shard.lock().lanes.get(tenant) {
+                    Some(lane) => end = lane.newest_before(end, &mut chunk),
+                    None => break,
+                }
                 if chunk.is_empty() {
                     break;
                 }
@@ -224,23 +261,19 @@ impl Ring {
         }
     }
 
-    /// Every ended call of a trace, in no order.
-    pub(crate) fn trace(&self, trace_id: TraceId) -> Vec<Arc<Record>> {
+    /// Every ended call of a tenant's in a trace, in no order.
+    pub(crate) fn trace(&self, tenant: &Tenant, trace_id: TraceId) -> Vec<Arc<Record>> {
         let mut records = Vec::new();
         for shard in &self.shards {
-            let shard = shard.lock();
-            let mut next = shard.by_trace.get(&trace_id).copied();
-            while let Some(slot) = next.and_then(|serial| shard.slot(serial)) {
-                records.push(slot.record.clone());
-                next = slot.before_in_trace;
-            }
+            records.extend(shard.lock().lanes.get(tenant).into_iter().flat_map(|lane| lane.trace(trace_id)));
         }
         records
     }
 
-    /// Every call that is in the ring no more had ended by this time.
-    pub(crate) fn horizon_us(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.lock().horizon_us).max().unwrap_or(0)
+    /// Every call of a tenant that is in the ring no more had ended by this time.
+    pub(crate) fn horizon_us(&self, tenant: &Tenant) -> u64 {
+        let of = |shard: &Shard| shard.lanes.get(tenant).map_or(shard.horizon_us, Lane::horizon_us);
+        self.shards.iter().map(|shard| of(&shard.lock())).max().unwrap_or(0)
     }
 
     pub(crate) fn usage(&self) -> RingUse {
@@ -248,19 +281,11 @@ impl Ring {
             let shard = shard.lock();
             RingUse {
                 bytes: sum.bytes + shard.bytes,
-                calls: sum.calls + shard.slots.len(),
+                calls: sum.calls + shard.lanes.values().map(Lane::len).sum::<usize>(),
                 running: sum.running + shard.running.len(),
             }
         })
     }
-}
-
-/// Fills `chunk` with the newest records before serial `end`; returns the serial of the last.
-fn newest_before(shard: &Shard, end: u64, chunk: &mut Vec<Arc<Record>>) -> u64 {
-    let len = end.saturating_sub(shard.first).min(shard.slots.len() as u64) as usize;
-    let start = len.saturating_sub(CHUNK);
-    chunk.extend(shard.slots.range(start..len).rev().map(|slot| slot.record.clone()));
-    shard.first + start as u64
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
-//! Which ended calls go to disk: a [`Sampler`] per function, and the limit over all of them.
+//! Which ended calls go to disk: a [`Sampler`] per function, and each tenant's [`Share`] of the limit over
+//! all of them.
 //!
 //! What a sampler leaves out is counted by the second of the call's arrival, which is in its id:
 //! that is how a lookup tells "left out" from "never heard of it".
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fp_core::record::Invocation;
-use fp_core::sampling::{self, Kind, Sampler};
+use fp_core::sampling::{Kind, Sampler};
 use fp_core::{FunctionName, InvocationId, Tenant};
 use parking_lot::Mutex;
 
+use super::share::{Share, Shares};
 use crate::config::HistoryConfig;
 
 /// As many as the ring's, for the same reason.
@@ -20,9 +23,16 @@ const SHARDS: usize = 16;
 /// weights that no row has taken yet.
 const SILENT_SECONDS: u64 = 600;
 
+/// What one shard knows of a tenant.
+#[derive(Debug)]
+struct OfTenant {
+    share: Arc<Share>,
+    samplers: HashMap<FunctionName, Box<Sampler>>,
+}
+
 #[derive(Debug, Default)]
 struct Shard {
-    samplers: HashMap<Tenant, HashMap<FunctionName, Box<Sampler>>>,
+    tenants: HashMap<Tenant, OfTenant>,
     /// Calls left out since the last drain, by the second of their arrival.
     left_out: BTreeMap<u64, u64>,
 }
@@ -32,9 +42,7 @@ struct Shard {
 pub(super) struct Sampling {
     shards: [Mutex<Shard>; SHARDS],
     per_function: u32,
-    total: u32,
-    /// The present second in the upper half, calls taken in it in the lower one.
-    taken: AtomicU64,
+    pub(super) shares: Shares,
     left_out: AtomicU64,
 }
 
@@ -48,8 +56,7 @@ impl Sampling {
         Self {
             shards: Default::default(),
             per_function: config.per_function_per_second,
-            total: config.total_per_second,
-            taken: AtomicU64::new(0),
+            shares: Shares::new(config.total_per_second),
             left_out: AtomicU64::new(0),
         }
     }
@@ -59,8 +66,8 @@ impl Sampling {
         let second = (invocation.started_us + invocation.duration_us()) / 1_000_000;
         let kind = Kind::of(invocation);
         let mut shard = self.shard(&invocation.function).lock();
-        let sampler = shard.sampler(&invocation.tenant, &invocation.function);
-        let weight = sampler.on_call(second, kind, self.per_function, || self.take_from_total(second));
+        let (sampler, share) = shard.sampler(&invocation.tenant, &invocation.function, &self.shares);
+        let weight = sampler.on_call(second, kind, self.per_function, || self.shares.take(share, second));
         if weight.is_none() {
             *shard.left_out.entry(second_of(invocation.id)).or_default() += 1;
             drop(shard);
@@ -74,23 +81,6 @@ impl Sampling {
         &self.shards[function.as_str().as_bytes().iter().fold(0, mix) % SHARDS]
     }
 
-    fn take_from_total(&self, second: u64) -> bool {
-        let mut taken = self.taken.load(Ordering::Relaxed);
-        loop {
-            let (present, count) = (taken >> 32, taken as u32);
-            let (present, count) =
-                if sampling::is_within(second, present) { (present, count) } else { (second, 0) };
-            if count >= self.total {
-                return false;
-            }
-            let next = present << 32 | u64::from(count + 1);
-            match self.taken.compare_exchange_weak(taken, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(now) => taken = now,
-            }
-        }
-    }
-
     /// Takes the counts of what was left out, and forgets functions that have been silent.
     pub(super) fn drain(&self, now_second: u64, into: &mut BTreeMap<u64, u64>) {
         for shard in &self.shards {
@@ -98,9 +88,18 @@ impl Sampling {
             for (second, calls) in std::mem::take(&mut shard.left_out) {
                 *into.entry(second).or_default() += calls;
             }
-            for samplers in shard.samplers.values_mut() {
-                samplers.retain(|_, sampler| sampler.second() + SILENT_SECONDS >= now_second);
+            for of_tenant in shard.tenants.values_mut() {
+                of_tenant.samplers.retain(|_, sampler| sampler.second() + SILENT_SECONDS >= now_second);
             }
+            shard.tenants.retain(|_, of_tenant| !of_tenant.samplers.is_empty());
+        }
+    }
+
+    /// A tenant is no more.
+    pub(super) fn forget(&self, tenant: &Tenant) {
+        self.shares.forget(tenant);
+        for shard in &self.shards {
+            shard.lock().tenants.remove(tenant);
         }
     }
 
@@ -116,13 +115,21 @@ impl Sampling {
 }
 
 impl Shard {
-    fn sampler(&mut self, tenant: &Tenant, function: &FunctionName) -> &mut Sampler {
+    fn sampler(
+        &mut self,
+        tenant: &Tenant,
+        function: &FunctionName,
+        shares: &Shares,
+    ) -> (&mut Sampler, &Share) {
         // Looked up before inserting, so that the usual case clones no name.
-        if !self.samplers.get(tenant).is_some_and(|samplers| samplers.contains_key(function)) {
-            let samplers = self.samplers.entry(tenant.clone()).or_default();
+        if !self.tenants.contains_key(tenant) {
+            let of_tenant = OfTenant { share: shares.of(tenant), samplers: HashMap::new() };
+            self.tenants.insert(tenant.clone(), of_tenant);
+        }
+        let OfTenant { share, samplers } = self.tenants.get_mut(tenant).expect("it was made above");
+        if !samplers.contains_key(function) {
             samplers.insert(function.clone(), Box::default());
         }
-        let samplers = self.samplers.get_mut(tenant).expect("it was made above");
-        samplers.get_mut(function).expect("it was made above")
+        (samplers.get_mut(function).expect("it was made above"), share)
     }
 }

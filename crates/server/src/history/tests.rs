@@ -215,10 +215,11 @@ async fn a_tenant_sees_its_own_calls_and_none_of_an_earlier_one_of_its_name() {
         kept.invocation.tenant = acme.clone();
         kept
     };
+    history.show_tenant(&acme, EPOCH_US);
     history.finish(theirs(1));
     history.finish(theirs(2));
     history.finish(call(3));
-    let seen = async || {
+    let seen = async |history: &History| {
         let listed = ids(&history.list(&acme, &Filter::default()).await);
         for serial in [1, 2, 3] {
             let by_id = matches!(history.get(&acme, id_of(serial)).await, Lookup::Done(_));
@@ -227,14 +228,20 @@ async fn a_tenant_sees_its_own_calls_and_none_of_an_earlier_one_of_its_name() {
         }
         listed
     };
-    assert_eq!(seen().await, [], "nobody has said that there is such a tenant");
-    history.show_tenant(&acme, EPOCH_US);
-    assert_eq!(seen().await, [id_of(2), id_of(1)]);
+    assert_eq!(seen(&history).await, [id_of(2), id_of(1)]);
+    assert!(history.ring_bytes_of(&acme) > 0);
     history.hide_tenant(&acme);
-    assert_eq!(seen().await, []);
-    history.show_tenant(&acme, EPOCH_US + 2_000);
-    assert_eq!(seen().await, [id_of(2)]);
+    assert_eq!(seen(&history).await, []);
+    history.finish(theirs(4));
+    assert_eq!(history.ring_bytes_of(&acme), 0, "of a tenant that is no more nothing is kept in memory");
     assert_eq!(ids(&history.list(&tenant(), &Filter::default()).await), [id_of(3)]);
+    history.close().await;
+    drop(history);
+    // All of it is on disk.
+    let history = open(&dir);
+    assert_eq!(seen(&history).await, [], "nobody has said that there is such a tenant");
+    history.show_tenant(&acme, EPOCH_US + 2_000);
+    assert_eq!(seen(&history).await, [id_of(4), id_of(2)]);
 }
 
 #[tokio::test]

@@ -51,6 +51,12 @@ struct QuotaSchema {
     /// Deployed code, unpacked.
     #[schema(example = "500MiB", nullable = false)]
     code: Option<String>,
+    /// Memory of the history ring that its calls may take.
+    #[schema(example = "64MiB", nullable = false)]
+    history: Option<String>,
+    /// Its calls per time that go to the history on disk unsampled.
+    #[schema(example = "100/s", nullable = false)]
+    history_rate: Option<String>,
 }
 
 /// A tenant's quota and what of it is used.
@@ -78,6 +84,9 @@ struct Used {
     /// Deployed code, unpacked.
     #[schema(example = "12KiB")]
     code: String,
+    /// Memory of the history ring that its calls take.
+    #[schema(example = "3MiB")]
+    history: String,
 }
 
 /// Look at a tenant's quota.
@@ -124,7 +133,7 @@ async fn put_quota(
     let quota = Quota::from_json(&body).map_err(|error| {
         Problem::new(Code::InvalidSettings, error.to_string()).field(error.field.as_str())
     })?;
-    let written = app.quotas.put(&tenant, quota).await;
+    let written = app.set_quota(&tenant, quota).await;
     written.map_err(|error| Problem::new(error.code(), error.to_string()))?;
     Ok(Answer(view(&app, tenant).await))
 }
@@ -144,6 +153,7 @@ async fn view(app: &App, tenant: Tenant) -> QuotaView {
         backlog: usage.backlog,
         memory: show_size(ByteSize(usage.memory)),
         code: show_size(ByteSize(app.catalog.code_bytes(&tenant).await)),
+        history: show_size(ByteSize(app.history.ring_bytes_of(&tenant))),
     };
     QuotaView { tenant: tenant.as_str().to_owned(), quota: quota.to_json(), used }
 }

@@ -41,7 +41,7 @@ fn full() -> Kept {
     invocation.cold = true;
     invocation.criticality = fp_core::settings::Criticality::Sheddable;
     invocation.limit_hit = Some("memory".into());
-    invocation.deadline_from = fp_core::deadline::DeadlineFrom::Header(3);
+    invocation.deadline_from = fp_core::deadline::DeadlineFrom::Envoy;
     invocation.latency_met = Some(false);
     invocation.degraded = Some("hedged".into());
     kept.result = Some("{}".into());
