@@ -318,3 +318,24 @@ def log_flood():
     for _ in range(20_000):
         os.write(5, line)
     return {"flooded": True}
+
+
+def levels():
+    """Log frames of one byte whose level is as long as a head may be."""
+    line = frame(LOG, serial, head=json.dumps({"o": "logging", "l": "A" * 1_000_000}).encode(), body=b"x")
+    for _ in range(40):
+        whole(line)
+    return {"sent": 40}
+
+
+def shortest_lines():
+    """A line for each byte of the logs."""
+    line = frame(LOG, serial, head=json.dumps({"o": "logging", "l": "A" * 64}).encode(), body=b"x")
+    for _ in range(128):
+        whole(line * 1024)
+    return {"sent": 1 << 17}
+
+
+def whole(data):
+    while data:
+        data = data[os.write(5, data) :]

@@ -373,10 +373,11 @@ pub struct LogHead {
     /// Where from: `stdout`, `stderr` or `logging`.
     #[serde(rename = "o")]
     pub source: fp_core::record::LogSource,
-    /// Level of a `logging` record.
-    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    /// Level of a `logging` record, [`MAX_LEVEL`] bytes of it.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none", deserialize_with = "level")]
     pub level: Option<String>,
 }
+
 // A handler's code can write frames of its own, so what a worker says is checked where it is read:
 // numbers that overflow in sums and units, or in SQLite's signed ones, stop here.
 
@@ -385,6 +386,34 @@ const MOST_COUNTED: u64 = 1 << 44;
 
 /// Most nanoseconds, 73 years: added to a present time it stays within 63 bits.
 const MOST_NANOSECONDS: u64 = 1 << 61;
+
+/// Longest name of a level: four times the longest of `logging`'s own. Each line of a call's logs
+/// has one, so that it must be short beside the line.
+pub const MAX_LEVEL: usize = 32;
+
+/// The beginning of a level's name: an author may have made one that is longer, which is no reason
+/// to end the worker, and a whole head of it must not be kept with each line.
+fn level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct Beginning;
+    impl serde::de::Visitor<'_> for Beginning {
+        type Value = Option<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("the name of a level")
+        }
+
+        fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+            let mut ends = (0..=name.len().min(MAX_LEVEL)).rev();
+            let end = ends.find(|at| name.is_char_boundary(*at)).unwrap_or(0);
+            Ok(Some(name[..end].to_owned()))
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+    deserializer.deserialize_any(Beginning)
+}
 
 fn counted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     at_most(u64::deserialize(deserializer)?, MOST_COUNTED)
@@ -439,5 +468,19 @@ mod tests {
             assert!(refused(&format!(r#"{{"s":{status}}}"#)).contains("not within"));
         }
         assert_eq!(serde_json::from_str::<AnswerHead>(r#"{"s":599}"#).expect("an answer").status, Some(599));
+    }
+
+    #[test]
+    fn of_a_levels_name_the_beginning_is_kept() {
+        let read = |level: &str| {
+            let head = format!(r#"{{"o":"logging","l":{level}}}"#);
+            serde_json::from_str::<LogHead>(&head).map(|head| head.level)
+        };
+        assert_eq!(read(r#""WARNING""#).expect("a level").as_deref(), Some("WARNING"));
+        assert_eq!(read("null").expect("none"), None);
+        assert_eq!(serde_json::from_str::<LogHead>(r#"{"o":"stdout"}"#).expect("none").level, None);
+        let long = read(&format!("{:?}", "é".repeat(500_000))).expect("a level").expect("a level");
+        assert_eq!((long.len(), long.capacity()), (MAX_LEVEL, MAX_LEVEL));
+        assert!(read("7").is_err() && read("[]").is_err());
     }
 }

@@ -114,6 +114,20 @@ fn slow_and_silent_workers_meet_the_deadline_of_the_call() {
 }
 
 #[test]
+fn logs_cost_the_platform_what_their_limit_says_and_not_what_comes_with_them() {
+    let siege = Siege::of(&[Attacker { file: "forgeries.py", settings: "timeout = \"35s\"" }]);
+    siege.assert_outcomes(&[("forgeries/well", "ok"), ("forgeries/well", "ok")]);
+    let before = siege.peak();
+    siege.assert_outcomes(&[("forgeries/levels", "ok"), ("forgeries/shortest_lines", "ok")]);
+    // 40 MB came with 40 bytes of text, and a line for each of 128 KiB would take a hundred times as much.
+    let taken = siege.peak() - before;
+    println!("the platform took {taken} KiB more than before");
+    assert!(taken < 24 << 10, "{taken} KiB");
+    siege.assert_nothing_left();
+    siege.end();
+}
+
+#[test]
 fn a_forged_answer_is_held_to_the_rules_for_answers() {
     let siege = besieged();
     let expected = [

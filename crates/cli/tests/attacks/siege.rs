@@ -188,6 +188,11 @@ impl Siege {
         std::mem::take(&mut seen.latencies)
     }
 
+    /// The most memory that the platform has used so far, in KiB.
+    pub(crate) fn peak(&self) -> u64 {
+        peak_memory(self.platform.pid())
+    }
+
     /// The victim's longest call while something is done.
     pub(crate) fn longest_latency_during(&self, what: impl FnOnce()) -> Duration {
         self.take_latencies();
@@ -218,7 +223,7 @@ impl Siege {
             seen.failures.len(),
             seen.failures[0]
         );
-        let peak = peak_memory(self.platform.pid());
+        let peak = self.peak();
         println!("platform: peak {} MiB", peak >> 10);
         assert!(peak < PEAK_LIMIT, "the platform used {peak} KiB");
         // Stopping shows the rest: processes, cgroups, mounts, files.
