@@ -126,6 +126,32 @@ def memfd_of_a_terabyte():
     pass_memfd(memfd)
 
 
+def long_hole(size=6 << 20):
+    """Sealed, never written: whoever reads it first is charged for it, and the worker keeps it."""
+    import fcntl
+
+    memfd = os.memfd_create("x", os.MFD_ALLOW_SEALING)
+    os.ftruncate(memfd, size)
+    fcntl.fcntl(memfd, 1033, 15)
+    return memfd
+
+
+def memfd_with_a_hole():
+    pass_memfd(long_hole())
+
+
+def memfd_of_a_byte():
+    pass_memfd(long_hole(1))
+
+
+def stream_of_holes():
+    os.write(5, frame(STREAM_HEAD, serial))
+    with socket.socket(fileno=os.dup(4)) as side:
+        for _ in range(200):
+            socket.send_fds(side, [struct.pack("<Q", serial)], [long_hole()])
+            os.write(5, frame(STREAM_CHUNK, serial, head=b"", flags=1))
+
+
 def many_descriptors():
     """Descriptors that nobody asked for must not pile up at the platform."""
     with socket.socket(fileno=os.dup(4)) as side:

@@ -6,15 +6,18 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 use bytes::Bytes;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
+use rustix::fs::{
+    MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create, seek,
+};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use serde::Serialize;
 
+use crate::closing::ClosedAside;
 use crate::protocol::{FLAG_MEMFD, FrameType, MAX_HEAD_LEN, MEMFD_THRESHOLD, PREFIX_LEN};
 
 /// The longest frame there can be.
@@ -156,21 +159,36 @@ impl Reader {
     }
 }
 
-/// A sealed memfd with `body` in it, for frames whose body is too long for the stream.
-pub(crate) fn sealed(body: &[u8]) -> std::io::Result<OwnedFd> {
-    let fd = memfd_create("body", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut file = File::from(fd);
-    file.write_all(body)?;
-    let fd = OwnedFd::from(file);
-    fcntl_add_seals(&fd, SEALS | SealFlags::SEAL)?;
-    Ok(fd)
+/// The body of a request in a memfd, lent to the worker that handles it: its pages are the
+/// platform's, whatever the worker does with the descriptor, so it is emptied when this is
+/// dropped, at the end of the call.
+#[derive(Debug)]
+pub(crate) struct Lent(ClosedAside);
+
+impl Lent {
+    pub(crate) fn new(body: &[u8]) -> std::io::Result<Self> {
+        let fd = memfd_create("body", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let mut file = File::from(fd);
+        file.write_all(body)?;
+        let fd = OwnedFd::from(file);
+        // A worker cannot make more of it, and cannot seal it against our taking it back.
+        fcntl_add_seals(&fd, SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+        Ok(Self(ClosedAside::emptied(fd)))
+    }
+}
+
+impl AsFd for Lent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// Without these a mapping could change or vanish under our hands.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE);
 
-/// The body in a memfd that a worker sent, mapped, not copied. Only a sealed one is taken, and
-/// none above `limit`.
+/// The body in a memfd that a worker sent, mapped, not copied. Only a sealed one is taken, none
+/// above `limit`, none that would have gone inline (a mapping each is too much for a few bytes),
+/// and none with a hole: whoever touches a page first pays for it, and that must be the worker.
 pub(crate) fn open_sealed(fd: impl AsFd, limit: usize) -> Result<Bytes, String> {
     let seals = fcntl_get_seals(&fd).map_err(|_| "a body came in something that is no memfd")?;
     if !seals.contains(SEALS) {
@@ -181,8 +199,13 @@ pub(crate) fn open_sealed(fd: impl AsFd, limit: usize) -> Result<Bytes, String> 
     if size > limit {
         return Err(format!("a body of {size} bytes is over the limit of {limit}"));
     }
-    if size == 0 {
-        return Ok(Bytes::new());
+    if size <= MEMFD_THRESHOLD {
+        return Err(format!("a body of {size} bytes came by memfd, which is for longer ones"));
+    }
+    // Sealed against writing, so that no hole can be punched any more.
+    let hole = seek(&fd, SeekFrom::Hole(0)).map_err(|e| format!("looking for holes in a body: {e}"))?;
+    if hole < size as u64 {
+        return Err(format!("a body of {size} bytes has a hole at {hole}"));
     }
     Mapping::new(&fd, size).map(Bytes::from_owner).map_err(|e| format!("mapping a body: {e}"))
 }
@@ -228,6 +251,7 @@ impl Drop for Mapping {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rustix::fs::{FallocateFlags, fallocate, ftruncate};
 
     fn feed(reader: &mut Reader, mut bytes: &[u8], piece: usize) -> Result<Vec<(u64, Vec<u8>)>, String> {
         let mut frames = Vec::new();
@@ -289,15 +313,67 @@ mod tests {
         assert!(feed(&mut Reader::new(), &wire, 100).expect_err("too long").contains("does not fit"));
     }
 
+    /// As an honest worker makes it, but for `holes`.
+    fn sealed(body: &[u8], holes: &[Range<usize>], seals: SealFlags) -> OwnedFd {
+        let fd = memfd_create("x", MemfdFlags::ALLOW_SEALING).expect("a memfd");
+        let mut file = File::from(fd);
+        file.write_all(body).expect("it is written");
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        for hole in holes {
+            fallocate(&file, flags, hole.start as u64, hole.len() as u64).expect("a hole");
+        }
+        fcntl_add_seals(&file, seals).expect("it is sealed");
+        file.into()
+    }
+
     #[test]
-    fn only_sealed_memfds_within_the_limit_are_opened() {
+    fn only_sealed_memfds_within_the_limits_are_opened() {
         let body = vec![7; 300_000];
-        let fd = sealed(&body).expect("a memfd");
+        let fd = sealed(&body, &[], SEALS);
         assert_eq!(open_sealed(&fd, 300_000).expect("it opens"), body);
         assert!(open_sealed(&fd, 299_999).expect_err("too long").contains("over the limit"));
-        let loose = memfd_create("x", MemfdFlags::ALLOW_SEALING).expect("a memfd");
-        assert!(open_sealed(&loose, 10).expect_err("unsealed").contains("not sealed"));
+        let loose = sealed(&body, &[], SealFlags::SHRINK | SealFlags::GROW);
+        assert!(open_sealed(&loose, 300_000).expect_err("unsealed").contains("not sealed"));
         let file = tempfile::tempfile().expect("a file");
         assert!(open_sealed(&file, 10).is_err());
+        for short in [0, 1, MEMFD_THRESHOLD] {
+            let refused = open_sealed(sealed(&body[..short], &[], SEALS), 300_000).expect_err("short");
+            assert!(refused.contains("for longer ones"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_memfd_with_a_hole_is_refused_wherever_that_is() {
+        let body = vec![7; 1 << 20];
+        for hole in [0..1 << 20, 0..4096, 125 * 4096..126 * 4096, (1 << 20) - 4096..1 << 20] {
+            let fd = sealed(&body, std::slice::from_ref(&hole), SEALS);
+            assert!(open_sealed(&fd, 1 << 20).expect_err("a hole").contains("has a hole at"), "{hole:?}");
+        }
+        let sparse = memfd_create("x", MemfdFlags::ALLOW_SEALING).expect("a memfd");
+        ftruncate(&sparse, 1 << 20).expect("it is long");
+        fcntl_add_seals(&sparse, SEALS).expect("it is sealed");
+        assert!(open_sealed(&sparse, 1 << 20).expect_err("a hole").contains("has a hole at 0"));
+        // Memory that is reserved and was never written reads as a hole, too, and is nobody's honest body.
+        let reserved = memfd_create("x", MemfdFlags::ALLOW_SEALING).expect("a memfd");
+        fallocate(&reserved, FallocateFlags::empty(), 0, 1 << 20).expect("it is reserved");
+        fcntl_add_seals(&reserved, SEALS).expect("it is sealed");
+        assert!(open_sealed(&reserved, 1 << 20).is_err());
+    }
+
+    #[test]
+    fn a_lent_body_is_given_back_whatever_the_worker_does_to_keep_it() {
+        let body = vec![7; 1 << 20];
+        let lent = Lent::new(&body).expect("a memfd");
+        let kept = lent.as_fd().try_clone_to_owned().expect("the worker's copy");
+        let mapping = Mapping::new(&kept, body.len()).expect("the worker's mapping");
+        assert_eq!(mapping.as_ref(), body);
+        assert_eq!(fcntl_add_seals(&kept, SealFlags::SHRINK), Err(Errno::PERM));
+        assert_eq!(ftruncate(&kept, 2 << 20), Err(Errno::PERM), "no more than it was given");
+        drop(lent);
+        let blocks = || fstat(&kept).expect("it is there").st_blocks;
+        while blocks() > 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(fstat(&kept).expect("it is there").st_size, 0);
     }
 }

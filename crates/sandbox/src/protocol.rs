@@ -20,6 +20,11 @@
 //! it), and so do cancel notices (one message of 9 bytes: the serial LE and the byte `C`), for
 //! which the worker asks the kernel for a signal (O_ASYNC), so that the stream needs none.
 //!
+//! A body comes by memfd if and only if it is longer than [`MEMFD_THRESHOLD`], and whoever sends
+//! it pays for it. So an answer's is sealed in every way and has no holes, and a request's is
+//! emptied by the platform when its call ends: a worker that has not read it by then finds it
+//! shorter than that, and nobody waits for what it would make of it.
+//!
 //! Rules: the worker speaks first ([`FrameType::Hello`] with [`VERSION`]); lengths are checked
 //! against the function's limits before memory is taken; any frame that is not allowed where
 //! it arrives is a protocol error and ends the worker. The Python end is

@@ -19,7 +19,7 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use crate::call::{Answer, Call, CallError, StreamPiece, WholeAnswer};
 use crate::closing::ClosedAside;
 use crate::fds;
-use crate::frames::{self, Frame};
+use crate::frames::{self, Frame, Lent};
 use crate::logs::Logs;
 use crate::protocol::{
     AnswerHead, EndHead, FailureHead, FailureKind, FrameType, HelloHead, LoadHead, LoadedHead,
@@ -80,6 +80,8 @@ pub struct Worker {
     state: State,
     requests: pipe::Sender,
     out: Vec<u8>,
+    /// A long body of the call that runs.
+    lent: Option<Lent>,
     listener: Listener,
     logs: Logs,
     /// Generation of the secrets that it was sent last.
@@ -133,6 +135,7 @@ impl Worker {
             state: State::Loading,
             requests: pipe::Sender::from_owned_fd(parts.requests)?,
             out: Vec::new(),
+            lent: None,
             listener: Listener::new(parts.answers, side, parts.output)?,
             logs: Logs::default(),
             secrets: 0,
@@ -183,6 +186,7 @@ impl Worker {
             }
             State::Loading | State::UsedUp => false,
         };
+        self.lent = None;
         if ended {
             self.state = State::Idle;
         } else {
@@ -333,10 +337,11 @@ impl Worker {
         frames::append(&mut self.out, FrameType::Call, call.serial, &call.head, &call.body)
             .map_err(Broken::Host)?;
         if call.body.len() > MEMFD_THRESHOLD {
-            let memfd =
-                frames::sealed(&call.body).map_err(|e| Broken::Host(format!("a memfd for the body: {e}")))?;
+            let lent = Lent::new(&call.body);
+            let lent = lent.map_err(|e| Broken::Host(format!("a memfd for the body: {e}")))?;
+            let lent = self.lent.insert(lent);
             // Empty between calls, so there is room; it goes first, so it waits when looked for.
-            let sent = fds::send(&**self.listener.side(), &call.serial.to_le_bytes(), &[memfd.as_fd()]);
+            let sent = fds::send(&**self.listener.side(), &call.serial.to_le_bytes(), &[lent.as_fd()]);
             sent.map_err(|error| match error {
                 Errno::AGAIN | Errno::TOOMANYREFS => {
                     Broken::Protocol("it left the bodies of earlier calls in its side channel".into())
@@ -408,6 +413,7 @@ impl Worker {
     }
 
     fn finish(&mut self, produced: u64) -> Vec<LogLine> {
+        self.lent = None;
         self.drain_output();
         self.state = State::Idle;
         self.logs.take(produced)
@@ -477,6 +483,7 @@ impl Worker {
     /// Ends it for good and learns how it ended, where that matters.
     async fn end_of_life(&mut self, broken: &Broken) -> Exit {
         self.state = State::UsedUp;
+        self.lent = None;
         self.process.kill();
         let exit = match broken {
             Broken::Gone | Broken::GoneUnread => self.process.last_report().await,

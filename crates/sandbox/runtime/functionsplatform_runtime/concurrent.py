@@ -129,7 +129,7 @@ class Concurrent:
                     if call is not None:  # else it has just ended
                         call.pause() if kind == frames.PAUSE else call.resume()
                 elif kind == frames.SECRET:
-                    secrets.take(head, body)
+                    secrets.take(head, body or b"")
                 elif kind == frames.EXIT:
                     self._leaving = True
                     self._stop_if_done()
@@ -155,17 +155,19 @@ class Concurrent:
 
     # Calls.
 
-    def _begin(self, serial: int, head: dict[str, Any], body: bytes) -> None:
+    def _begin(self, serial: int, head: dict[str, Any], body: bytes | None) -> None:
         start_ns = monotonic_ns()
         left_ns = head["d"] * 1_000_000
         context = Context(self._function, head, start_ns, start_ns + left_ns)
         call = self._calls[serial] = _Call(serial, context)
-        call.task = self._loop.create_task(self._serve(call, head, body))
+        call.task = self._loop.create_task(self._serve(call, head, body or b""))
         call.timer = self._loop.call_later(
             left_ns / 1e9, call.interrupt, DeadlineExceeded("the time of the call is up")
         )
         if serial in self._early:
             del self._early[serial]
+            body = None
+        if body is None:
             call.fired = Cancelled("the caller left before the call began")
 
     async def _serve(self, call: _Call, head: dict[str, Any], body: bytes) -> None:

@@ -80,6 +80,9 @@ _RECEIVE = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 Frame = tuple[int, int, int, bytes, bytes]
 
+# The same where other calls must not end with one: no body if that call is over.
+SharedFrame = tuple[int, int, int, bytes, bytes | None]
+
 
 class ProtocolError(Exception):
     """The platform sent what the protocol does not allow; the worker ends."""
@@ -118,7 +121,10 @@ class Channel:
         if len(rest) != length - 16:
             raise ProtocolError("the stream ended inside a frame")
         if flags & FLAG_MEMFD:
-            return kind, flags, serial, rest[:head_len], self._take_memfd(serial)
+            body = self._take_memfd(serial)
+            if body is None:
+                raise ProtocolError("a body was taken back before it was read")
+            return kind, flags, serial, rest[:head_len], body
         return kind, flags, serial, rest[:head_len], rest[head_len:]
 
     def buffered(self) -> bytes:
@@ -133,7 +139,7 @@ class Channel:
         """What has arrived on the stream, without the reader; empty at the end."""
         return os.read(self._fd, _READ_BUFFER)
 
-    def split(self, buffer: bytearray) -> Frame | None:
+    def split(self, buffer: bytearray) -> SharedFrame | None:
         """Take the first frame off a buffer, if it is there in whole."""
         if len(buffer) < PREFIX_LEN:
             return None
@@ -174,8 +180,11 @@ class Channel:
             if len(message) == CANCEL_NOTICE_LEN and message[8:] == b"C" and self.on_cancel:
                 self.on_cancel(_SERIAL.unpack(message[:8])[0])
 
-    def _take_memfd(self, serial: int) -> bytes:
-        """The body that came as a memfd; it was sent before the frame, so it is there."""
+    def _take_memfd(self, serial: int) -> bytes | None:
+        """The body that came as a memfd; it was sent before the frame, so it is there.
+
+        `None` if the platform has emptied it, which it does when the call is over.
+        """
         if serial not in self._memfds:
             self.drain_side()
         fd = self._memfds.pop(serial, -1)
@@ -185,12 +194,13 @@ class Channel:
             size = os.fstat(fd).st_size
             parts = []
             at = 0
-            while at < size:
-                part = os.pread(fd, size - at, at)
-                if not part:
-                    raise ProtocolError("a memfd is shorter than it said")
+            while at < size and (part := os.pread(fd, size - at, at)):
                 parts.append(part)
                 at += len(part)
+            if at < size or size <= MEMFD_THRESHOLD:
+                return None
+            # The platform keeps a descriptor, so that closing ours would not free the memory.
+            os.ftruncate(fd, 0)
             return parts[0] if len(parts) == 1 else b"".join(parts)
         finally:
             os.close(fd)

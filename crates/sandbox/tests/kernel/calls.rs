@@ -29,6 +29,42 @@ async fn bodies_of_every_size_come_back_as_they_went() {
 }
 
 #[tokio::test]
+async fn a_body_that_a_worker_keeps_is_gone_when_its_call_ends() {
+    let stage = Stage::new().await;
+    // The runtime empties it as soon as it is read; this one copies the descriptor instead.
+    let code = "import os
+from functionsplatform_runtime import frames
+kept = []
+class Keeping:
+    def __getattr__(self, name):
+        return getattr(os, name)
+    def ftruncate(self, fd, size):
+        kept.append(os.dup(fd))
+frames.os = Keeping()
+def handler(message, context):
+    return [os.fstat(fd).st_size for fd in kept]
+";
+    let mut worker = stage.worker(code).await;
+    let long = Bytes::from(vec![b'x'; 6 << 20]);
+    for serial in 1..4 {
+        let answer = worker.call(call(serial, long.clone())).await.expect("an answer");
+        let Answer::Whole(whole) = answer else { panic!("{answer:?}") };
+        let sizes: Vec<usize> = serde_json::from_slice(&whole.body).expect("JSON");
+        assert_eq!((sizes.len() as u64, sizes.last()), (serial, Some(&long.len())), "its own it has");
+    }
+    // They are taken back by a thread aside.
+    for serial in 4.. {
+        let (sizes, _) = json(&mut worker, serial).await;
+        if sizes == serde_json::json!([0, 0, 0]) {
+            break;
+        }
+        assert!(serial < 10_000, "kept: {sizes}");
+    }
+    drop(worker);
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn output_of_python_and_of_subprocesses_is_there_with_the_answer() {
     let stage = Stage::new().await;
     let code = "import subprocess, sys, logging

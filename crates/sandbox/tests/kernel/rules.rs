@@ -82,6 +82,22 @@ async fn a_memfd_that_is_not_sealed_is_refused() {
 }
 
 #[tokio::test]
+async fn a_memfd_that_the_platform_would_have_to_pay_for_is_refused() {
+    // One that is long and was never written, and one that would have gone inline.
+    for (fill, why) in [("os.truncate(fd, 8 << 20)", "has a hole"), ("os.write(fd, b'x')", "for longer ones")]
+    {
+        let what = broken_by(&format!(
+            "import fcntl; fd = os.memfd_create('x', os.MFD_ALLOW_SEALING); {fill}; \
+             fcntl.fcntl(fd, 1033, 15); \
+             socket.send_fds(socket.socket(fileno=os.dup(4)), [struct.pack('<Q', 1)], [fd]); \
+             os.write(5, frame(20, 1, flags=1))",
+        ))
+        .await;
+        assert!(what.contains(why), "{what}");
+    }
+}
+
+#[tokio::test]
 async fn a_second_answer_ends_the_worker_before_the_next_call() {
     let stage = Stage::new().await;
     let code = format!(

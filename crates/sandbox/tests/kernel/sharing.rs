@@ -162,6 +162,39 @@ async def handler(message, context):
     stage.close().await;
 }
 
+#[tokio::test]
+async fn a_long_body_whose_caller_left_before_it_was_read_harms_nobody() {
+    let stage = Stage::new().await;
+    let code = "import os, time
+seen = []
+async def blocking():
+    yield b'begun'
+    while not os.path.exists(os.path.dirname(__file__) + '/go'):
+        time.sleep(0.005)
+async def handler(message, context):
+    seen.append(message['raw_body'][:5].decode())
+    return blocking() if seen == ['block'] else seen
+";
+    let worker = shared(&stage, code).await;
+    let mut blocks = worker.seat();
+    blocks.call(said(1, "block")).await.expect("an answer");
+    assert!(matches!(blocks.next_chunk().await.expect("a piece"), StreamPiece::Chunk(_)));
+    let mut left = worker.seat();
+    {
+        // Written at once, and not read before the loop goes on.
+        let mut called = std::pin::pin!(left.call(call(2, vec![b'x'; 1 << 20])));
+        let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(called.as_mut().poll(cx))).await;
+        assert!(polled.is_pending());
+    }
+    drop(left);
+    std::fs::write(stage.dir.path().join("f/go"), "").expect("it is written");
+    assert_eq!(length(&mut blocks, |_| {}).await, 0);
+    let (seen, _) = whole(worker.seat().call(said(3, "third")).await);
+    assert!(!seen.contains("xxxxx") && seen.contains("third"), "{seen}");
+    drop((worker, blocks));
+    stage.close().await;
+}
+
 async fn length(seat: &mut SharedCall, mut see: impl FnMut(&Bytes)) -> usize {
     let mut length = 0;
     loop {

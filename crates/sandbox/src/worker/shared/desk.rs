@@ -20,7 +20,7 @@ use super::outbox::{Letter, Outbox, Payload, Sent};
 use crate::call::{Call, CallError};
 use crate::closing::ClosedAside;
 use crate::fds;
-use crate::frames::{self, Frame};
+use crate::frames::{self, Frame, Lent};
 use crate::logs::Logs;
 use crate::protocol::{AnswerHead, EndHead, FailureHead, FrameType, LogHead, MEMFD_THRESHOLD};
 use crate::start::Exit;
@@ -55,7 +55,9 @@ struct Seat {
     response_limit: usize,
     /// Where its frame ends in the stream of requests.
     frame_end: u64,
-    /// Bytes of the chunks in `mail`.
+    /// Its body, if that is long.
+    lent: Option<Arc<Lent>>,
+    /// What the chunks in `mail` take, in bytes.
     untaken: usize,
     is_paused: bool,
     is_stream: bool,
@@ -120,8 +122,8 @@ impl Desk {
         let mut frame = Vec::new();
         frames::append(&mut frame, FrameType::Call, call.serial, &call.head, &call.body).map_err(host)?;
         let is_long = call.body.len() > MEMFD_THRESHOLD;
-        let memfd = is_long.then(|| frames::sealed(&call.body)).transpose();
-        let memfd = memfd.map_err(|e| host(format!("a memfd for the body: {e}")))?;
+        let lent = is_long.then(|| Lent::new(&call.body)).transpose();
+        let lent = lent.map_err(|e| host(format!("a memfd for the body: {e}")))?.map(Arc::new);
         let mut logs = Logs::default();
         logs.begin(call.log_limit);
         let mut state = self.lock();
@@ -133,7 +135,7 @@ impl Desk {
             state.outbox.post(Letter { memfd: None, frame: Payload::Secrets(secrets.clone()) });
         }
         let frame = Payload::Frame(frame);
-        let letter = Letter { memfd: memfd.map(|memfd| (call.serial, memfd)), frame };
+        let letter = Letter { memfd: lent.clone().map(|lent| (call.serial, lent)), frame };
         let frame_end = state.outbox.post(letter);
         let seat = Seat {
             news: news.clone(),
@@ -141,6 +143,7 @@ impl Desk {
             logs,
             response_limit: call.response_limit,
             frame_end,
+            lent,
             untaken: 0,
             is_paused: false,
             is_stream: false,
@@ -216,6 +219,7 @@ impl Desk {
             return;
         }
         seat.is_left = true;
+        seat.lent = None;
         seat.mail.clear();
         seat.untaken = 0;
         if std::mem::take(&mut seat.is_paused) {
@@ -408,6 +412,7 @@ impl Seat {
 
     fn put_last(&mut self, mail: Mail) {
         self.is_over = true;
+        self.lent = None;
         self.put(mail);
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -13,13 +13,14 @@ use tokio::net::unix::pipe;
 
 use crate::closing::ClosedAside;
 use crate::fds;
+use crate::frames::Lent;
 use crate::secrets::SecretFrames;
 
 /// A frame on its way.
 #[derive(Debug)]
 pub(super) struct Letter {
     /// Body of the call with this serial.
-    pub(super) memfd: Option<(u64, OwnedFd)>,
+    pub(super) memfd: Option<(u64, Arc<Lent>)>,
     pub(super) frame: Payload,
 }
 
