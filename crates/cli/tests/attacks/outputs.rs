@@ -69,3 +69,21 @@ fn endless_streams_end_at_their_limits_or_with_their_caller() {
     siege.assert_nothing_left();
     siege.end();
 }
+
+#[test]
+fn a_stream_of_nothing_to_a_caller_who_does_not_read_stays_bounded() {
+    let settings = "timeout = \"20s\"\nconcurrency = 8";
+    let siege = Siege::of(&[Attacker { file: "shared.py", settings }]);
+    let unread = siege.begin("shared/stream_of_nothing");
+    let call = siege.until_the_end("the call is over", || {
+        let calls = siege.platform.api("/invocations?function=shared");
+        let calls = calls["items"].as_array().expect("a list");
+        calls.iter().find(|call| call["outcome"].is_string()).cloned()
+    });
+    println!("shared/stream_of_nothing: {}", call["outcome"]);
+    assert_ne!(call["outcome"], "ok", "{call}");
+    drop(unread);
+    assert_eq!(siege.attack("shared/well").outcome(), "ok");
+    siege.assert_nothing_left();
+    siege.end();
+}

@@ -170,13 +170,22 @@ impl Siege {
     }
 
     /// Asks again until there is something; fails by its name.
-    pub(crate) fn until<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-        let limit = Instant::now() + CLEAN_LIMIT;
+    pub(crate) fn until<T>(&self, what: &str, ask: impl FnMut() -> Option<T>) -> T {
+        self.within(CLEAN_LIMIT, what, ask)
+    }
+
+    /// The same for what lasts as long as an attack may.
+    pub(crate) fn until_the_end<T>(&self, what: &str, ask: impl FnMut() -> Option<T>) -> T {
+        self.within(PATIENCE, what, ask)
+    }
+
+    fn within<T>(&self, limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + limit;
         loop {
             if let Some(found) = ask() {
                 return found;
             }
-            assert!(Instant::now() < limit, "not within {CLEAN_LIMIT:?}: {what}");
+            assert!(Instant::now() < end, "not within {limit:?}: {what}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

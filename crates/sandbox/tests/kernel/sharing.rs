@@ -163,6 +163,44 @@ async def handler(message, context):
 }
 
 #[tokio::test]
+async fn a_stream_of_nothing_that_nobody_takes_is_bounded_like_any_other() {
+    let stage = Stage::new().await;
+    let code = "import asyncio, os, struct, sys
+def frame(kind, serial, head=b''):
+    return struct.pack('<IBBHQI', 16 + len(head), kind, 0, 0, serial, len(head)) + head
+def whole(data):
+    while data:
+        data = data[os.write(5, data):]
+async def handler(message, context):
+    serial = sys._getframe(1).f_locals['call'].serial
+    whole(frame(21, serial, b'{}'))
+    for _ in range(500):
+        whole(frame(22, serial) * 1000)
+    await asyncio.sleep(600)
+";
+    let worker = shared(&stage, code).await;
+    let mut seat = worker.seat();
+    let answer = seat.call(said(1, "")).await.expect("an answer");
+    assert!(matches!(answer, Answer::Stream { .. }), "{answer:?}");
+    // Nothing is taken until the worker has sent all, or was ended for it.
+    worker.exit_watch().await;
+    let mut pieces = 0;
+    let error = loop {
+        match seat.next_chunk().await {
+            Ok(_) => pieces += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(&error, CallError::Protocol { what, .. } if what.contains("told to pause")),
+        "{error:?}"
+    );
+    assert!(pieces < 20_000, "{pieces} were kept");
+    drop((worker, seat));
+    stage.close().await;
+}
+
+#[tokio::test]
 async fn a_long_body_whose_caller_left_before_it_was_read_harms_nobody() {
     let stage = Stage::new().await;
     let code = "import os, time

@@ -35,6 +35,10 @@ const RESUME_BELOW: usize = PAUSE_ABOVE / 4;
 /// less than this.
 const MOST_UNTAKEN: usize = 16 * PAUSE_ABOVE;
 
+/// What a piece takes besides its bytes: its place among the mail, and what an allocation costs. Without
+/// it a stream of empty pieces could grow for ever.
+const EACH_PIECE: usize = 256;
+
 /// What a worker says about a call, with the call's output at its end.
 #[derive(Debug)]
 pub(super) enum Mail {
@@ -162,7 +166,7 @@ impl Desk {
         let mail = seat.mail.pop_front()?;
         match &mail {
             Mail::Chunk(bytes) => {
-                seat.untaken -= bytes.len();
+                seat.untaken -= taken_by(bytes);
                 if seat.is_paused && seat.untaken <= RESUME_BELOW {
                     seat.is_paused = false;
                     state.outbox.post(notice(FrameType::Resume, serial));
@@ -421,9 +425,10 @@ impl Seat {
         if self.is_left {
             return Ok(false);
         }
-        self.untaken += bytes.len();
+        self.untaken += taken_by(&bytes);
         if self.untaken > MOST_UNTAKEN {
-            let what = format!("it sent {} bytes of a stream that it was told to pause", self.untaken);
+            let pieces = self.mail.len();
+            let what = format!("it sent {pieces} pieces of a stream that it was told to pause");
             return Err(Broken::Protocol(what));
         }
         self.put(Mail::Chunk(bytes));
@@ -431,6 +436,10 @@ impl Seat {
         self.is_paused |= pause;
         Ok(pause)
     }
+}
+
+fn taken_by(chunk: &Bytes) -> usize {
+    EACH_PIECE + chunk.len()
 }
 
 fn no_such_call(serial: u64) -> Broken {
@@ -442,4 +451,32 @@ fn notice(kind: FrameType, serial: u64) -> Letter {
     let mut frame = Vec::new();
     frames::append(&mut frame, kind, serial, &(), b"").expect("a head without content is short");
     Letter { memfd: None, frame: Payload::Frame(frame) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_of_pieces_are_counted_as_what_they_take() {
+        assert!(size_of::<Mail>() <= EACH_PIECE, "{}", size_of::<Mail>());
+        let mut seat = Seat {
+            news: Arc::default(),
+            mail: VecDeque::new(),
+            logs: Logs::default(),
+            response_limit: 0,
+            frame_end: 0,
+            lent: None,
+            untaken: 0,
+            is_paused: false,
+            is_stream: true,
+            is_over: false,
+            is_left: false,
+        };
+        let told: Vec<_> = (0..MOST_UNTAKEN / EACH_PIECE).map(|_| seat.put_chunk(Bytes::new())).collect();
+        let paused = told.iter().position(|told| matches!(told, Ok(true)));
+        assert_eq!(paused, Some(PAUSE_ABOVE / EACH_PIECE), "it is told in time");
+        assert!(told.iter().all(Result::is_ok));
+        assert!(matches!(seat.put_chunk(Bytes::new()), Err(Broken::Protocol(_))));
+    }
 }
