@@ -10,7 +10,7 @@ use fp_core::settings::Network;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{HostReport, Mode};
-use crate::preload::{PreloadConfig, PreloadFault, TemplateKey, Want, ZygoteReport};
+use crate::preload::{Need, PreloadConfig, PreloadFault, TemplateKey, ZygoteReport};
 use crate::python::Python;
 use crate::start::Exit;
 
@@ -25,7 +25,7 @@ pub(crate) enum ToLauncher {
     /// Nobody waits for the worker of that request any more.
     Abandon(u64),
     /// All templates and networks that live versions need; others end when they have no workers.
-    Templates(Vec<Want>),
+    Templates(Vec<Need>),
     /// That worker is not wanted: its descriptors did not arrive.
     End(WorkerId),
     /// Say when that template stands, or why it cannot.
@@ -76,8 +76,11 @@ pub(crate) enum FromLauncher {
     NotStarted { request: u64, refusal: Refusal },
     /// The template of that request stands.
     Prepared { request: u64 },
-    /// All zygotes there are, after a change; their memory is the reader's to look up.
-    Zygotes(Vec<ZygoteReport>),
+    /// A zygote that is new or has changed; its memory is the reader's to look up. Each by itself,
+    /// because there is no bound on how many retired ones there are.
+    Zygote(ZygoteReport),
+    /// The one with this process id is gone.
+    ZygoteGone { pid: i32 },
     /// A worker's first process is gone, and with it all others.
     Exited { worker: WorkerId, exit: Exit },
 }

@@ -40,7 +40,7 @@ use self::workers::Entry;
 use self::zygotes::Zygote;
 use crate::control::{FromLauncher, Init, StartOrder, ToLauncher};
 use crate::fds;
-use crate::preload::TemplateKey;
+use crate::preload::{TemplateKey, ZygoteState};
 use crate::seccomp::{self, Filters};
 use crate::start::Ended;
 
@@ -79,6 +79,8 @@ struct Launcher {
     next_template: u64,
     /// The platform has not been told of all zygotes as they are.
     zygotes_changed: bool,
+    /// What it was told: process id and state of each.
+    zygotes_told: BTreeMap<u64, (i32, ZygoteState)>,
     workers: BTreeMap<u64, Entry>,
     next_worker: u64,
     next_zygote: u64,
@@ -158,6 +160,7 @@ fn start() -> Result<Launcher, String> {
         templates: BTreeMap::new(),
         next_template: 0,
         zygotes_changed: false,
+        zygotes_told: BTreeMap::new(),
         workers: BTreeMap::new(),
         next_zygote: 1,
         free_uids: VecDeque::new(),
@@ -311,7 +314,7 @@ impl Launcher {
             self.refill();
         }
         if self.ready_said && std::mem::take(&mut self.zygotes_changed) {
-            self.say(&FromLauncher::Zygotes(self.report_zygotes()), &[]);
+            self.tell_of_zygotes();
         }
     }
 
@@ -320,13 +323,18 @@ impl Launcher {
             let message = match fds::receive(&self.control, &mut self.buffer) {
                 Ok(Some((data, _))) => serde_json::from_slice(data),
                 Err(Errno::AGAIN) => return Heard::Everything,
+                Err(Errno::MSGSIZE) => {
+                    // It is lost, but everybody's workers must not go with it.
+                    eprintln!("launcher: a message of the platform is too long");
+                    continue;
+                }
                 Ok(None) | Err(_) => return Heard::End,
             };
             match message {
                 Ok(ToLauncher::Start(order)) => self.take_start(order),
                 Ok(ToLauncher::Abandon(request)) => self.abandon(request),
                 Ok(ToLauncher::End(worker)) => self.end_worker(worker.0),
-                Ok(ToLauncher::Templates(wants)) => self.want_templates(&wants),
+                Ok(ToLauncher::Templates(needs)) => self.want_templates(needs),
                 Ok(ToLauncher::Prepare { request, template }) => self.prepare(request, &template),
                 Ok(ToLauncher::Shutdown) => return Heard::End,
                 Ok(ToLauncher::Init(_)) | Err(_) => {

@@ -22,7 +22,8 @@ const DEFAULT_MEMORY: u64 = 1 << 30;
 
 /// Modules in one list, far above any real one: keeps what the launcher is told short.
 const MAX_MODULES: usize = 64;
-/// Bytes of one list, for the same reason: all lists fit into one message.
+/// Bytes of one list, for the same reason: as many as there may be fit into one message, each
+/// said once.
 const MAX_BYTES: usize = 4096;
 
 /// Different templates with preloads at once. Each keeps its imports in memory and a few blank
@@ -148,6 +149,30 @@ pub(crate) struct Want {
 /// How many live versions want each of them.
 pub(crate) type Wanted = BTreeMap<Want, usize>;
 
+/// A template with all the networks that it is wanted with: what the launcher is told. Its list is said
+/// once, because with each network it would not fit into a message.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Need {
+    pub template: TemplateKey,
+    pub networks: BTreeSet<Network>,
+}
+
+impl Need {
+    pub(crate) fn all(wanted: &Wanted) -> Vec<Self> {
+        let mut all = Vec::<Self>::new();
+        // In the order of their templates.
+        for want in wanted.keys() {
+            match all.last_mut() {
+                Some(last) if last.template == want.template => {
+                    last.networks.insert(want.network);
+                }
+                _ => all.push(Self { template: want.template.clone(), networks: [want.network].into() }),
+            }
+        }
+        all
+    }
+}
+
 /// Keeps what a version's workers are made from at hand: one for each live version that preloads or
 /// whose network is not the host's. A zygote with its preloaded modules is alive, restarted when it
 /// dies, and ends when the last of its like is dropped; blank workers in such networks likewise.
@@ -259,6 +284,29 @@ mod tests {
         assert_eq!(of(&["b", "a", "b"]), of(&["a", "b"]));
         let long: Vec<_> = (0..=MAX_MODULES).map(|number| format!("m{number}")).collect();
         assert!(TemplateKey::new(0, &long).expect_err("too many").why.contains("65 modules"));
+    }
+
+    #[test]
+    fn as_many_and_as_long_lists_as_there_may_be_fit_into_one_message() {
+        let wanted = Arc::new(watch::Sender::new(Wanted::new()));
+        let lists = (0..MAX_PRELOADING).map(|number| {
+            // As many modules and as many bytes as there may be.
+            let name = |n: usize| format!("{:x>64}", format!("_{number:02}_{n:02}"));
+            let names: Vec<_> = (0..MAX_MODULES).map(name).collect();
+            TemplateKey::new(0, &names).expect("not too long")
+        });
+        let networks = [Network::Full, Network::Internal, Network::None];
+        let plain = (0..32).map(|python| TemplateKey { python, preload: Vec::new() });
+        let wants = lists
+            .chain(plain)
+            .flat_map(|template| networks.map(|network| Want { template: template.clone(), network }));
+        let all: Vec<_> = wants.map(|want| Template::new(want, &wanted).expect("room")).collect();
+        assert_eq!(all.len(), 3 * (MAX_PRELOADING + 32));
+        let needs = Need::all(&wanted.borrow());
+        assert_eq!(needs.len(), MAX_PRELOADING + 32);
+        assert!(needs.iter().all(|need| need.networks == networks.into()));
+        let said = serde_json::to_vec(&crate::control::ToLauncher::Templates(needs)).expect("plain data");
+        assert!(said.len() < crate::fds::MAX_MESSAGE, "{} bytes", said.len());
     }
 
     #[test]

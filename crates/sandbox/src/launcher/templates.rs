@@ -15,7 +15,7 @@ use super::workers::Entry;
 use super::zygotes::State;
 use super::{Launcher, RETRY_DELAY};
 use crate::control::{FromLauncher, Refusal};
-use crate::preload::{PreloadFault, PreloadPolicy, TemplateKey, Want};
+use crate::preload::{Need, PreloadFault, PreloadPolicy, TemplateKey};
 
 /// Rest between two tries to start a zygote whose preloads fail: imports may burn seconds of CPU
 /// each time. A deploy that brings a template anew never waits for it.
@@ -161,16 +161,16 @@ impl Launcher {
     }
 
     /// These are needed by live versions, others are not.
-    pub(super) fn want_templates(&mut self, wants: &[Want]) {
+    pub(super) fn want_templates(&mut self, needs: Vec<Need>) {
         for template in self.templates.values_mut().filter(|template| template.is_wanted()) {
             template.wanted.clear();
             template.used = Instant::now();
         }
-        for want in wants {
-            match self.template_for(&want.template) {
+        for need in needs {
+            match self.template_for(&need.template) {
                 Ok(id) => {
                     if let Some(template) = self.templates.get_mut(&id) {
-                        template.wanted.insert(want.network);
+                        template.wanted = need.networks;
                     }
                 }
                 Err(refusal) => eprintln!("launcher: {}", refusal.text()),

@@ -483,9 +483,30 @@ impl Launcher {
         Refusal::Preload(PreloadFault { module, why, traceback: String::new() })
     }
 
-    /// All zygotes, for people.
-    pub(super) fn report_zygotes(&self) -> Vec<ZygoteReport> {
-        let report = |zygote: &Zygote| ZygoteReport {
+    /// Tells the platform, for people, what has changed since it was last told.
+    pub(super) fn tell_of_zygotes(&mut self) {
+        let mut told = std::mem::take(&mut self.zygotes_told);
+        let mut changes = Vec::new();
+        // Before the others, because a new one may have the number of one that is gone.
+        told.retain(|id, (pid, _)| {
+            let is_there = self.zygotes.contains_key(id);
+            changes.extend((!is_there).then_some(FromLauncher::ZygoteGone { pid: *pid }));
+            is_there
+        });
+        for (id, zygote) in &self.zygotes {
+            let now = (zygote.pid, zygote.state);
+            if told.insert(*id, now) != Some(now) {
+                changes.push(FromLauncher::Zygote(self.report(zygote)));
+            }
+        }
+        self.zygotes_told = told;
+        for change in changes {
+            self.say(&change, &[]);
+        }
+    }
+
+    fn report(&self, zygote: &Zygote) -> ZygoteReport {
+        ZygoteReport {
             pid: zygote.pid,
             python: self.init.pythons[zygote.key.python].version_text(),
             preload: zygote.key.preload.clone(),
@@ -493,8 +514,7 @@ impl Launcher {
             start_ms: zygote.took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
             memory: 0,
             memory_limit: (!zygote.key.preload.is_empty()).then_some(self.init.preload.memory),
-        };
-        self.zygotes.values().map(report).collect()
+        }
     }
 }
 

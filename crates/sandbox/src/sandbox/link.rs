@@ -15,7 +15,7 @@ use super::{State, lock};
 use crate::control::{FromLauncher, Refusal, Started, ToLauncher};
 use crate::fds;
 use crate::open_files::{OpenFiles, REMEDY};
-use crate::preload::Wanted;
+use crate::preload::{Need, Wanted};
 use crate::spec::WorkerSpec;
 use crate::start::{Exit, StartError};
 use crate::worker::{Parts, Worker};
@@ -80,7 +80,7 @@ impl Link {
 
     /// Never waits: whoever reads from the launcher must not wait for it to read.
     pub(super) fn tell_wanted(&self, wanted: &Wanted) -> bool {
-        let message = ToLauncher::Templates(wanted.keys().cloned().collect());
+        let message = ToLauncher::Templates(Need::all(wanted));
         let data = serde_json::to_vec(&message).expect("plain data is serialisable");
         fds::send(self.control.get_ref(), &data, &[]).is_ok()
     }
@@ -96,6 +96,8 @@ impl Link {
                 }
                 Ok(None) | Err(Errno::CONNRESET) => return Ok(None),
                 Err(Errno::AGAIN) => self.control.readable().await?.clear_ready(),
+                // One message is lost, and with it perhaps one start; the rest is as it was.
+                Err(Errno::MSGSIZE) => tracing::error!("a message of the launcher is too long"),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -110,7 +112,14 @@ impl Link {
                     preparing.send(Ok(())).ok();
                 }
             }
-            FromLauncher::Zygotes(zygotes) => *lock(&state.zygotes) = zygotes,
+            FromLauncher::Zygote(report) => {
+                let mut zygotes = lock(&state.zygotes);
+                match zygotes.iter_mut().find(|zygote| zygote.pid == report.pid) {
+                    Some(known) => *known = report,
+                    None => zygotes.push(report),
+                }
+            }
+            FromLauncher::ZygoteGone { pid } => lock(&state.zygotes).retain(|zygote| zygote.pid != pid),
             FromLauncher::Exited { worker, exit } => {
                 if let Some(watcher) = lock(&self.workers).remove(&worker) {
                     watcher.send_replace(Some(exit));
