@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use fp_core::WorkerId;
 use fp_core::settings::Network;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal, pidfd_send_signal, prlimit};
 
 use super::cgroups::{Controller, Group, Limits};
@@ -55,6 +57,8 @@ pub(super) struct Entry {
     rlimits: BTreeMap<&'static str, u64>,
     /// The sandbox is complete.
     entered: bool,
+    /// Its order's limits were set at its fork: it is nobody else's.
+    is_fitted: bool,
     /// What it was claimed for.
     order: Option<StartOrder>,
     /// It stood ready when it was claimed.
@@ -91,6 +95,15 @@ impl Entry {
     /// complete first.
     pub(super) fn discard(&mut self) {
         if self.entered {
+            self.given = true;
+            self.kill();
+        }
+    }
+
+    /// Who ordered it has given up. It is as blank as before, if it was not fitted to the order yet.
+    fn abandon(&mut self) {
+        self.order = None;
+        if self.is_fitted {
             self.given = true;
             self.kill();
         }
@@ -182,9 +195,8 @@ impl Launcher {
         let (its_network, listener) = self.network_for(network)?;
         worker_ends.extend(its_network.into_iter().chain(joins));
         let mut rlimits = BTreeMap::from(RLIMITS);
-        rlimits.extend(
-            order.filter(|_| !self.can_fit_blank()).into_iter().flat_map(|o| self.soft_limits(zygote, o)),
-        );
+        let fits = order.filter(|_| !self.can_fit_blank());
+        rlimits.extend(fits.into_iter().flat_map(|order| self.soft_limits(zygote, order)));
         let entry = Entry {
             serial,
             zygote,
@@ -199,6 +211,7 @@ impl Launcher {
             group: Some(group),
             rlimits,
             entered: false,
+            is_fitted: fits.is_some(),
             order: order.cloned(),
             was_blank: false,
             given: false,
@@ -250,6 +263,10 @@ impl Launcher {
         entry.pid = Some(pid);
         entry.host_pid = host_pid(&pidfd);
         entry.pidfd = Some(pidfd);
+        if entry.given {
+            // Given up between order and fork.
+            return entry.kill();
+        }
         self.give(serial);
     }
 
@@ -365,11 +382,11 @@ impl Launcher {
         if !self.can_fit_blank() {
             return Ok(());
         }
-        let pid = i32::try_from(entry.host_pid).ok().and_then(Pid::from_raw);
-        self.soft_limits(entry.zygote, order).into_iter().try_for_each(|(name, value)| {
-            let resource = if name == "DATA" { Resource::Data } else { Resource::Nproc };
-            prlimit(pid, resource, Rlimit { current: Some(value), maximum: Some(value) }).map(drop)
-        })
+        match (self.soft_limits(entry.zygote, order), &entry.pidfd) {
+            (limits, _) if limits.is_empty() => Ok(()),
+            (limits, Some(pidfd)) => limit_process(pidfd, entry.host_pid, limits),
+            (_, None) => Err(Errno::SRCH),
+        }
     }
 
     /// The platform did not get it.
@@ -383,9 +400,9 @@ impl Launcher {
     pub(super) fn abandon(&mut self, request: u64) {
         let waits =
             |e: &&mut Entry| e.order.as_ref().is_some_and(|order| order.request == request) && !e.given;
-        let Some(entry) = self.workers.values_mut().find(waits) else { return };
-        // Not fitted to the order yet, so it is as blank as before.
-        entry.order = None;
+        if let Some(entry) = self.workers.values_mut().find(waits) {
+            entry.abandon();
+        }
     }
 
     /// Tells the platform, if it waits for this one, and ends what there is of it.
@@ -432,6 +449,22 @@ impl Launcher {
     }
 }
 
+/// Sets resource limits of a process by its number, for which the kernel knows no other way. The
+/// number 0, of a process that has ended already or cannot be seen from here, would mean this one.
+fn limit_process(pidfd: impl AsFd, pid: u32, limits: BTreeMap<&'static str, u64>) -> rustix::io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    for (name, value) in limits {
+        let resource = if name == "DATA" { Resource::Data } else { Resource::Nproc };
+        prlimit(Some(pid), resource, Rlimit { current: Some(value), maximum: Some(value) })?;
+    }
+    // It still runs, so that the number was its own all the time.
+    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+    match poll(&mut ended, Some(&Timespec::default()))? {
+        0 => Ok(()),
+        _ => Err(Errno::SRCH),
+    }
+}
+
 /// Requests, answers, side channel and output: the platform's ends and the worker's.
 fn make_ends() -> rustix::io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
@@ -444,4 +477,92 @@ fn make_ends() -> rustix::io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
     }
     let ours = vec![requests, answers, side, output];
     Ok((ours, vec![worker_requests, worker_answers, worker_side, worker_output]))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{PidfdFlags, getrlimit, pidfd_open};
+
+    use super::*;
+
+    fn entry(is_fitted: bool, pidfd: Option<OwnedFd>) -> Entry {
+        let order = StartOrder {
+            request: 1,
+            template: crate::preload::TemplateKey { python: 0, preload: Vec::new() },
+            network: Network::Full,
+            code_dir: "/".into(),
+            memory: 1 << 30,
+            tasks: 8,
+            cpu: 1.0,
+            cpu_limit: None,
+        };
+        Entry {
+            serial: 1,
+            zygote: 1,
+            uid: None,
+            network: Network::Full,
+            pid: None,
+            host_pid: 0,
+            pidfd,
+            platform_ends: Vec::new(),
+            listener: None,
+            worker_ends: Vec::new(),
+            group: None,
+            rlimits: BTreeMap::new(),
+            entered: false,
+            is_fitted,
+            order: Some(order),
+            was_blank: false,
+            given: false,
+        }
+    }
+
+    /// Lives until it is killed, at the latest by drop.
+    struct Child(std::process::Child);
+
+    impl Child {
+        fn new() -> (Self, OwnedFd) {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("600").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+            let child = Self(command.spawn().expect("a child"));
+            let pid = i32::try_from(child.0.id()).ok().and_then(Pid::from_raw).expect("its number");
+            (child, pidfd_open(pid, PidfdFlags::empty()).expect("its handle"))
+        }
+    }
+
+    impl Drop for Child {
+        fn drop(&mut self) {
+            self.0.kill().ok();
+            self.0.wait().ok();
+        }
+    }
+
+    #[test]
+    fn a_worker_with_the_limits_of_an_order_is_not_given_to_another() {
+        let mut plain = entry(false, None);
+        plain.abandon();
+        assert!(plain.is_blank(), "nothing was set for the order");
+        let (mut child, pidfd) = Child::new();
+        let mut fitted = entry(true, Some(pidfd));
+        fitted.abandon();
+        assert!(!fitted.is_blank() && !fitted.is_awaited());
+        assert!(!child.0.wait().expect("it ends").success());
+    }
+
+    #[test]
+    fn limits_are_set_on_the_process_that_is_meant_and_on_no_other() {
+        let own = || [Resource::Data, Resource::Nproc].map(getrlimit);
+        let before = own();
+        let limits = || BTreeMap::from([("DATA", 1 << 31), ("NPROC", 100)]);
+        let (mut child, pidfd) = Child::new();
+        assert_eq!(limit_process(&pidfd, 0, limits()), Err(Errno::SRCH));
+        assert_eq!(limit_process(&pidfd, child.0.id(), limits()), Ok(()));
+        let set = std::fs::read_to_string(format!("/proc/{}/limits", child.0.id())).expect("it runs");
+        assert!(set.contains(&(1u64 << 31).to_string()), "{set}");
+        child.0.kill().expect("it ends");
+        child.0.wait().expect("it has ended");
+        // The number may be another's by now; this one's handle says so.
+        assert_eq!(limit_process(&pidfd, std::process::id(), BTreeMap::new()), Err(Errno::SRCH));
+        assert_eq!(own(), before);
+    }
 }
