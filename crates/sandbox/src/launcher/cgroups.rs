@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// How long a start waits for what an earlier life left to go: it goes on in the background.
 const SWEEP_LIMIT: Duration = Duration::from_secs(2);
@@ -260,11 +260,23 @@ fn count(file: &Path, key: &str) -> u64 {
 }
 
 fn kill_all_in(leaf: &Path) {
-    let pids = fs::read_to_string(leaf.join("cgroup.procs")).unwrap_or_default();
-    for pid in pids.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw) {
-        // It may have ended by itself in between.
-        kill_process(pid, Signal::KILL).ok();
+    // All at once, and nobody else. Version 1 and kernels before 5.14 do not have it.
+    if write(leaf, "cgroup.kill", "1").is_ok() {
+        return;
     }
+    for pid in pids_in(leaf) {
+        // It may end in between, and its number become that of a stranger: who still has it after
+        // we have a handle is in the group, or the handle is of one that is gone.
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        if pids_in(leaf).contains(&pid) {
+            pidfd_send_signal(handle, Signal::KILL).ok();
+        }
+    }
+}
+
+fn pids_in(leaf: &Path) -> Vec<Pid> {
+    let pids = fs::read_to_string(leaf.join("cgroup.procs")).unwrap_or_default();
+    pids.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw).collect()
 }
 
 /// Removes what is recorded; what cannot be removed soon is handed back, to be tried again while the
@@ -438,6 +450,34 @@ mod tests {
         // Another's group, wherever hierarchies are mounted here.
         let groups = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
         assert!(!groups.map(|group| group.path()).any(|group| is_ours(&group)));
+    }
+
+    #[test]
+    fn who_is_in_a_group_is_killed_and_nobody_else() {
+        let sleeper = || {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("60").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+            command.spawn().expect("a child")
+        };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        // As a group of version 1 shows itself: a number a line, of whom some have ended.
+        let (mut inside, mut outside, mut ended) = (sleeper(), sleeper(), sleeper());
+        ended.kill().expect("it ends");
+        ended.wait().expect("it has ended");
+        let procs = format!("{}\n0\n{}\n", ended.id(), inside.id());
+        fs::write(dir.path().join("cgroup.procs"), procs).expect("it writes");
+        kill_all_in(dir.path());
+        assert!(!inside.wait().expect("it ends").success());
+        assert!(outside.try_wait().expect("a child").is_none());
+        // As one of version 2: the kernel does it.
+        let (kill, procs) = (dir.path().join("cgroup.kill"), dir.path().join("cgroup.procs"));
+        fs::write(&kill, "").expect("it writes");
+        fs::write(&procs, outside.id().to_string()).expect("it writes");
+        kill_all_in(dir.path());
+        assert_eq!(fs::read_to_string(&kill).expect("it reads"), "1");
+        assert!(outside.try_wait().expect("a child").is_none());
+        outside.kill().expect("it ends");
+        outside.wait().expect("it has ended");
     }
 
     #[test]
