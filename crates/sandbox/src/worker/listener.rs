@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
+use tokio::task::coop::consume_budget;
 
 use super::Broken;
 use crate::closing::ClosedAside;
@@ -47,6 +48,8 @@ impl Listener {
     /// Waits for a whole frame; bytes of the pipe go to `piped` meanwhile. Cancel-safe.
     pub(super) async fn next_frame(&mut self, mut piped: impl FnMut(&[u8])) -> Result<Frame, Broken> {
         loop {
+            // One read may bring tens of thousands of frames: other calls have their turn between.
+            consume_budget().await;
             if let Some(frame) = self.reader.next().map_err(Broken::Protocol)? {
                 return Ok(frame);
             }
@@ -172,4 +175,38 @@ fn drain(output: &OwnedFd, piped: &mut impl FnMut(&[u8])) -> Drained {
         }
     }
     Drained::Full
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::FrameType;
+
+    #[tokio::test]
+    async fn many_frames_at_once_leave_others_their_turn() {
+        const FRAMES: usize = 2000;
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).expect("a pipe");
+        let ((answers, worker_answers), (output, _worker_output)) = (pipe(), pipe());
+        let (side, _worker_side) = fds::message_pair().expect("a pair");
+        let mut wire = Vec::new();
+        for _ in 0..FRAMES {
+            frames::append(&mut wire, FrameType::StreamChunk, 1, &(), b"").expect("a short head");
+        }
+        assert_eq!(rustix::io::write(&worker_answers, &wire), Ok(wire.len()), "it fits into the pipe");
+        let side = Arc::new(ClosedAside::new(side));
+        let mut listener = Listener::new(answers, side, output).expect("a listener");
+        let reading = async {
+            for _ in 0..FRAMES {
+                assert!(listener.next_frame(|_| {}).await.is_ok());
+            }
+        };
+        let mut polls = 0;
+        let mut reading = std::pin::pin!(reading);
+        std::future::poll_fn(|context| {
+            polls += 1;
+            reading.as_mut().poll(context)
+        })
+        .await;
+        assert!(polls >= FRAMES / 200, "{polls} turns of others in {FRAMES} frames");
+    }
 }
