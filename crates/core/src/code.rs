@@ -19,6 +19,7 @@ use crate::outcome::Outcome;
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each code documents itself for users in `explanation`")]
 pub enum Code {
+    AuthUnavailable,
     BadRequest,
     Cancelled,
     Crashed,
@@ -55,12 +56,16 @@ pub enum Code {
     SecretInUse,
     SecretMissing,
     Shed,
+    SignatureInvalid,
+    SignatureMissing,
     StartFailed,
     StorageFailed,
     StorageFull,
     TenantExists,
     TenantNotFound,
     Timeout,
+    TokenInvalid,
+    TokenMissing,
     TooLarge,
     Unprocessable,
     UnsupportedEvent,
@@ -135,7 +140,8 @@ impl Code {
     }
 
     /// Every code, in the order of their words.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 51] = [
+        Self::AuthUnavailable,
         Self::BadRequest,
         Self::Cancelled,
         Self::Crashed,
@@ -172,12 +178,16 @@ impl Code {
         Self::SecretInUse,
         Self::SecretMissing,
         Self::Shed,
+        Self::SignatureInvalid,
+        Self::SignatureMissing,
         Self::StartFailed,
         Self::StorageFailed,
         Self::StorageFull,
         Self::TenantExists,
         Self::TenantNotFound,
         Self::Timeout,
+        Self::TokenInvalid,
+        Self::TokenMissing,
         Self::TooLarge,
         Self::Unprocessable,
         Self::UnsupportedEvent,
@@ -194,6 +204,16 @@ impl Code {
             retryable,
         };
         match self {
+            Self::AuthUnavailable => entry(
+                "auth_unavailable",
+                true,
+                "Callers of this function cannot be checked now",
+                "The function asks its callers for a token or a signature, and what these are checked with is \
+                 not there: the issuer's set of keys was never readable, or not for a day, or the secret was \
+                 deleted. Nobody is let in unchecked. The message names it.",
+                "Try again after Retry-After. Whoever deployed the function looks at auth.jwt.jwks in its \
+                 function.toml, which the platform must be able to read, or sets the secret again.",
+            ),
             Self::BadRequest => entry(
                 "bad_request",
                 false,
@@ -363,15 +383,17 @@ impl Code {
                 false,
                 "The key is not valid",
                 "A key or a session came with the request, and it is not one of this platform's, has expired or \
-                 was revoked. Which of these is not told.",
+                 was revoked; at the gateway, it may be another tenant's than the function. Which of these is \
+                 not told.",
                 "Use another key; whoever administers the tenant makes one with `functionsplatform key create`.",
             ),
             Self::KeyMissing => entry(
                 "key_missing",
                 false,
                 "A key is needed",
-                "This listener answers only to those who hold a key, and none came with the request. Listeners \
-                 beyond loopback always ask for one, those on loopback with --require-key.",
+                "This listener, or this function, answers only to those who hold a key, and none came with the \
+                 request. Management listeners beyond loopback always ask for one, those on loopback with \
+                 --require-key, functions with auth.key.",
                 "Send it as Authorization: Bearer fpk_…; on the command line with --key or FUNCTIONSPLATFORM_KEY; \
                  in a browser at /login.",
             ),
@@ -485,9 +507,10 @@ impl Code {
                 "secret_missing",
                 false,
                 "A secret is not there",
-                "The function names a secret in function.toml that its tenant does not have.",
+                "The function names a secret in function.toml, in secrets or in auth.hmac, that its tenant does \
+                 not have.",
                 "Set it with `functionsplatform secret set NAME`, which reads the value from its standard \
-                 input, and deploy again; or take the name out of secrets.",
+                 input, and deploy again; or take the name out.",
             ),
             Self::Shed => entry(
                 "shed",
@@ -499,6 +522,24 @@ impl Code {
                  function's availability.",
                 "Wait for Retry-After. If it happens often, raise scaling.max, make the handler faster, or give \
                  less important calls X-Criticality: sheddable.",
+            ),
+            Self::SignatureInvalid => entry(
+                "signature_invalid",
+                false,
+                "The signature is wrong",
+                "The function takes only bodies that were signed with a secret that it shares with its callers, \
+                 and the signature that came is not that of this body: another secret, or the body was changed \
+                 on its way. The handler did not run.",
+                "Send `sha256=` and the hexadecimal HMAC-SHA256 of the body as it goes over the line, and compare \
+                 the secret with the one that was set for the function.",
+            ),
+            Self::SignatureMissing => entry(
+                "signature_missing",
+                false,
+                "A signature is needed",
+                "The function takes only bodies that were signed with a secret that it shares with its callers, \
+                 and the request has no signature in the header that the message names.",
+                "Give whoever sends the webhook the secret: GitHub asks for it where the webhook is set up.",
             ),
             Self::StartFailed => entry(
                 "start_failed",
@@ -551,6 +592,24 @@ impl Code {
                  worker replaced.",
                 "Raise `timeout` in function.toml if the work is meant to take that long; the trace shows \
                  where the time went.",
+            ),
+            Self::TokenInvalid => entry(
+                "token_invalid",
+                false,
+                "The token is not valid",
+                "A token came with the request, and this function does not take it: it is of another issuer or \
+                 for another audience, its time is over or has not begun, none of the issuer's keys has signed \
+                 it, or it is no JSON web token. `reason` says which.",
+                "Get a new token from the issuer that function.toml names in auth.jwt, for the audience that it \
+                 names there.",
+            ),
+            Self::TokenMissing => entry(
+                "token_missing",
+                false,
+                "A token is needed",
+                "The function answers only to those who send a JSON web token of its issuer, and none came with \
+                 the request.",
+                "Send it as Authorization: Bearer ….",
             ),
             Self::TooLarge => entry(
                 "too_large",

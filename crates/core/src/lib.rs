@@ -7,6 +7,7 @@
 //! simulator runs the very same code in virtual time.
 
 pub mod code;
+pub mod credential;
 pub mod deadline;
 pub mod event;
 #[doc(hidden)]
@@ -22,6 +23,7 @@ pub mod sampling;
 pub mod scope;
 pub mod settings;
 pub mod slo;
+pub mod token;
 pub mod trace_context;
 
 pub use event::EventType;

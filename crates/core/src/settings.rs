@@ -16,10 +16,12 @@ use crate::event::EventType;
 use crate::ids::{FunctionName, SecretName};
 use crate::quota::Quota;
 
+mod auth;
 mod error;
 mod read;
 mod tree;
 
+pub use auth::{Auth, GITHUB_SIGNATURE, HmacAuth, JwtAuth, KeysFrom, Visibility};
 pub use error::{Fault, SettingsError};
 pub use read::HandlerError;
 
@@ -207,6 +209,10 @@ pub struct Settings {
     pub slo: Option<Slo>,
     /// What its callers may use of it together; memory, code and CPU are set elsewhere.
     pub quota: Quota,
+    /// Who sees it at the gateway.
+    pub visibility: Visibility,
+    /// What lets a caller in there.
+    pub auth: Auth,
 }
 
 /// A function directory's `function.toml`.
@@ -289,6 +295,8 @@ impl Default for Settings {
             latency: Latency::default(),
             slo: None,
             quota: Quota::default(),
+            visibility: Visibility::default(),
+            auth: Auth::default(),
         }
     }
 }
@@ -318,6 +326,7 @@ impl Settings {
             "cpu": self.cpu,
             "concurrency": self.concurrency,
             "network": self.network,
+            "visibility": self.visibility,
             "criticality": self.criticality,
             "on_disconnect": self.on_disconnect,
             "env": self.env_json(),
@@ -339,6 +348,7 @@ impl Settings {
             ("idempotent", self.idempotent.to_json()),
             ("slo", self.slo.as_ref().map(Slo::to_json)),
             ("quota", (self.quota != Quota::default()).then(|| self.quota.to_json())),
+            ("auth", (!self.auth.is_open()).then(|| self.auth.to_json())),
         ];
         for (key, value) in optional {
             if let Some(value) = value {
@@ -350,6 +360,16 @@ impl Settings {
 }
 
 impl Settings {
+    /// Whether it asks who calls it, rather than answering everybody.
+    pub fn is_guarded(&self) -> bool {
+        self.visibility == Visibility::Private || !self.auth.is_open()
+    }
+
+    /// The secrets that it needs: those that its handler reads, and the one that its callers sign with.
+    pub fn needed_secrets(&self) -> impl Iterator<Item = &SecretName> {
+        self.secrets.iter().chain(self.auth.hmac.as_ref().map(|hmac| &hmac.secret))
+    }
+
     /// Both kinds of variables in one table, as the manifest has them.
     fn env_json(&self) -> Json {
         let plain = self.env.iter().map(|(name, value)| (name.clone(), json!(value)));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use fp_core::quota::Quota;
 use fp_core::settings::{
-    Criticality, Fallback, Fault, Handler, HandlerError, Hedge, Idempotency, IdleTime, LatencyObjective,
-    Network, OnDisconnect, SettingsError, Slo,
+    Auth, Criticality, Fallback, Fault, Handler, HandlerError, Hedge, HmacAuth, Idempotency, IdleTime,
+    JwtAuth, KeysFrom, LatencyObjective, Network, OnDisconnect, SettingsError, Slo, Visibility,
 };
 use fp_core::{Manifest, Settings};
 use serde_json::json;
@@ -54,6 +54,10 @@ rate = "90/min"
 burst = 20
 concurrency = 5
 backlog = 9
+[auth]
+key = true
+hmac = { secret = "WEBHOOK", header = "X-Signature" }
+jwt = { jwks = "keys/jwks.json", issuer = "https://issuer.example/", audience = ["thumbs", "images"] }
 "#;
 
 #[test]
@@ -92,6 +96,14 @@ fn every_key_is_read() {
     let rate = "90/min".parse().ok();
     let quota = Quota { rate, burst: Some(20), concurrency: Some(5), backlog: Some(9), ..Quota::default() };
     assert_eq!(settings.quota, quota);
+    assert_eq!(settings.visibility, Visibility::Public);
+    let hmac = HmacAuth { secret: "WEBHOOK".parse().expect("a name"), header: "x-signature".into() };
+    let jwt = JwtAuth {
+        jwks: KeysFrom::Code("keys/jwks.json".into()),
+        issuer: "https://issuer.example/".into(),
+        audience: vec!["thumbs".into(), "images".into()],
+    };
+    assert_eq!(settings.auth, Auth { key: true, hmac: Some(hmac), jwt: Some(jwt) });
 }
 
 #[test]
@@ -113,6 +125,7 @@ fn the_json_spelling_reads_back() {
     other.latency.hedge = Hedge::Off;
     other.idempotent = Idempotency::Never;
     other.limits.body = ByteSize::b(1001);
+    other.visibility = Visibility::Private;
     assert_eq!(Settings::from_json(&other.to_json()), Ok(other));
     assert_eq!(Settings::from_json(&json!({})), Ok(Settings::default()));
 }
@@ -148,6 +161,18 @@ fn errors_name_the_field_the_line_and_what_to_write() {
         "env = { A = 1 }",
         "env = { A = { sekret = \"KEY\" } }",
         "env = { A = { secret = \"A-B\" } }",
+        "visibility = \"secret\"",
+        "visibilty = \"private\"",
+        "visibility = \"private\"\nauth = { hmac = { secret = \"S\" } }",
+        "jwt = { jwks = \"jwks.json\" }",
+        "[auth]\nkey = \"yes\"",
+        "[auth]\nhmca = { secret = \"S\" }",
+        "[auth]\nhmac = { secert = \"S\" }",
+        "[auth]\nhmac = { secret = \"S\", header = \"Authorization\" }",
+        "[auth.jwt]\njwks = \"jwks.json\"\naudience = \"a\"",
+        "[auth.jwt]\njwks = \"jwks.json\"\nissuer = \"i\"",
+        "[auth.jwt]\njwks = \"../jwks.json\"\nissuer = \"i\"\naudience = \"a\"",
+        "[auth.jwt]\njwks = \"jwks.json\"\nissuer = \"i\"\naudience = []",
         "env = { A = { secret = \"KEY\" } }",
         "secrets = \"KEY\"",
         "secrets = [\"1KEY\"]",

@@ -18,7 +18,7 @@ const EDGES: [(&str, &[&str]); 5] = [
 /// Everything else that the two rooms without I/O may use: formats, errors, and for the simulator
 /// a generator that is seeded.
 const PURE: [(&str, &[&str]); 2] = [
-    ("fp-core", &["bytesize", "humantime", "rpds", "serde", "serde_json", "thiserror", "toml"]),
+    ("fp-core", &["base64", "bytesize", "humantime", "rpds", "serde", "serde_json", "thiserror", "toml"]),
     ("fp-sim", &["fastrand", "humantime", "serde", "serde_json", "thiserror", "toml"]),
 ];
 

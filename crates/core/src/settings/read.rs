@@ -15,8 +15,8 @@ use serde_json::Value as Json;
 use super::error::SettingsError;
 use super::tree::{Field, Fields, Node, Value};
 use super::{
-    Criticality, Fallback, Handler, Hedge, Idempotency, IdleTime, LatencyObjective, Limits, Manifest,
-    Network, OnDisconnect, Scaling, Settings, Slo, show_duration, show_size,
+    Auth, Criticality, Fallback, Handler, Hedge, Idempotency, IdleTime, LatencyObjective, Limits, Manifest,
+    Network, OnDisconnect, Scaling, Settings, Slo, Visibility, auth, show_duration, show_size,
 };
 use crate::ids::SecretName;
 use crate::quota::{Quota, Rate};
@@ -109,7 +109,22 @@ fn read_settings(fields: &mut Fields) -> Result<Settings, SettingsError> {
         settings.quota = read_call_quota(&mut table)?;
         table.finish()?;
     }
+    read_callers(fields, &mut settings)?;
     Ok(settings)
+}
+
+/// Who may call.
+fn read_callers(fields: &mut Fields, settings: &mut Settings) -> Result<(), SettingsError> {
+    fields.set("visibility", &mut settings.visibility, |field| auth::read_visibility(&field))?;
+    if let Some(table) = fields.table("auth")? {
+        settings.auth = auth::read(table)?;
+    }
+    let Auth { hmac, jwt, .. } = &settings.auth;
+    if settings.visibility == Visibility::Private && (hmac.is_some() || jwt.is_some()) {
+        let message = "a private function is for its tenant's functions and key holders only; take hmac and jwt out of [auth], or make it public";
+        return Err(fields.conflict("visibility", message.to_owned()));
+    }
+    Ok(())
 }
 
 fn read_words(fields: &mut Fields, settings: &mut Settings) -> Result<(), SettingsError> {
@@ -311,11 +326,11 @@ fn rate(field: Field) -> Result<Option<Rate>, SettingsError> {
     parsed(&field, "write calls per time, such as \"100/s\"").map(Some)
 }
 
-fn parsed<T: FromStr<Err: Display>>(field: &Field, example: &str) -> Result<T, SettingsError> {
+pub(super) fn parsed<T: FromStr<Err: Display>>(field: &Field, example: &str) -> Result<T, SettingsError> {
     field.text(example)?.parse().map_err(|error: T::Err| field.refuse(error.to_string()))
 }
 
-fn word<T: Copy>(field: &Field, words: &[(&str, T)]) -> Result<T, SettingsError> {
+pub(super) fn word<T: Copy>(field: &Field, words: &[(&str, T)]) -> Result<T, SettingsError> {
     let found = match &field.node.value {
         Value::Text(text) => words.iter().find(|(word, _)| word == text),
         _ => None,
@@ -407,7 +422,7 @@ fn is_identifier(name: &str) -> bool {
 }
 
 /// A relative path that stays where it is.
-fn is_inside(path: &str) -> bool {
+pub(super) fn is_inside(path: &str) -> bool {
     let harmless = |part: &str| part != ".." && !part.contains(['\0', '\\']);
     !path.is_empty() && !path.starts_with('/') && path.split('/').all(harmless)
 }

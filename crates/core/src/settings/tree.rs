@@ -256,7 +256,7 @@ impl Fields {
 }
 
 /// Keys that stand in tables and are often looked for outside of them.
-const KEYS_IN_TABLES: [&str; 13] = [
+const KEYS_IN_TABLES: [&str; 19] = [
     "limits.body",
     "limits.response",
     "limits.logs",
@@ -270,6 +270,12 @@ const KEYS_IN_TABLES: [&str; 13] = [
     "slo.window",
     "slo.latency.under",
     "slo.latency.percent",
+    "auth.key",
+    "auth.hmac",
+    "auth.jwt",
+    "auth.jwt.jwks",
+    "auth.jwt.issuer",
+    "auth.jwt.audience",
 ];
 
 fn elsewhere(key: &str) -> Option<String> {

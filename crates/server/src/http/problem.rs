@@ -203,7 +203,12 @@ pub fn status(code: Code) -> StatusCode {
         Code::BadRequest | Code::InvalidBody | Code::InvalidDeadline | Code::InvalidPath => {
             StatusCode::BAD_REQUEST
         }
-        Code::KeyInvalid | Code::KeyMissing => StatusCode::UNAUTHORIZED,
+        Code::KeyInvalid
+        | Code::KeyMissing
+        | Code::SignatureInvalid
+        | Code::SignatureMissing
+        | Code::TokenInvalid
+        | Code::TokenMissing => StatusCode::UNAUTHORIZED,
         Code::CrossSite | Code::ScopeMissing => StatusCode::FORBIDDEN,
         Code::NoRoute | Code::NotFound | Code::SampledOut | Code::TenantNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -230,7 +235,9 @@ pub fn status(code: Code) -> StatusCode {
         Code::Cancelled => StatusCode::from_u16(499).expect("three digits"),
         Code::FunctionError | Code::PlatformError | Code::StorageFailed => StatusCode::INTERNAL_SERVER_ERROR,
         Code::Crashed | Code::OutOfMemory => StatusCode::BAD_GATEWAY,
-        Code::NotReady | Code::Shed | Code::StartFailed => StatusCode::SERVICE_UNAVAILABLE,
+        Code::AuthUnavailable | Code::NotReady | Code::Shed | Code::StartFailed => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Code::DeadlineExceeded | Code::Timeout => StatusCode::GATEWAY_TIMEOUT,
         Code::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
     }
@@ -266,13 +273,18 @@ fn blame(code: Code) -> Blame {
         | Code::ScopeMissing
         | Code::SecretInUse
         | Code::SecretMissing
+        | Code::SignatureInvalid
+        | Code::SignatureMissing
         | Code::TenantExists
         | Code::TenantNotFound
+        | Code::TokenInvalid
+        | Code::TokenMissing
         | Code::TooLarge
         | Code::Unprocessable
         | Code::UnsupportedEvent
         | Code::UnsupportedMediaType => Blame::Caller,
-        Code::Crashed
+        Code::AuthUnavailable
+        | Code::Crashed
         | Code::DeadlineExceeded
         | Code::FunctionError
         | Code::HandlerNotLoadable
@@ -292,12 +304,17 @@ fn blame(code: Code) -> Blame {
 fn component(code: Code) -> &'static str {
     match code {
         Code::CrossSite | Code::ForbiddenHost => "guard",
-        Code::IsolationTooWeak
+        Code::AuthUnavailable
+        | Code::IsolationTooWeak
         | Code::KeyInvalid
         | Code::KeyMissing
         | Code::ScopeMissing
+        | Code::SignatureInvalid
+        | Code::SignatureMissing
         | Code::TenantExists
-        | Code::TenantNotFound => "access",
+        | Code::TenantNotFound
+        | Code::TokenInvalid
+        | Code::TokenMissing => "access",
         Code::Crashed
         | Code::FunctionError
         | Code::HandlerNotLoadable

@@ -84,6 +84,62 @@ pub(super) struct SettingsSchema {
     /// What its callers may use of it together.
     #[schema(nullable = false)]
     quota: Option<CallQuotaSchema>,
+    /// Who sees it at the gateway: `public`, or `private`: only functions of its tenant and holders
+    /// of its tenant's keys.
+    #[schema(pattern = "^(public|private)$", example = "public", nullable = false)]
+    visibility: Option<String>,
+    /// What lets a caller in at the gateway.
+    #[schema(nullable = false)]
+    auth: Option<AuthSchema>,
+}
+
+/// What lets a caller in: any one of these. Without any, everybody is let in.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Auth, example = json!({ "key": true }))]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct AuthSchema {
+    /// A key of the tenant with the scope `invoke`.
+    #[schema(nullable = false)]
+    key: Option<bool>,
+    /// A signature over the body; not for a private function.
+    #[schema(nullable = false)]
+    hmac: Option<HmacAuthSchema>,
+    /// A JSON web token; not for a private function.
+    #[schema(nullable = false)]
+    jwt: Option<JwtAuthSchema>,
+}
+
+/// HMAC-SHA256 of the body in hexadecimal digits in a header, as GitHub signs its webhooks.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = HmacAuth)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct HmacAuthSchema {
+    /// The name of the secret.
+    #[schema(example = "WEBHOOK_SECRET")]
+    secret: String,
+    /// The header; X-Hub-Signature-256 when left out.
+    #[schema(example = "X-Hub-Signature-256", nullable = false)]
+    header: Option<String>,
+}
+
+/// A token that a key of a set has signed.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = JwtAuth)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct JwtAuthSchema {
+    /// Where the JWK set is: an http or https URL, a file of the function, or an absolute path of the
+    /// platform's host.
+    #[schema(example = "https://login.example.com/.well-known/jwks.json")]
+    jwks: String,
+    /// Whose tokens these are (`iss`).
+    #[schema(example = "https://login.example.com/")]
+    issuer: String,
+    /// For whom they are (`aud`): a text, or a list of which one is enough.
+    #[schema(value_type = Value, example = "thumbs")]
+    audience: Value,
 }
 
 /// The value of an environment variable.
@@ -233,6 +289,11 @@ mod tests {
             "env": { "A": "1", "B": { "secret": "KEY" } }, "secrets": ["KEY"],
             "latency": { "hedge": "30ms", "fallback": { "stale": "5m" } },
             "slo": { "availability": 99.9, "latency": { "under": "250ms", "percent": 99 }, "window": "7d" },
+            "auth": {
+                "key": true,
+                "hmac": { "secret": "HOOK", "header": "X-Signature" },
+                "jwt": { "jwks": "jwks.json", "issuer": "i", "audience": ["a", "b"] },
+            },
         });
         let settings = fp_core::Settings::from_json(&everything).expect("allowed");
         let told: Result<SettingsSchema, _> = serde_json::from_value(settings.to_json());

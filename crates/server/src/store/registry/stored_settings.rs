@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use fp_core::quota::Quota;
 use fp_core::settings::{
-    Criticality, Fallback, Hedge, Idempotency, IdleTime, Latency, LatencyObjective, Limits, Network,
-    OnDisconnect, Scaling, Slo,
+    Auth, Criticality, Fallback, Hedge, Idempotency, IdleTime, Latency, LatencyObjective, Limits, Network,
+    OnDisconnect, Scaling, Slo, Visibility,
 };
 use fp_core::{SecretName, Settings};
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,10 @@ struct StoredSettings {
     slo: Option<StoredSlo>,
     #[serde(default)]
     quota: Quota,
+    #[serde(default)]
+    visibility: Visibility,
+    #[serde(default)]
+    auth: Auth,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -137,6 +141,8 @@ impl From<&Settings> for StoredSettings {
                 window_days: slo.window_days,
             }),
             quota: s.quota,
+            visibility: s.visibility,
+            auth: s.auth,
         }
     }
 }
@@ -193,12 +199,16 @@ impl From<StoredSettings> for Settings {
                 window_days: slo.window_days,
             }),
             quota: s.quota,
+            visibility: s.visibility,
+            auth: s.auth,
         }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use fp_core::settings::{HmacAuth, JwtAuth, KeysFrom};
+
     use super::*;
 
     /// Settings in which no field has its default.
@@ -236,6 +246,16 @@ pub(crate) mod tests {
                 window_days: 28,
             }),
             quota: Quota { burst: Some(7), rate: "0.1/s".parse().ok(), ..Quota::default() },
+            visibility: Visibility::Private,
+            auth: Auth {
+                key: true,
+                hmac: Some(HmacAuth { secret: "KEY".parse().unwrap(), header: "x-sign".into() }),
+                jwt: Some(JwtAuth {
+                    jwks: KeysFrom::Url("https://issuer.example/jwks".into()),
+                    issuer: "https://issuer.example/".into(),
+                    audience: vec!["a".into(), "b".into()],
+                }),
+            },
         }
     }
 
