@@ -26,6 +26,7 @@ use fp_sandbox::{Template, ZygoteReport};
 use parking_lot::Mutex;
 
 use crate::access::{Access, AccessError};
+use crate::callers::{Callers, Checks};
 use crate::pool::VersionPool;
 use crate::slo::{FunctionBook, SloBook};
 use crate::store::registry::{Registry, StoredVersion};
@@ -36,6 +37,7 @@ pub use self::error::CatalogError;
 pub use self::secrets::{SecretNotDeleted, SecretUse};
 
 use self::code_store::{CodeHold, CodeStore, Tree};
+pub(crate) use self::snapshot::Sight;
 use self::snapshot::Snapshot;
 pub(crate) use self::workers::WorkerSetup;
 
@@ -66,6 +68,8 @@ pub struct Deployed {
     pub pool: Arc<VersionPool>,
     /// Its rates, percentiles and objective; the same for all versions.
     pub book: Arc<FunctionBook>,
+    /// What its callers are checked with; none if it lets everybody in.
+    pub(crate) checks: Option<Box<Checks>>,
     /// Keeps what it preloads imported while it is live.
     _template: Option<Template>,
     /// Keeps its code on disk until its last call has ended.
@@ -157,7 +161,9 @@ impl Catalog {
             });
             let held = code.hold(&version.code_hash);
             held.keep();
-            let function = Arc::new(Deployed::of(version, pool, template, held, &slo));
+            let directory = code.directory(&version.code_hash);
+            let checks = workers.callers.checks(&version.tenant, &version.settings, &directory);
+            let function = Arc::new(Deployed::of(version, pool, template, held, checks, &slo));
             snapshot.put(function).map_err(CatalogError::from_conflict)?;
         }
         for function in snapshot.all() {
@@ -187,8 +193,19 @@ impl Catalog {
 
     /// What a verb and a path (as it came, percent-encoded, without query) lead to.
     pub fn route(&self, tenant: &Tenant, verb: &str, raw_path: &str) -> Result<Route, BadPath> {
+        self.route_seen(tenant, verb, raw_path, || Sight::All)
+    }
+
+    /// The same for somebody who may not see all of it.
+    pub(crate) fn route_seen(
+        &self,
+        tenant: &Tenant,
+        verb: &str,
+        raw_path: &str,
+        sight: impl FnOnce() -> Sight,
+    ) -> Result<Route, BadPath> {
         let normal = route::normal_path(raw_path)?;
-        Ok(self.snapshot.load().route(tenant, verb, &normal))
+        Ok(self.snapshot.load().route(tenant, verb, &normal, sight))
     }
 
     /// What they lead to where there is no other function than this one.
@@ -225,6 +242,7 @@ impl Catalog {
         let code = self.store_code(&request).await?;
         self.check_code_quota(&request, code.hash()).await?;
         self.check_own_modules(code.hash(), &request.settings).await?;
+        let checks = self.checks(&request, code.hash()).await?;
         let version = self.next_version(&request, code.hash().to_owned()).await?;
         self.snapshot.load().check(&version).map_err(CatalogError::from_conflict)?;
         let pool = self.workers.pool(&version, &self.code);
@@ -249,7 +267,7 @@ impl Catalog {
             pool.adopt(worker, memory, self.workers.clock.now().saturating_sub(began));
             self.workers.host.keep(&pool);
         }
-        let fresh = Arc::new(Deployed::of(version, pool, template, code, &self.slo));
+        let fresh = Arc::new(Deployed::of(version, pool, template, code, checks, &self.slo));
         fresh.pool.tend();
         let old = next.put(fresh.clone()).map_err(CatalogError::from_conflict)?;
         self.snapshot.store(Arc::new(next));
@@ -334,6 +352,23 @@ impl Catalog {
             None => Ok(()),
             Some(detail) => Err(CatalogError::field(Code::InvalidSettings, "preload", detail)),
         }
+    }
+
+    /// What the function's callers are to be checked with, from its files where these have it.
+    async fn checks(&self, request: &DeployRequest, hash: &str) -> Result<Option<Box<Checks>>, CatalogError> {
+        if !request.settings.is_guarded() {
+            return Ok(None);
+        }
+        let (callers, directory) = (self.workers.callers.clone(), self.code.directory(hash));
+        let (tenant, settings) = (request.tenant.clone(), request.settings.clone());
+        let make = move || {
+            if let Some(jwt) = &settings.auth.jwt {
+                Callers::check_keys(&tenant, &jwt.jwks, &directory)?;
+            }
+            Ok(callers.checks(&tenant, &settings, &directory))
+        };
+        let made = tokio::task::spawn_blocking(make).await.expect("reading keys does not panic");
+        made.map_err(|detail| CatalogError::field(Code::InvalidSettings, "auth.jwt.jwks", detail))
     }
 
     async fn next_version(
@@ -466,6 +501,7 @@ impl Deployed {
         pool: Arc<VersionPool>,
         template: Option<Template>,
         code: CodeHold,
+        checks: Option<Box<Checks>>,
         slo: &SloBook,
     ) -> Self {
         let book = slo.function(&version.tenant, &version.function, version.settings.slo.as_ref());
@@ -483,6 +519,7 @@ impl Deployed {
             settings: Arc::new(version.settings),
             pool,
             book,
+            checks,
             _template: template,
             code,
         }

@@ -24,6 +24,7 @@ use fp_core::trace_context::TraceContext;
 use fp_core::{FunctionName, InvocationId, Tenant, VersionNumber, WorkerId};
 use fp_sandbox::protocol::AnswerHead;
 use http::HeaderMap;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::catalog::{Catalog, Deployed};
@@ -75,6 +76,8 @@ pub struct Request {
     pub arrived: Duration,
     /// How long its body took after that: the caller's time, not the function's.
     pub upload: Duration,
+    /// Who calls and how that was proven, where the function asks.
+    pub auth: Option<Arc<Value>>,
 }
 
 /// A handler's answer on its way out.

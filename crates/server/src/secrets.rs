@@ -183,7 +183,8 @@ impl Secrets {
         self.value(tenant, name).is_some()
     }
 
-    fn value(&self, tenant: &Tenant, name: &SecretName) -> Option<Arc<SecretValue>> {
+    /// What a secret holds now.
+    pub(crate) fn value(&self, tenant: &Tenant, name: &SecretName) -> Option<Arc<SecretValue>> {
         self.entries.load().get(tenant, name)?.value.clone()
     }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, AccessError, FreshKey, NewKey};
 use crate::app::{Addresses, App};
 use crate::audit::Audit;
+use crate::callers::Callers;
 use crate::catalog::{Catalog, CatalogError, Deployed, WorkerSetup};
 use crate::clock::Clock;
 use crate::config::{Config, ErrorDetail, TlsSource};
@@ -163,11 +164,15 @@ impl Server {
         let (sandbox, stored) = tokio::join!(starting, registry.live_versions());
         let (sandbox, stored) = (sandbox?, stored?);
         let quotas = Arc::new(Quotas::open(registry.clone()).await?);
+        let secrets = Arc::new(secrets);
+        let guarded_ports = vec![bound.addresses.api.port(), bound.addresses.traces.port()];
+        let callers = Callers::new(secrets.clone(), clock.clone(), management.clone(), guarded_ports);
         let setup = WorkerSetup {
             sandbox: sandbox.clone(),
             host: HostWorkers::of(&sandbox),
             clock: clock.clone(),
-            secrets: Arc::new(secrets),
+            secrets,
+            callers: Arc::new(callers),
             services: config.services.clone(),
             tenants: config.tenants.clone(),
             preload: config.preload.allowed.clone(),

@@ -2,7 +2,7 @@
 //!
 //! `docs/errors.md` has an entry per error code, written by this test with
 //! `UPDATE_DOCUMENTS=1`; `docs/function-toml.md` has every key with its default; the manifests
-//! of `examples/` and `examples-services/` can be deployed and have an objective.
+//! of `examples/`, `examples-services/` and `examples-webhooks/` can be read and have an objective.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -85,7 +85,7 @@ fn the_manifests_in_the_document_can_be_read() {
 #[test]
 fn every_example_can_be_read_and_has_an_objective() {
     let mut names = Vec::new();
-    for folder in ["examples", "examples-services"] {
+    for folder in ["examples", "examples-services", "examples-webhooks"] {
         for directory in fs::read_dir(root().join(folder)).expect("a directory").flatten() {
             let Ok(text) = fs::read_to_string(directory.path().join("function.toml")) else { continue };
             let manifest =

@@ -26,6 +26,7 @@ _KEYS = (
     "tenant",
     "invocation_id",
     "correlation_id",
+    "auth",
     "deadline",
     "remaining_ms",
     "cancelled",
@@ -96,6 +97,15 @@ class Context(Mapping[str, Any]):
     def correlation_id(self) -> str:
         """The caller's `X-Correlation-Id`, or one made for it."""
         return str(self._head["c"])
+
+    @property
+    def auth(self) -> dict[str, Any] | None:
+        """Who calls and how that was proven; None for a function that lets everybody in.
+
+        `auth["kind"]` is `jwt` (with `claims`), `key` (with the key's `key` and `id`), `hmac`,
+        `function` (with the calling `function`) or `api` (through the management API).
+        """
+        return self._head.get("a")
 
     @property
     def services(self) -> dict[str, str]:

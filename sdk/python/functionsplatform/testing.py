@@ -139,8 +139,12 @@ def fake_context(
     invocation_id: str | None = None,
     correlation_id: str | None = None,
     traceparent: str | None = None,
+    auth: Mapping[str, Any] | None = None,
 ) -> Context:
-    """A context with `timeout` seconds left, for calling a handler by hand."""
+    """A context with `timeout` seconds left, for calling a handler by hand.
+
+    `auth` is what the platform would say of the caller: `{"kind": "jwt", "claims": {…}}`.
+    """
     trace_id, span_id = urandom(16).hex(), urandom(8).hex()
     if traceparent is not None:
         _, trace_id, span_id, _ = traceparent.split("-", 3)
@@ -151,7 +155,14 @@ def fake_context(
         services=dict(services or {}),
         message_queue_uri=message_queue_uri,
     )
-    head = {"i": invocation, "c": correlation_id or invocation, "t": trace_id, "s": span_id}
+    head: dict[str, Any] = {
+        "i": invocation,
+        "c": correlation_id or invocation,
+        "t": trace_id,
+        "s": span_id,
+    }
+    if auth is not None:
+        head["a"] = dict(auth)
     start_ns = monotonic_ns()
     return Context(function, head, start_ns, start_ns + int(timeout * 1e9))
 

@@ -117,6 +117,14 @@ def test_the_context_is_as_given():
         context["unknown"]
 
 
+def test_the_context_says_who_calls_where_that_is_asked():
+    assert fake_context().auth is None
+    assert "auth" in fake_context()
+    claims = {"kind": "jwt", "claims": {"sub": "me"}}
+    context = fake_context(auth=claims)
+    assert context["auth"] == context.auth == claims
+
+
 def test_logging_is_captured_and_left_as_it_was():
     root = logging.getLogger()
     before = (root.level, list(root.handlers))

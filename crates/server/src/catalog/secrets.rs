@@ -27,7 +27,7 @@ impl Catalog {
 
     fn readers(&self, tenant: &Tenant, secret: &SecretName) -> Vec<FunctionName> {
         let live = self.list(tenant).into_iter();
-        live.filter(|function| function.settings.secrets.contains(secret))
+        live.filter(|function| function.settings.needed_secrets().any(|name| name == secret))
             .map(|function| function.name.clone())
             .collect()
     }
@@ -130,11 +130,13 @@ pub enum SecretNotDeleted {
 impl WorkerSetup {
     /// What a function names must be there, and fit where it is to go.
     pub(super) fn check_secrets(&self, tenant: &Tenant, settings: &Settings) -> Result<(), CatalogError> {
-        if let Some(missing) = settings.secrets.iter().find(|name| !self.secrets.has(tenant, name)) {
+        if let Some(missing) = settings.needed_secrets().find(|name| !self.secrets.has(tenant, name)) {
             let detail = format!(
                 "there is no secret {missing}; set it with `functionsplatform secret set {missing}`, which reads the value from its standard input, and deploy again"
             );
-            return Err(CatalogError::field(Code::SecretMissing, "secrets", detail));
+            let is_read = settings.secrets.contains(missing);
+            let field = if is_read { "secrets" } else { "auth.hmac.secret" };
+            return Err(CatalogError::field(Code::SecretMissing, field, detail));
         }
         let mut in_env = settings.secret_env.iter();
         if let Some((variable, name)) = in_env.find(|(_, name)| self.secrets.has_nul(tenant, name)) {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use fp_core::route::{Conflict, Route, RouteTable, Routed};
+use fp_core::settings::Visibility;
 use fp_core::{FunctionName, Tenant};
 use rpds::RedBlackTreeMapSync;
 
@@ -18,11 +19,51 @@ use crate::store::registry::StoredVersion;
 struct Mine {
     functions: RedBlackTreeMapSync<FunctionName, Arc<Deployed>>,
     routes: RouteTable<Arc<Deployed>>,
+    /// The routes without those of private functions, once there has been one; most have none, and
+    /// with them it is one table.
+    public: Option<RouteTable<Arc<Deployed>>>,
+}
+
+/// Which functions somebody sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// All of a tenant's.
+    All,
+    /// Those that everybody sees.
+    Public,
 }
 
 impl Default for Mine {
     fn default() -> Self {
-        Self { functions: RedBlackTreeMapSync::new_sync(), routes: RouteTable::default() }
+        Self { functions: RedBlackTreeMapSync::new_sync(), routes: RouteTable::default(), public: None }
+    }
+}
+
+impl Mine {
+    fn insert(&mut self, function: &Arc<Deployed>) -> Result<(), Conflict> {
+        let is_private = function.settings.visibility == Visibility::Private;
+        if is_private && self.public.is_none() {
+            self.public = Some(self.routes.clone());
+        }
+        let routed = Routed {
+            name: &function.name,
+            order: function.order,
+            events: &function.events,
+            function: function.clone(),
+        };
+        if let Some(public) = self.public.as_mut().filter(|_| !is_private) {
+            public.insert(&routed)?;
+        }
+        self.routes.insert(&routed)
+    }
+
+    fn remove(&mut self, function: &Deployed) {
+        self.routes.remove(&function.name, &function.events);
+        if let Some(public) =
+            self.public.as_mut().filter(|_| function.settings.visibility == Visibility::Public)
+        {
+            public.remove(&function.name, &function.events);
+        }
     }
 }
 
@@ -57,10 +98,20 @@ impl Snapshot {
         functions
     }
 
-    /// What a verb and a normalised path lead to.
-    pub(super) fn route(&self, tenant: &Tenant, verb: &str, normal: &str) -> Route<Arc<Deployed>> {
-        let mine = self.tenants.get(tenant);
-        mine.map_or(Route::Nothing { near: Vec::new() }, |mine| mine.routes.find(verb, normal))
+    /// What a verb and a normalised path lead to. What the caller sees is asked only where somebody
+    /// sees more than others.
+    pub(super) fn route(
+        &self,
+        tenant: &Tenant,
+        verb: &str,
+        normal: &str,
+        sight: impl FnOnce() -> Sight,
+    ) -> Route<Arc<Deployed>> {
+        let Some(mine) = self.tenants.get(tenant) else { return Route::Nothing { near: Vec::new() } };
+        match &mine.public {
+            Some(public) if sight() == Sight::Public => public.find(verb, normal),
+            _ => mine.routes.find(verb, normal),
+        }
     }
 
     /// Whether a version's event types fit in with those of the other functions.
@@ -79,14 +130,9 @@ impl Snapshot {
         let mine = self.tenants.get_mut(&function.tenant).expect("it is there or was made just now");
         let old = mine.functions.get(&function.name).cloned();
         if let Some(old) = &old {
-            mine.routes.remove(&old.name, &old.events);
+            mine.remove(old);
         }
-        mine.routes.insert(&Routed {
-            name: &function.name,
-            order: function.order,
-            events: &function.events,
-            function: function.clone(),
-        })?;
+        mine.insert(&function)?;
         mine.functions.insert_mut(function.name.clone(), function);
         Ok(old)
     }
@@ -103,7 +149,7 @@ impl Snapshot {
         let mine = self.tenants.get_mut(tenant)?;
         let old = mine.functions.get(name)?.clone();
         mine.functions.remove_mut(name);
-        mine.routes.remove(name, &old.events);
+        mine.remove(&old);
         Some(old)
     }
 }

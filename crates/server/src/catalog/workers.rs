@@ -12,6 +12,7 @@ use fp_sandbox::{INNER_GATEWAY, PreloadPolicy, Sandbox, Template, Worker, Worker
 
 use super::CatalogError;
 use super::code_store::CodeStore;
+use crate::callers::Callers;
 use crate::clock::Clock;
 use crate::config::TenantsConfig;
 use crate::pool::VersionPool;
@@ -38,6 +39,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) gateway_url: String,
     /// What tenants and functions may use.
     pub(crate) quotas: Arc<Quotas>,
+    /// What functions' callers are checked with.
+    pub(crate) callers: Arc<Callers>,
 }
 
 /// Time that a handler may take to load: the interface's.

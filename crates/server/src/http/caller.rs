@@ -19,6 +19,7 @@ use fp_core::{KeyId, PresentedKey, Scope, Scopes, Tenant};
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, Uri};
+use serde_json::{Value, json};
 
 use super::audit::Trail;
 use super::pages::Port;
@@ -98,6 +99,14 @@ impl Caller {
     /// Tells the call's record what it is about, where its path does not say so.
     pub(crate) fn acted_on(&self, noun: &str, name: impl std::fmt::Display) {
         self.trail.acted_on(noun, name);
+    }
+
+    /// What functions that ask who calls them are told of somebody who came this way.
+    pub(crate) fn facts(&self) -> Arc<Value> {
+        Arc::new(match &self.who {
+            Who::Local => json!({ "kind": "api" }),
+            Who::Key(key) => json!({ "kind": "api", "key": key.name().as_str(), "id": key.id().as_str() }),
+        })
     }
 
     fn lacks(&self, scope: Scope, place: &str) -> Problem {

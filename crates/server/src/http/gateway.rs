@@ -9,6 +9,7 @@
 mod address;
 pub(crate) mod answer;
 mod body;
+pub(in crate::http) mod entrance;
 pub(in crate::http) mod intake;
 
 use std::hash::{BuildHasher, Hash as _, Hasher};
@@ -25,11 +26,13 @@ use http::header::ALLOW;
 use http::request::Parts;
 use http::{Method, Request as HttpRequest, Response, Version};
 use http_body::Body as _;
+use serde_json::Value;
 use tokio_util::task::TaskTracker;
 
 use self::address::Addressee;
 use self::answer::Edge;
 use self::body::GatewayBody;
+use self::entrance::{Entrance, Visitor};
 use self::intake::Unread;
 use super::listener::Upload;
 use super::problem::Problem;
@@ -94,7 +97,7 @@ impl Gateway {
         // Over HTTP/1 hyper sees to it.
         let head_only = parts.method == Method::HEAD && parts.version == Version::HTTP_2;
         let response = match self.admit(parts, body, peer, &edge).await {
-            Ok((functions, request)) => self.run(functions, request, edge).await,
+            Ok(admitted) => self.run(admitted, edge).await,
             Err(Refusal::Unrouted(problem)) => edge.refuse(*problem, self.clock.now()),
             Err(Refusal::Recorded(completed)) => edge.respond(*completed, &self.clock, self.full_errors()),
         };
@@ -108,17 +111,26 @@ impl Gateway {
         body: Upload,
         peer: Peer,
         edge: &Edge,
-    ) -> Result<(Arc<[Arc<Deployed>]>, Arc<Request>), Refusal> {
+    ) -> Result<Admitted, Refusal> {
         if let Err(problem) = intake::check_framing(&parts) {
             return Err(refuse_reading(problem, body).into());
         }
         let asked = parts.uri.clone();
         let addressee = address::addressee(&mut parts, &peer, &self.access, &self.hosts);
-        let matched = match self.find(&addressee, parts.method.as_str(), parts.uri.path(), asked.path()) {
+        let visitor = Visitor::of(&self.access, &parts.headers, &peer);
+        let matched = match self.find(&addressee, &visitor, &parts, asked.path()) {
             Ok(matched) => matched,
             Err(problem) => return Err(refuse_reading(problem, body).into()),
         };
-        let first = &matched.functions[0];
+        let mut entrance = visitor.enter(&matched.functions).await;
+        let Some(open) = entrance.first_open() else {
+            let problem = entrance.refusal().expect("each of them refuses");
+            return Err(refuse_reading(problem, body).into());
+        };
+        let first = &matched.functions[open];
+        if visitor.may_carry_key() {
+            entrance::keep_keys_out(&mut parts.headers);
+        }
         let time_given = match intake::time_given(&parts.headers) {
             Ok(time_given) => time_given,
             Err(problem) => return Err(refuse_reading(problem, body).into()),
@@ -141,8 +153,14 @@ impl Gateway {
             Err(Unread::TooLarge) => (Bytes::new(), true),
             Err(Unread::Broken(problem)) => return Err(problem.into()),
         };
+        if !too_large {
+            entrance.check_body(&matched.functions, &body);
+        }
+        if entrance.first_open().is_none() {
+            return Err(entrance.refusal().expect("each of them refuses").into());
+        }
         intake::check_json(&parts.headers, &body)?;
-        let first = matched.functions[0].clone();
+        let first = first.clone();
         let functions = matched.functions.clone();
         let upload = self.clock.now().saturating_sub(head_read);
         let read = Read { body, upload };
@@ -152,20 +170,26 @@ impl Gateway {
             let completed = self.invoker.refuse_body(first, request);
             return Err(Refusal::Recorded(Box::new(completed)));
         }
-        Ok((functions, request))
+        Ok(Admitted { functions, request, entrance })
     }
 
     /// Runs one function, whatever else its event type calls, on a request that is whole already.
-    /// The answer is as if it had come through the listener, and so are its checks.
+    /// The answer is as if it had come through the listener, and so are its checks, but for who may
+    /// call: that was asked on the way in, and `by` says who it is.
     pub(in crate::http) async fn invoke(
         &self,
         function: Arc<Deployed>,
-        parts: Parts,
+        mut parts: Parts,
         body: Bytes,
+        by: Arc<Value>,
     ) -> Response<GatewayBody> {
         let edge = Edge::of(&parts, self.clock.now());
+        entrance::keep_keys_out(&mut parts.headers);
         match self.admit_whole(&function, parts, body, &edge) {
-            Ok(request) => {
+            Ok(mut request) => {
+                if function.settings.is_guarded() {
+                    Arc::make_mut(&mut request).auth = Some(by);
+                }
                 let completed = self.invoker.call(function, request).await;
                 edge.respond(completed, &self.clock, self.full_errors())
             }
@@ -252,13 +276,24 @@ impl Gateway {
             arrived: edge.arrived,
             upload,
             headers: parts.headers,
+            auth: None,
         }))
     }
 
-    /// The route of a path that may have had a prefix; `asked` is the path as it came.
-    fn find(&self, of: &Addressee, verb: &str, raw_path: &str, asked: &str) -> Result<Matched, Problem> {
+    /// The route of a path that may have had a prefix, among what the visitor sees; `asked` is the
+    /// path as it came.
+    fn find(
+        &self,
+        of: &Addressee,
+        visitor: &Visitor<'_>,
+        parts: &Parts,
+        asked: &str,
+    ) -> Result<Matched, Problem> {
+        let (verb, raw_path) = (parts.method.as_str(), parts.uri.path());
         let route = match of {
-            Addressee::Tenant(tenant) => self.catalog.route(tenant, verb, raw_path),
+            Addressee::Tenant(tenant) => {
+                self.catalog.route_seen(tenant, verb, raw_path, || visitor.sight(tenant))
+            }
             Addressee::Nobody => Catalog::decoded_path(raw_path).map(|_| Route::Nothing { near: Vec::new() }),
         };
         match route.map_err(|error| Problem::new(Code::InvalidPath, error.to_string()))? {
@@ -292,14 +327,11 @@ impl Gateway {
         hasher.finish()
     }
 
-    async fn run(
-        &self,
-        functions: Arc<[Arc<Deployed>]>,
-        request: Arc<Request>,
-        edge: Edge,
-    ) -> Response<GatewayBody> {
-        for other in &functions[1..] {
-            let (invoker, other, request) = (self.invoker.clone(), other.clone(), request.clone());
+    async fn run(&self, admitted: Admitted, edge: Edge) -> Response<GatewayBody> {
+        let Admitted { functions, request, entrance } = admitted;
+        for (place, other) in functions.iter().enumerate().skip(1) {
+            let Some(request) = entrance.request(place, request.clone()) else { continue };
+            let (invoker, other) = (self.invoker.clone(), other.clone());
             self.others.spawn(async move {
                 let mut completed = invoker.call(other, request).await;
                 if let Reply::Stream { pieces, .. } = &mut completed.reply {
@@ -307,9 +339,22 @@ impl Gateway {
                 }
             });
         }
+        if let Some(problem) = entrance.refusal() {
+            return edge.refuse(problem, self.clock.now());
+        }
+        let request = entrance.request(0, request).expect("the first does not refuse");
         let completed = self.invoker.call(functions[0].clone(), request).await;
         edge.respond(completed, &self.clock, self.full_errors())
     }
+}
+
+/// A request that functions are to run.
+struct Admitted {
+    /// Those of its event type.
+    functions: Arc<[Arc<Deployed>]>,
+    request: Arc<Request>,
+    /// Which of them let its caller in.
+    entrance: Entrance,
 }
 
 /// How much error answers tell.
@@ -342,6 +387,11 @@ impl Peer {
             Self::Address(_) => Tenant::default(),
             Self::Function { tenant, .. } => tenant.clone(),
         }
+    }
+
+    /// Whether it is known to be a function of the tenant.
+    fn is_function_of(&self, tenant: &Tenant) -> bool {
+        matches!(self, Self::Function { tenant: own, .. } if own == tenant)
     }
 
     /// Whether it is not known to be another tenant's.

@@ -6,6 +6,7 @@
 //! A tenant sees its own functions and nothing of the platform as a whole, whose figures say what
 //! others do; the operator sees all tenants' at once, unless they act for one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +101,7 @@ struct FunctionSample {
     view: FunctionView,
     slo: Option<SloView>,
     durations: DurationCounts,
+    refused: BTreeMap<Code, u64>,
 }
 
 /// Edges of the duration histogram, in milliseconds: three a decade from the warm path's
@@ -140,6 +142,19 @@ impl Snapshot {
                 let (tenant, name) = (function.tenant.as_str(), function.name.as_str());
                 let labels = [("tenant", tenant), ("function", name), ("outcome", count.outcome)];
                 ConstCounter::new(count.total).encode(calls.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_refused(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "Callers that a function did not let in, by code; they are no calls";
+        let mut refused = encoder.encode_descriptor("callers_refused", help, None, MetricType::Counter)?;
+        for function in &self.functions {
+            for (code, count) in &function.refused {
+                let (tenant, name) = (function.tenant.as_str(), function.name.as_str());
+                let labels = [("tenant", tenant), ("function", name), ("code", code.word())];
+                ConstCounter::new(*count).encode(refused.encode_family(&labels)?)?;
             }
         }
         Ok(())
@@ -268,6 +283,7 @@ impl Snapshot {
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         self.encode_calls(&mut encoder)?;
+        self.encode_refused(&mut encoder)?;
         self.encode_durations(&mut encoder)?;
         self.encode_quantiles(&mut encoder)?;
         self.encode_objectives(&mut encoder)?;
@@ -303,13 +319,14 @@ fn functions_of(app: &App, tenant: &Tenant) -> Vec<FunctionSample> {
         let book = app.slo.get(tenant, &function.name)?;
         let (name, slo) = (function.name.to_string(), book.slo(wall_us));
         let durations = book.durations(&edges(slo.as_ref()));
-        Some(FunctionSample { tenant: tenant.clone(), name, view: book.view(now), slo, durations })
+        let (view, refused) = (book.view(now), book.refusals());
+        Some(FunctionSample { tenant: tenant.clone(), name, view, slo, durations, refused })
     };
     app.catalog.list(tenant).into_iter().filter_map(sample).collect()
 }
 
 fn count_workers(app: &App, tenant: &Tenant) -> Vec<WorkerSample> {
-    let mut counts = std::collections::BTreeMap::new();
+    let mut counts = BTreeMap::new();
     for worker in app.invoker.workers(tenant) {
         *counts.entry((worker.function, worker.state)).or_insert(0) += 1;
     }

@@ -167,6 +167,7 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
             trace_state: flight.trace.state.as_deref().unwrap_or_default(),
             remaining_ms: (left.as_millis() as u64).max(1),
             unsampled: !flight.trace.sampled,
+            auth: request.auth.as_deref(),
         },
         body: request.body.clone(),
         secrets,

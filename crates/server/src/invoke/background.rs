@@ -20,6 +20,7 @@ use fp_core::trace_context::TraceContext;
 use fp_core::{FunctionName, InvocationId, Tenant, TraceId};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,6 +46,8 @@ pub struct TriggerCall {
     pub headers: Vec<(String, String)>,
     /// Body.
     pub body: Bytes,
+    /// Who calls, for functions that ask.
+    pub by: Arc<Value>,
 }
 
 /// Why nothing was accepted.
@@ -92,11 +95,15 @@ struct Head {
     trace_id: TraceId,
     /// The root span of this function's invocation.
     span_id: SpanId,
+    /// Who calls, for functions that ask; absent in rows of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auth: Option<Arc<Value>>,
 }
 
 impl Head {
-    fn for_span(&self, span_id: SpanId) -> String {
-        let mine = Self { span_id, ..self.clone() };
+    fn of_call(&self, function: &Deployed, span_id: SpanId) -> String {
+        let auth = self.auth.clone().filter(|_| function.settings.is_guarded());
+        let mine = Self { span_id, auth, ..self.clone() };
         serde_json::to_string(&mine).expect("a head has string keys only")
     }
 }
@@ -157,6 +164,7 @@ impl Invoker {
             span_id: SpanId::default(),
             headers: call.headers,
             params: matched.params,
+            auth: Some(call.by),
         };
         let calls: Vec<AsyncCall> = matched
             .functions
@@ -167,7 +175,7 @@ impl Invoker {
                 function: function.name.clone(),
                 order: Some(function.order),
                 event_type: matched.event_type.to_string(),
-                head_json: head.for_span(SpanId::from_random(fastrand::u64(..))),
+                head_json: head.of_call(function, SpanId::from_random(fastrand::u64(..))),
                 body: call.body.to_vec(),
                 accepted_us,
                 state: AsyncState::Queued,
@@ -389,6 +397,7 @@ fn request_of(invoker: &Invoker, call: &AsyncCall) -> Option<(Request, Promise)>
         caller: 0,
         arrived: invoker.clock.now(),
         upload: Duration::ZERO,
+        auth: head.auth,
     };
     Some((request, promise))
 }

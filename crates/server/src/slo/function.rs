@@ -4,10 +4,12 @@
 //! calls with a deadline ask for on their way in, is an atomic that is brought up to date each
 //! second, and more often while there are few calls.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fp_core::Outcome;
+use fp_core::code::Code;
 use fp_core::outcome::Sli;
 use fp_core::settings::Slo;
 use fp_core::slo::History;
@@ -30,6 +32,8 @@ pub struct FunctionBook {
     state: Mutex<State>,
     /// In microseconds; 0 before the first warm call.
     warm_p50_us: AtomicU64,
+    /// Callers that were not let in, by code; since the platform started.
+    refused: Mutex<BTreeMap<Code, u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +58,16 @@ struct State {
 }
 
 impl FunctionBook {
+    /// A caller was not let in. That is no call, so it counts for no objective.
+    pub(crate) fn note_refusal(&self, code: Code) {
+        *self.refused.lock().entry(code).or_default() += 1;
+    }
+
+    /// How many callers were not let in since the platform started, by code.
+    pub(crate) fn refusals(&self) -> BTreeMap<Code, u64> {
+        self.refused.lock().clone()
+    }
+
     /// One call has ended. `wall_us` is the Unix time of the end in microseconds,
     /// `caller_was_short` as in [`Outcome::sli`], and `duration` is what the latency objective
     /// judges.
@@ -193,7 +207,7 @@ impl FunctionBook {
         for (total, saved) in state.totals.iter_mut().zip(snapshot.totals) {
             *total = saved;
         }
-        let book = Self { state: Mutex::new(state), warm_p50_us: AtomicU64::new(0) };
+        let book = Self { state: Mutex::new(state), ..Self::default() };
         book.update_warm_p50(&book.state.lock(), now);
         Ok(book)
     }

@@ -28,7 +28,8 @@ pub(super) fn routes() -> UtoipaMethodRouter<Arc<App>> {
 /// Run one function and wait for its answer.
 ///
 /// Only this function runs, also where others share its event type. Verb and path must be of
-/// one of its event types. Status, headers and body are the function's own; what the platform
+/// one of its event types. What it asks of its callers at the gateway is not asked here. Status,
+/// headers and body are the function's own; what the platform
 /// says instead is a problem document, as at the gateway.
 #[utoipa::path(
     post,
@@ -59,7 +60,7 @@ async fn invoke_function(
         let gateway = app.addresses.gateway.to_string();
         parts.headers.insert(HOST, HeaderValue::try_from(gateway).expect("an address is header text"));
     }
-    let mut answer = app.gateway.invoke(function, parts, body).await.map(Body::new);
+    let mut answer = app.gateway.invoke(function, parts, body, caller.facts()).await.map(Body::new);
     // A function's page must not be a page of this API, whatever shows it.
     answer.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     Ok(answer)

@@ -10,6 +10,7 @@ use fp_core::Scope;
 use fp_core::code::Code;
 use http::StatusCode;
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
@@ -18,7 +19,7 @@ use super::extract::{Answer, ApiJson};
 use super::text_request::TextRequest;
 use crate::app::App;
 use crate::http::caller::Caller;
-use crate::http::gateway::intake;
+use crate::http::gateway::{entrance, intake};
 use crate::http::problem::Problem;
 use crate::invoke::{TriggerCall, TriggerError};
 
@@ -39,7 +40,8 @@ struct Triggered {
 
 /// Run functions in the background.
 ///
-/// Every function of the matching event type runs once. The call is written durably before this
+/// Every function of the matching event type runs once, whatever it asks of its callers at the
+/// gateway. The call is written durably before this
 /// answers; its result is at `/invocations/{id}`.
 #[utoipa::path(
     post,
@@ -60,14 +62,16 @@ async fn trigger_functions(
     ApiJson(body): ApiJson<TextRequest>,
 ) -> Result<Answer<Triggered>, Problem> {
     caller.require(Scope::Invoke)?;
-    let ids = app.invoker.trigger(&caller.tenant, call_of(body)?).await.map_err(refused)?;
+    let call = call_of(body, caller.facts())?;
+    let ids = app.invoker.trigger(&caller.tenant, call).await.map_err(refused)?;
     caller.acted_on("invocation", ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     Ok(Answer(Triggered { status: "ok", container_ids: ids.iter().map(ToString::to_string).collect() }))
 }
 
 /// The call, if the gateway would take it: nobody waits, so a deadline is only read for its form.
-fn call_of(request: TextRequest) -> Result<TriggerCall, Problem> {
-    let (parts, body) = request.into_parts(true)?;
+fn call_of(request: TextRequest, by: Arc<Value>) -> Result<TriggerCall, Problem> {
+    let (mut parts, body) = request.into_parts(true)?;
+    entrance::keep_keys_out(&mut parts.headers);
     intake::time_given(&parts.headers).map_err(|problem| problem.field("http_header"))?;
     intake::check_json(&parts.headers, &body).map_err(|problem| problem.field("http_body"))?;
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
@@ -77,6 +81,7 @@ fn call_of(request: TextRequest) -> Result<TriggerCall, Problem> {
         headers: headers.collect(),
         path: parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
         body,
+        by,
     })
 }
 

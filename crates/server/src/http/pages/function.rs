@@ -3,7 +3,7 @@
 use askama::Template;
 use fp_core::SecretName;
 use fp_core::record::Phases;
-use fp_core::settings::{Fallback, Handler, Hedge, Idempotency, IdleTime, Settings};
+use fp_core::settings::{Auth, Fallback, Handler, Hedge, Idempotency, IdleTime, Settings};
 
 use super::anatomy::{self, Anatomy, PHASES};
 use super::calls::CallsTable;
@@ -341,6 +341,8 @@ fn settings(settings: &Settings) -> Vec<Pair> {
         ("workers", format!("{} to {}", scaling.min, scaling.max)),
         ("idle workers are kept", idle(scaling.idle)),
         ("network", word(&settings.network)),
+        ("visibility", word(&settings.visibility)),
+        ("callers are let in by", auth(&settings.auth)),
         ("criticality", word(&settings.criticality)),
         ("idempotent", idempotent(settings.idempotent)),
         ("when the caller leaves", word(&settings.on_disconnect)),
@@ -366,6 +368,16 @@ fn settings(settings: &Settings) -> Vec<Pair> {
 fn word(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_value(value).unwrap_or_default();
     json.as_str().unwrap_or_default().to_owned()
+}
+
+/// What lets a caller in, as `[auth]` names it; nothing where everybody is.
+fn auth(auth: &Auth) -> String {
+    let ways = [
+        auth.key.then(|| "a key".to_owned()),
+        auth.hmac.as_ref().map(|hmac| format!("a signature in {} with {}", hmac.header, hmac.secret)),
+        auth.jwt.as_ref().map(|jwt| format!("a token of {}", jwt.issuer)),
+    ];
+    ways.into_iter().flatten().collect::<Vec<_>>().join(", or ")
 }
 
 fn idle(idle: IdleTime) -> String {
