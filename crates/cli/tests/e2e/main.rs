@@ -5,6 +5,7 @@
 mod platform;
 
 mod audit;
+mod callers;
 mod contract;
 mod edge;
 mod edge_audit;
