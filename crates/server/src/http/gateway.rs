@@ -187,9 +187,7 @@ impl Gateway {
         entrance::keep_keys_out(&mut parts.headers);
         match self.admit_whole(&function, parts, body, &edge) {
             Ok(mut request) => {
-                if function.settings.is_guarded() {
-                    Arc::make_mut(&mut request).auth = Some(by);
-                }
+                Arc::make_mut(&mut request).auth = Some(by);
                 let completed = self.invoker.call(function, request).await;
                 edge.respond(completed, &self.clock, self.full_errors())
             }

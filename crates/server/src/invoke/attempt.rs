@@ -167,7 +167,8 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
             trace_state: flight.trace.state.as_deref().unwrap_or_default(),
             remaining_ms: (left.as_millis() as u64).max(1),
             unsampled: !flight.trace.sampled,
-            auth: request.auth.as_deref(),
+            // The function's newest version runs, which may not be the one that was called.
+            auth: request.auth.as_deref().filter(|_| flight.function.settings.is_guarded()),
         },
         body: request.body.clone(),
         secrets,

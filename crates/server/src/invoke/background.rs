@@ -101,9 +101,8 @@ struct Head {
 }
 
 impl Head {
-    fn of_call(&self, function: &Deployed, span_id: SpanId) -> String {
-        let auth = self.auth.clone().filter(|_| function.settings.is_guarded());
-        let mine = Self { span_id, auth, ..self.clone() };
+    fn for_span(&self, span_id: SpanId) -> String {
+        let mine = Self { span_id, ..self.clone() };
         serde_json::to_string(&mine).expect("a head has string keys only")
     }
 }
@@ -175,7 +174,7 @@ impl Invoker {
                 function: function.name.clone(),
                 order: Some(function.order),
                 event_type: matched.event_type.to_string(),
-                head_json: head.of_call(function, SpanId::from_random(fastrand::u64(..))),
+                head_json: head.for_span(SpanId::from_random(fastrand::u64(..))),
                 body: call.body.to_vec(),
                 accepted_us,
                 state: AsyncState::Queued,
