@@ -3,9 +3,13 @@
 //! corpora. Not for anybody else.
 
 use std::str::from_utf8;
+use std::time::Duration;
 
+use crate::credential::{Bearer, holds_key};
 use crate::deadline::{self, LONGEST};
 use crate::route::{Route, RouteTable, Routed, finish_decoding, normal_path};
+use crate::settings::{JwtAuth, KeysFrom};
+use crate::token::{KeySet, Token};
 use crate::trace_context::TraceContext;
 use crate::{EventType, FunctionName, Manifest, Settings};
 
@@ -13,8 +17,13 @@ use crate::{EventType, FunctionName, Manifest, Settings};
 pub type Target = fn(&[u8]);
 
 /// Each target with its name, which is that of its corpus.
-pub const TARGETS: [(&str, Target); 4] =
-    [("settings", settings), ("event", event), ("deadline", deadline), ("trace_context", trace_context)];
+pub const TARGETS: [(&str, Target); 5] = [
+    ("settings", settings),
+    ("event", event),
+    ("deadline", deadline),
+    ("trace_context", trace_context),
+    ("token", token),
+];
 
 /// A `function.toml`. What is accepted reads back as the same settings from what is stored of it.
 pub fn settings(bytes: &[u8]) {
@@ -70,6 +79,38 @@ pub fn trace_context(bytes: &[u8]) {
         let again = TraceContext::extract(|name| (name == "traceparent").then_some(sent.as_bytes()))
             .expect("our own");
         assert_eq!((again.trace_id, again.span_id), (context.trace_id, context.span_id), "{sent}");
+    }
+}
+
+/// An `Authorization` header in the first line, a JWK set behind it. What a token claims is given out
+/// only with an issuer, an audience and an end of life.
+pub fn token(bytes: &[u8]) {
+    let (header, set) = bytes
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map_or((bytes, &b""[..]), |end| (&bytes[..end], &bytes[end + 1..]));
+    let bearer = Bearer::of([header].into_iter());
+    assert_eq!(
+        matches!(bearer, Bearer::Key(_)),
+        holds_key(header) && from_utf8(header).is_ok(),
+        "{bearer:?}"
+    );
+    let set = KeySet::parse(set);
+    let Bearer::Token(text) = bearer else { return };
+    let Ok(token) = Token::parse(text) else { return };
+    if let Ok(set) = set {
+        assert!(set.for_token(&token).count() <= 8, "a token is tried with too many keys");
+    }
+    let rules = JwtAuth {
+        jwks: KeysFrom::Code("jwks.json".into()),
+        issuer: "joe".into(),
+        audience: vec!["thumbs".into()],
+    };
+    let now = Duration::from_secs(1_300_819_000);
+    if let Ok(claims) = token.claims(&rules, now) {
+        assert_eq!(claims["iss"], "joe");
+        let end = claims["exp"].as_f64().expect("a number");
+        assert!(end > now.as_secs_f64() - 61.0, "it ended at {end}");
     }
 }
 
