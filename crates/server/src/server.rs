@@ -257,7 +257,7 @@ impl Server {
         let most = |one_in| files.share(one_in).min(listener::MAX_CONNECTIONS);
         let door = |one_in, certificate: &Option<Arc<Certificate>>| Door {
             places: Places::new(most(one_in)),
-            per_address: Some(app.connections.clone()),
+            per_address: Some(app.connections.on_listener(most(one_in))),
             certificate: certificate.clone(),
         };
         let outer = door(4, &certificates.gateway);

@@ -6,7 +6,7 @@
 //! Put `http::guard` before it: the router itself checks only the content type of writes.
 
 mod audit;
-mod extract;
+pub(super) mod extract;
 mod functions;
 mod instances;
 mod invocations;

@@ -10,6 +10,7 @@ mod addresses;
 mod line;
 mod refusal;
 mod transport;
+mod upload;
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -33,10 +34,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::addresses::PerAddress;
-use self::line::{Line, Stage, UPLOAD_GRACE};
-pub(crate) use self::line::{Upload, UploadError};
+pub(crate) use self::addresses::{OnListener, PerAddress};
+use self::line::{Line, Stage};
 use self::transport::{Transport, Wire};
+use self::upload::UPLOAD_GRACE;
+#[cfg(test)]
+pub(in crate::http) use self::upload::tests as uploads;
+pub(crate) use self::upload::{Upload, UploadError};
 use super::problem::{PROBLEM_JSON, Problem};
 use crate::tls::Certificate;
 
@@ -139,7 +143,7 @@ pub(crate) struct Door {
     /// For how many connections at once there is room; more wait in the kernel.
     pub(crate) places: Places,
     /// Of one address; none where the addresses are our own.
-    pub(crate) per_address: Option<Arc<PerAddress>>,
+    pub(crate) per_address: Option<Arc<OnListener>>,
     /// With one TLS is spoken, and nothing else.
     pub(crate) certificate: Option<Arc<Certificate>>,
 }

@@ -7,16 +7,16 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::rejection::{FormRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Form, Router, middleware};
-use fp_core::code::Code;
+use axum::{Extension, Router, middleware};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use serde::Deserialize;
 
+use super::api::extract::ApiForm;
 use super::audit::Trail;
 use super::caller::{COOKIE_NAME, Caller, Who, place_of, session_text};
 use super::problem::Problem;
@@ -124,9 +124,8 @@ async fn sign_in(
     State(app): State<Arc<App>>,
     Extension(trail): Extension<Trail>,
     headers: HeaderMap,
-    form: Result<Form<SignIn>, FormRejection>,
+    ApiForm(form): ApiForm<SignIn>,
 ) -> Result<Response, Problem> {
-    let Form(form) = form.map_err(unreadable)?;
     csrf::check(form.csrf_token.as_deref())?;
     let Some(key) = app.access.check(form.key.trim()) else {
         trail.claimed(&app.access, form.key.trim());
@@ -149,18 +148,13 @@ async fn sign_in(
 async fn sign_out(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    form: Result<Form<SignOut>, FormRejection>,
+    ApiForm(form): ApiForm<SignOut>,
 ) -> Result<Response, Problem> {
-    let Form(form) = form.map_err(unreadable)?;
     csrf::check(form.csrf_token.as_deref())?;
     if let Some(session) = session_text(&headers) {
         app.access.sign_out(session);
     }
     Ok(without_cookie(Redirect::to(PATH).into_response()))
-}
-
-fn unreadable(rejection: FormRejection) -> Problem {
-    Problem::new(Code::BadRequest, format!("the form cannot be read: {}", rejection.body_text()))
 }
 
 /// A place on this very listener; everything else is its start.

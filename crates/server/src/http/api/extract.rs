@@ -5,7 +5,8 @@
 //! read into a tree first, so that a syntax error anywhere is a syntax error, whatever came
 //! before it.
 
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::body::Body;
+use axum::extract::{Form, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use fp_core::code::Code;
@@ -19,7 +20,7 @@ use serde_json::Value;
 
 use crate::http::guard::{media_type, unsupported_media_type};
 use crate::http::listener::UploadError;
-use crate::http::problem::{self, Problem};
+use crate::http::problem::Problem;
 
 /// Largest JSON body: a handler's source of several megabytes is generated code, and the
 /// ancestor's single-file deploys are kilobytes.
@@ -27,6 +28,9 @@ pub(crate) const MAX_JSON_BYTES: usize = 8 << 20;
 
 /// Largest archive: room for vendored packages with native libraries (numpy's wheel is 17 MB).
 pub(crate) const MAX_ARCHIVE_BYTES: usize = 128 << 20;
+
+/// Largest form: the sign-in has a key and a path, and strangers may send one.
+const MAX_FORM_BYTES: usize = 16 << 10;
 
 /// A JSON body, read into `T`.
 #[derive(Debug)]
@@ -61,6 +65,24 @@ impl<S: Send + Sync> FromRequest<S> for ApiArchive {
     }
 }
 
+/// The fields of a form.
+#[derive(Debug)]
+pub(crate) struct ApiForm<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ApiForm<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let whole = read_body(Request::new(body), MAX_FORM_BYTES).await?;
+        let form = Form::from_request(Request::from_parts(parts, Body::from(whole)), state).await;
+        form.map(|Form(form)| Self(form)).map_err(|rejection| {
+            let detail = format!("the form cannot be read: {}", rejection.body_text());
+            Problem::new(Code::BadRequest, detail)
+        })
+    }
+}
+
 async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
     match Limited::new(request.into_body(), limit).collect().await {
         Ok(body) => Ok(body.to_bytes()),
@@ -69,8 +91,8 @@ async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
             let problem = Problem::new(Code::TooLarge, detail).component("api");
             Err(problem.hint("Send less; large code goes as an archive.").extra("limit_bytes", limit))
         }
-        Err(error) if UploadError::is_stopping(&*error) => Err(problem::stopping()),
-        Err(_) => Err(Problem::new(Code::BadRequest, "the body ended before it was complete")),
+        Err(error) => Err(UploadError::problem_of(&*error)
+            .unwrap_or_else(|| Problem::new(Code::BadRequest, "the body ended before it was complete"))),
     }
 }
 
@@ -199,6 +221,7 @@ impl<T: Serialize> IntoResponse for Answer<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::listener::uploads::upload;
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -233,6 +256,24 @@ mod tests {
         assert_eq!(fault("{\"name\": \"a\", \"nmae\": 1}"), (422, "nmae".into()));
         assert_eq!(fault("{\"name\": \"a\", \"inner\": {\"count\": \"x\"}}"), (422, "inner.count".into()));
         assert_eq!(fault("{\"name\": \"a\", \"inner\": {}}"), (422, "inner.count".into()));
+    }
+
+    #[tokio::test]
+    async fn nobody_sends_a_body_for_ever() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Anything {}
+        for media_type in ["application/json", "application/zip", "application/x-www-form-urlencoded"] {
+            let (sender, body) = upload(std::time::Duration::from_millis(20));
+            sender.send(Bytes::from_static(b"{")).await.expect("it is read");
+            let request = http::Request::post("/").header(CONTENT_TYPE, media_type);
+            let request = request.body(Body::new(body)).expect("a request");
+            let problem = match media_type {
+                "application/json" => ApiJson::<Anything>::from_request(request, &()).await.map(drop),
+                "application/zip" => ApiArchive::from_request(request, &()).await.map(drop),
+                _ => ApiForm::<Anything>::from_request(request, &()).await.map(drop),
+            };
+            assert_eq!(problem.expect_err("too slow").code(), Code::RequestTimeout, "{media_type}");
+        }
     }
 
     #[tokio::test]

@@ -11,11 +11,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use std::time::Duration;
-use tokio::time::Instant;
 
 use crate::http::caller::COOKIE_NAME;
-use crate::http::listener::{Upload, UploadError};
-use crate::http::problem::{self, Problem};
+use crate::http::listener::Upload;
+use crate::http::problem::Problem;
 use crate::invoke::attempt::latin1;
 
 /// What HTTP/1.1 asks of a request's head beyond what hyper looks at (RFC 9112 3.2 and 6.1): one
@@ -106,35 +105,22 @@ pub(super) enum Unread {
     Broken(Problem),
 }
 
-/// Longest silence of a caller that sends its body.
-const BODY_SILENCE: Duration = Duration::from_secs(15);
-
-/// Slowest body, in bytes per second over all of it and after a silence's time for free: twice of
-/// what Apache's mod_reqtimeout takes, which has callers over modems in mind.
-const SLOWEST_BODY: u64 = 1024;
-
-/// The time that a body may have taken once this much of it is there.
-fn body_time(received: usize) -> Duration {
-    BODY_SILENCE + Duration::from_secs(received as u64 / SLOWEST_BODY)
-}
-
 /// Reads the body, up to the limit.
 pub(super) async fn read_body(mut body: Upload, limit: u64) -> Result<Bytes, Unread> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    let began = Instant::now();
     if body.size_hint().lower() > limit {
         return Err(too_large(body));
     }
-    let first = match next_data(&mut body, began, 0).await.map_err(Unread::Broken)? {
+    let first = match next_data(&mut body).await? {
         None => return Ok(Bytes::new()),
         Some(data) if data.len() as u64 > limit => return Err(too_large(body)),
         Some(data) if body.is_end_stream() => return Ok(data),
         Some(data) => data,
     };
     let mut whole = BytesMut::from(first);
-    while let Some(data) = next_data(&mut body, began, whole.len()).await.map_err(Unread::Broken)? {
+    while let Some(data) = next_data(&mut body).await? {
         if (whole.len() + data.len()) as u64 > limit {
             return Err(too_large(body));
         }
@@ -143,37 +129,15 @@ pub(super) async fn read_body(mut body: Upload, limit: u64) -> Result<Bytes, Unr
     Ok(whole.freeze())
 }
 
-async fn next_data(body: &mut Upload, began: Instant, received: usize) -> Result<Option<Bytes>, Problem> {
-    let until = (Instant::now() + BODY_SILENCE).min(began + body_time(received));
-    loop {
-        let Ok(frame) = tokio::time::timeout_at(until, body.frame()).await else {
-            let detail = format!(
-                "the body came too slowly: {received} bytes in {} s; send it faster than {SLOWEST_BODY} bytes a second, and without pauses of {} s",
-                began.elapsed().as_secs(),
-                BODY_SILENCE.as_secs(),
-            );
-            return Err(Problem::new(Code::RequestTimeout, detail));
-        };
-        match frame {
-            None => return Ok(None),
-            Some(Err(UploadError::Stopping)) => return Err(problem::stopping()),
-            Some(Err(UploadError::Broken(_))) => {
-                return Err(Problem::new(
-                    Code::BadRequest,
-                    "the body broke off or its framing is wrong; send it again",
-                )
-                .hint(
-                    "Send as many bytes as Content-Length says, or well-formed chunks up to the last one.",
-                ));
-            }
-            // Trailers say nothing that a handler is told.
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
+async fn next_data(body: &mut Upload) -> Result<Option<Bytes>, Unread> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|fault| Unread::Broken(fault.problem()))?;
+        // Trailers say nothing that a handler is told.
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
         }
     }
+    Ok(None)
 }
 
 /// The rest is read and dropped for a while, so that the refusal reaches its sender.

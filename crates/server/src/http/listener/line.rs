@@ -1,25 +1,18 @@
 //! Where a connection is between its requests and its answers: what the service knows and the
-//! transport below hyper must, and the bodies that tell it.
+//! transport below hyper must, and the bodies of answers that tell it.
 //!
 //! Over HTTP/1 a line is idle, or one call is on it: called, then answering, then sent, and idle
 //! again when the last byte has been handed to the kernel. Over HTTP/2 only the calls are counted.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::{Request, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
-
-/// How long a body that is still on its way may take once the platform stops: it is no call yet,
-/// and what a sender has in flight is there within that.
-pub(super) const UPLOAD_GRACE: Duration = Duration::from_secs(1);
 
 /// The stages of an HTTP/1 connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +77,16 @@ impl Line {
         ended
     }
 
+    /// The platform's stop.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// The body of the request is here in whole, or given up.
+    pub(super) fn end_upload(&self) {
+        self.uploading.store(false, Ordering::Release);
+    }
+
     pub(super) fn is_uploading(&self) -> bool {
         self.uploading.load(Ordering::Acquire)
     }
@@ -146,99 +149,5 @@ impl<B: Body + Unpin> Body for Answer<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Why a request's body is not here in whole.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum UploadError {
-    /// It broke off, or its framing is wrong.
-    #[error("the body broke off or its framing is wrong")]
-    Broken(#[source] hyper::Error),
-    /// The platform stops, and does not wait for it.
-    #[error("the platform is stopping, and the body was not here in whole")]
-    Stopping,
-}
-
-impl UploadError {
-    /// Whether an error is, or was caused by, the platform's stop.
-    pub(crate) fn is_stopping(error: &(dyn Error + 'static)) -> bool {
-        let mut cause = Some(error);
-        while let Some(error) = cause {
-            if let Some(Self::Stopping) = error.downcast_ref() {
-                return true;
-            }
-            cause = error.source();
-        }
-        false
-    }
-}
-
-/// The body of a request.
-pub(crate) struct Upload {
-    body: Incoming,
-    line: Arc<Line>,
-    /// Ends a while after the stop; there once the body has been waited for.
-    cut: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
-    over: bool,
-}
-
-impl Upload {
-    pub(super) fn new(body: Incoming, line: Arc<Line>) -> Self {
-        Self { body, line, cut: None, over: false }
-    }
-
-    fn end(&mut self) {
-        self.over = true;
-        self.line.uploading.store(false, Ordering::Release);
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = UploadError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                if !matches!(&frame, Some(Ok(_))) || self.body.is_end_stream() {
-                    self.end();
-                }
-                Poll::Ready(frame.map(|frame| frame.map_err(UploadError::Broken)))
-            }
-            Poll::Pending => {
-                let Self { line, cut, .. } = &mut *self;
-                let cut = cut.get_or_insert_with(|| {
-                    let stop = line.stop.clone();
-                    Box::pin(async move {
-                        stop.cancelled_owned().await;
-                        tokio::time::sleep(UPLOAD_GRACE).await;
-                    })
-                });
-                ready!(cut.as_mut().poll(cx));
-                self.end();
-                Poll::Ready(Some(Err(UploadError::Stopping)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.over || self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.over { SizeHint::with_exact(0) } else { self.body.size_hint() }
     }
 }
