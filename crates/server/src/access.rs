@@ -67,6 +67,9 @@ pub enum AccessError {
     /// The operator's tenant cannot go.
     #[error("the tenant default is the operator's own and cannot be deleted; delete its functions instead")]
     DefaultStays,
+    /// The key of whoever asks has ended since they began to.
+    #[error("the key has expired or was revoked while the request was being sent")]
+    KeyEnded,
     /// The host does not keep tenants apart.
     #[error("tenants do not trust each other, and {0}")]
     BelowFloor(BelowFloor),
@@ -94,6 +97,7 @@ impl AccessError {
             Self::NoKey { .. } => Code::NotFound,
             Self::NoTenant { .. } => Code::TenantNotFound,
             Self::TenantExists { .. } => Code::TenantExists,
+            Self::KeyEnded => Code::KeyInvalid,
             Self::BelowFloor(_) => Code::IsolationTooWeak,
             Self::DefaultStays | Self::AlreadyExpired => Code::Unprocessable,
             Self::TooManyKeys { .. } => Code::QuotaExceeded,
@@ -189,6 +193,18 @@ pub struct NewKey {
     pub scopes: Scopes,
     /// From when on it is of no use, Unix time in microseconds.
     pub expires_us: Option<u64>,
+}
+
+/// What somebody was let in by: their key, where they have one, and the tenant as it was then.
+/// Either may end, and another tenant take the name, while their request is still on its way.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Whose holder they are.
+    pub key: Option<Arc<Key>>,
+    /// For whom they act.
+    pub tenant: Tenant,
+    /// When it began: [`Access::tenant_since`].
+    pub since_us: u64,
 }
 
 /// A key that was just made, with its text, which is nowhere else.
@@ -296,6 +312,36 @@ impl Access {
         name.parse().ok().filter(|tenant| self.has_tenant(tenant))
     }
 
+    /// When a tenant began, Unix time in microseconds: two of one name differ in that. 0 for `default`,
+    /// which has always been.
+    pub fn tenant_since(&self, tenant: &Tenant) -> Option<u64> {
+        if *tenant == Tenant::default() {
+            return Some(0);
+        }
+        self.snapshot.load().tenants.get(tenant).map(|stored| stored.created_us)
+    }
+
+    /// Whether what somebody was let in by still is what it was.
+    ///
+    /// # Errors
+    /// When the key or the tenant has ended.
+    pub fn still_holds(&self, grant: &Grant) -> Result<(), AccessError> {
+        let Grant { key, tenant, since_us } = grant;
+        if key.as_ref().is_some_and(|key| !self.is_in_force(key)) {
+            return Err(AccessError::KeyEnded);
+        }
+        if self.tenant_since(tenant) != Some(*since_us) {
+            return Err(AccessError::NoTenant { name: tenant.to_string() });
+        }
+        Ok(())
+    }
+
+    fn is_in_force(&self, key: &Key) -> bool {
+        let snapshot = self.snapshot.load();
+        let known = snapshot.keys.get(&key.id()).filter(|known| known.stored.hash == key.stored.hash);
+        known.is_some_and(|known| known.is_live(self.clock.wall_now_us()))
+    }
+
     /// Whether anybody shares the platform with the operator.
     pub fn has_named_tenants(&self) -> bool {
         !self.snapshot.load().tenants.is_empty()
@@ -353,9 +399,22 @@ impl Access {
         Ok(())
     }
 
-    /// Makes a key. Its text is in the answer and nowhere else.
+    /// Makes a key for somebody, unless theirs ends before: a revoked key leaves no successor behind.
+    /// Its text is in the answer and nowhere else.
+    pub async fn create_key_for(&self, new: NewKey, grant: &Grant) -> Result<FreshKey, AccessError> {
+        let _one_change = self.changes.lock().await;
+        self.still_holds(grant)?;
+        self.make_key(new).await
+    }
+
+    /// Makes a key, as the platform itself. Its text is in the answer and nowhere else.
     pub async fn create_key(&self, new: NewKey) -> Result<FreshKey, AccessError> {
         let _one_change = self.changes.lock().await;
+        self.make_key(new).await
+    }
+
+    /// Called with `changes` held.
+    async fn make_key(&self, new: NewKey) -> Result<FreshKey, AccessError> {
         let now_us = self.clock.wall_now_us();
         if !self.has_tenant(&new.tenant) {
             return Err(AccessError::NoTenant { name: new.tenant.to_string() });

@@ -92,6 +92,9 @@ pub enum Source {
 pub struct DeployRequest {
     /// Whose.
     pub tenant: Tenant,
+    /// When that tenant began, as [`Access::tenant_since`] says: a later one of its name gets nothing of
+    /// this. 0 for `default`.
+    pub tenant_since_us: u64,
     /// The function; the same name again makes a new version.
     pub name: FunctionName,
     /// Where the handler is in the source.
@@ -253,9 +256,7 @@ impl Catalog {
         // From the check to the swap nobody else changes the routes: what the registry holds must
         // fit together at the next start.
         let _one_swap = self.swap.lock().await;
-        if !self.access.has_tenant(&version.tenant) {
-            return Err(CatalogError::no_tenant(&version.tenant));
-        }
+        self.check_tenant(&version.tenant, request.tenant_since_us)?;
         let mut next = Snapshot::clone(&self.snapshot.load());
         next.check(&version).map_err(CatalogError::from_conflict)?;
         self.workers.check_secrets(&version.tenant, &version.settings)?;
@@ -276,6 +277,12 @@ impl Catalog {
             old.code.let_go();
         }
         Ok(fresh)
+    }
+
+    /// Whether a tenant is still the one that began then. Called with `swap` held.
+    fn check_tenant(&self, tenant: &Tenant, since_us: u64) -> Result<(), CatalogError> {
+        let is_same = self.access.tenant_since(tenant) == Some(since_us);
+        if is_same { Ok(()) } else { Err(CatalogError::no_tenant(tenant)) }
     }
 
     /// As [`deploy`](Self::deploy), unless the live version has the same code and settings.
@@ -459,7 +466,8 @@ impl Catalog {
         if *tenant == Tenant::default() { Settings::default().network } else { Network::Internal }
     }
 
-    /// Reads the manifest of an archive that is to become this function.
+    /// Reads the manifest of an archive that is to become this function. For named tenants
+    /// [`DeployRequest::tenant_since_us`] is still to be said.
     pub fn archive_request(
         tenant: Tenant,
         name: &FunctionName,
@@ -529,6 +537,6 @@ impl Deployed {
 impl DeployRequest {
     fn from_manifest(tenant: Tenant, manifest: Manifest, source: Source) -> Self {
         let Manifest { name, handler, events, settings } = manifest;
-        Self { tenant, name, handler, events, settings, source }
+        Self { tenant, tenant_since_us: 0, name, handler, events, settings, source }
     }
 }

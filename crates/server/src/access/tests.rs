@@ -30,6 +30,10 @@ impl Room {
         self.access.create_tenant(name.parse().unwrap()).await.unwrap().name
     }
 
+    pub(crate) fn new_key(&self, tenant: &Tenant, scopes: &str) -> NewKey {
+        new_key(tenant, scopes)
+    }
+
     /// A key's text.
     pub(crate) async fn key(&self, tenant: &Tenant, scopes: &str) -> String {
         self.access.create_key(new_key(tenant, scopes)).await.unwrap().text

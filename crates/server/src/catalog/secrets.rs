@@ -32,25 +32,30 @@ impl Catalog {
             .collect()
     }
 
-    /// Keeps a value under a name, the first or a new one. Goes on when the future is dropped.
+    /// Keeps a value under a name, the first or a new one, for the tenant that began then
+    /// ([`Access::tenant_since`](crate::access::Access::tenant_since)). Goes on when the future is dropped.
     pub async fn set_secret(
         self: &Arc<Self>,
         tenant: &Tenant,
+        since_us: u64,
         name: &SecretName,
         value: SecretValue,
     ) -> Result<SecretUse, CatalogError> {
         let (catalog, tenant, name) = (self.clone(), tenant.clone(), name.clone());
-        let whole = tokio::spawn(async move { catalog.set_secret_whole(tenant, name, value).await });
+        let whole =
+            tokio::spawn(async move { catalog.set_secret_whole(tenant, since_us, name, value).await });
         whole.await.expect("setting a secret does not panic")
     }
 
     async fn set_secret_whole(
         &self,
         tenant: Tenant,
+        since_us: u64,
         name: SecretName,
         value: SecretValue,
     ) -> Result<SecretUse, CatalogError> {
         let _one_swap = self.swap.lock().await;
+        self.check_tenant(&tenant, since_us)?;
         self.check_value(&tenant, &name, value.bytes())?;
         let now_us = self.workers.clock.wall_now_us();
         let secret = self.workers.secrets.set(&tenant, &name, value, now_us).await;

@@ -5,6 +5,9 @@
 //! nothing else. Handlers take a [`Caller`] and say which scope they need; they see only the things
 //! of the caller's tenant, and what is another's is answered as if it did not exist.
 //!
+//! Once the body of a request is here, it is asked again ([`ask_again`]): bodies take their time, and
+//! what let the caller in may have ended meanwhile.
+//!
 //! A key that came and is not in force is always 401, also where none is needed: whoever sends one
 //! believes to be somebody.
 
@@ -18,14 +21,14 @@ use fp_core::code::Code;
 use fp_core::{KeyId, PresentedKey, Scope, Scopes, Tenant};
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, Uri};
+use http::{Extensions, HeaderMap, Uri};
 use serde_json::{Value, json};
 
 use super::audit::Trail;
 use super::pages::Port;
 use super::problem::Problem;
 use super::{login, pages};
-use crate::access::{Access, Key};
+use crate::access::{Access, AccessError, Grant, Key};
 use crate::app::App;
 
 /// The tenant that the operator acts for.
@@ -40,6 +43,8 @@ pub(crate) const COOKIE_NAME: &str = "functionsplatform_session";
 pub(crate) struct Caller {
     /// Whose things the request is about.
     pub(crate) tenant: Tenant,
+    /// When that tenant began: two of one name differ in it.
+    pub(crate) since_us: u64,
     /// Who asks.
     pub(crate) who: Who,
     /// What they may do.
@@ -94,6 +99,15 @@ impl Caller {
     /// Whether it is the operator who asks.
     pub(crate) fn is_operator(&self) -> bool {
         self.who.home() == Tenant::default() && self.scopes.allow(Scope::Admin)
+    }
+
+    /// What they were let in by.
+    pub(crate) fn grant(&self) -> Grant {
+        let key = match &self.who {
+            Who::Local => None,
+            Who::Key(key) => Some(key.clone()),
+        };
+        Grant { key, tenant: self.tenant.clone(), since_us: self.since_us }
     }
 
     /// Tells the call's record what it is about, where its path does not say so.
@@ -177,6 +191,7 @@ async fn authenticate(State(door): State<Door>, mut request: Request, next: Next
         }
         Ok(caller) => {
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(door.app.access.clone());
             next.run(request).await
         }
         Err(Unknown::Refused(problem)) => problem.into_response(),
@@ -191,6 +206,26 @@ async fn authenticate(State(door): State<Door>, mut request: Request, next: Next
         }
         Err(Unknown::Nobody) => no_key().into_response(),
     }
+}
+
+/// Asks once more who is there, when a body has come.
+///
+/// # Errors
+/// When the caller's key or tenant has ended meanwhile.
+pub(super) fn ask_again(extensions: &Extensions) -> Result<(), Problem> {
+    let (Some(caller), Some(access)) = (extensions.get::<Caller>(), extensions.get::<Arc<Access>>()) else {
+        return Ok(());
+    };
+    access.still_holds(&caller.grant()).map_err(refused)
+}
+
+/// Turns the refusal of a change to tenants or keys into an answer.
+pub(super) fn refused(error: AccessError) -> Problem {
+    if let AccessError::Store(error) | AccessError::RevocationUnwritten(error) = &error {
+        tracing::error!(error = %error.chain(), "the registry did not do what it was asked");
+    }
+    let problem = Problem::new(error.code(), error.to_string());
+    if error.code() == Code::KeyInvalid { challenge(problem) } else { problem }
 }
 
 /// What is answered to everybody: whether the platform is well, and what the way in needs.
@@ -215,9 +250,11 @@ fn identify(access: &Access, needs_key: bool, headers: &HeaderMap) -> Result<Cal
         (None, Session::None) => Who::Local,
     };
     let scopes = who.scopes();
-    let caller = Caller { tenant: who.home(), who, scopes, trail: Trail::default() };
+    let caller = Caller { tenant: who.home(), since_us: 0, who, scopes, trail: Trail::default() };
     let tenant = acts_for(access, &caller, headers).map_err(Unknown::Refused)?;
-    Ok(Caller { tenant, ..caller })
+    let since_us = access.tenant_since(&tenant);
+    let since_us = since_us.ok_or_else(|| Unknown::Refused(no_tenant(tenant.as_str())))?;
+    Ok(Caller { tenant, since_us, ..caller })
 }
 
 /// The tenant that `X-Tenant` names, which for all but the operator can only be their own.
@@ -229,7 +266,11 @@ fn acts_for(access: &Access, caller: &Caller, headers: &HeaderMap) -> Result<Ten
     }
     let name = first.to_str().unwrap_or_default();
     let found = access.tenant(name).filter(|tenant| *tenant == caller.tenant || caller.is_operator());
-    found.ok_or_else(|| Problem::new(Code::TenantNotFound, format!("there is no tenant {name:?}")))
+    found.ok_or_else(|| no_tenant(name))
+}
+
+fn no_tenant(name: &str) -> Problem {
+    refused(AccessError::NoTenant { name: name.to_owned() })
 }
 
 /// The key in `Authorization: Bearer …`; other schemes are none of ours.
@@ -374,6 +415,38 @@ mod tests {
         }
         let twice = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
         assert_eq!(status(identify(&room.access, false, &twice)).0, 400);
+    }
+
+    #[tokio::test]
+    async fn what_ends_while_a_body_comes_has_ended_when_it_is_here() {
+        let room = Room::new().await;
+        let acme = room.tenant("acme").await;
+        let text = room.key(&acme, "admin").await;
+        let asked = headers(&[("authorization", &format!("Bearer {text}"))]);
+        let let_in = |caller: Caller| {
+            let mut extensions = Extensions::new();
+            extensions.insert(caller);
+            extensions.insert(room.access.clone());
+            extensions
+        };
+        let caller = identify(&room.access, true, &asked).expect("in force");
+        let id = room.access.check(&text).expect("in force").id();
+        let request = let_in(caller.clone());
+        ask_again(&request).expect("nothing has ended");
+        room.access.revoke_key(&acme, id.as_str()).await.expect("revoked");
+        let problem = ask_again(&request).expect_err("the key has ended");
+        assert_eq!((problem.status().as_u16(), problem.code()), (401, Code::KeyInvalid));
+        let new = room.new_key(&acme, "admin");
+        let made = room.access.create_key_for(new, &caller.grant()).await;
+        assert!(matches!(made, Err(AccessError::KeyEnded)), "a revoked key leaves no successor");
+
+        let for_acme = headers(&[("x-tenant", "acme")]);
+        let operator = let_in(identify(&room.access, false, &for_acme).expect("let in"));
+        ask_again(&operator).expect("nothing has ended");
+        room.access.delete_tenant(&acme).await.expect("deleted");
+        assert_eq!(ask_again(&operator).expect_err("no tenant").code(), Code::TenantNotFound);
+        room.tenant("acme").await;
+        assert_eq!(ask_again(&operator).expect_err("another tenant").code(), Code::TenantNotFound);
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::http::caller;
 use crate::http::guard::{media_type, unsupported_media_type};
 use crate::http::listener::UploadError;
 use crate::http::problem::Problem;
@@ -44,7 +45,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ApiJson<T> {
         if media_type.as_deref() != Some("application/json") {
             return Err(unsupported_media_type(media_type.as_deref(), "application/json"));
         }
-        let body = read_body(request, MAX_JSON_BYTES).await?;
+        let body = whole_body(request, MAX_JSON_BYTES).await?;
         read_json(&body).map(Self)
     }
 }
@@ -61,7 +62,7 @@ impl<S: Send + Sync> FromRequest<S> for ApiArchive {
         if media_type.as_deref() != Some("application/zip") {
             return Err(unsupported_media_type(media_type.as_deref(), "application/zip"));
         }
-        read_body(request, MAX_ARCHIVE_BYTES).await.map(Self)
+        whole_body(request, MAX_ARCHIVE_BYTES).await.map(Self)
     }
 }
 
@@ -81,6 +82,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ApiForm<T> {
             Problem::new(Code::BadRequest, detail)
         })
     }
+}
+
+/// The body of a request whose caller may still send it when it is here.
+async fn whole_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
+    let (parts, body) = request.into_parts();
+    let whole = read_body(Request::new(body), limit).await?;
+    caller::ask_again(&parts.extensions)?;
+    Ok(whole)
 }
 
 async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {

@@ -140,7 +140,7 @@ struct CreateFunction {
 }
 
 impl CreateFunction {
-    fn into_request(self, tenant: Tenant) -> Result<DeployRequest, Problem> {
+    fn into_request(self, tenant: Tenant, since_us: u64) -> Result<DeployRequest, Problem> {
         let name: FunctionName = self.function_name.parse().map_err(wrong_name)?;
         let event: EventType = self.event_type.parse().map_err(wrong_event)?;
         let settings = self.settings.unwrap_or_default();
@@ -151,6 +151,7 @@ impl CreateFunction {
         }
         Ok(DeployRequest {
             tenant,
+            tenant_since_us: since_us,
             name,
             handler: Handler::default(),
             events: vec![event],
@@ -231,7 +232,7 @@ async fn create_function(
     ApiJson(body): ApiJson<CreateFunction>,
 ) -> Result<Answer<DeployedFunction>, Problem> {
     caller.require(Scope::Deploy)?;
-    let request = body.into_request(caller.tenant.clone())?;
+    let request = body.into_request(caller.tenant.clone(), caller.since_us)?;
     caller.acted_on("function", &request.name);
     deploy(&app, request).await
 }
@@ -270,7 +271,8 @@ async fn deploy_function(
     // Inflating and reading take up to seconds, which a thread that serves others does not have.
     let read = move || Catalog::archive_request(caller.tenant, &name, archive);
     let request = tokio::task::spawn_blocking(read).await;
-    deploy(&app, request.expect("reading an archive does not panic").map_err(refused)?).await
+    let request = request.expect("reading an archive does not panic").map_err(refused)?;
+    deploy(&app, DeployRequest { tenant_since_us: caller.since_us, ..request }).await
 }
 
 /// What `Retry-After` says where somebody has to delete something first.

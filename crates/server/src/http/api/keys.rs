@@ -11,11 +11,10 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 
 use super::extract::{Answer, ApiJson, TextPath};
-use super::tenants::refused;
 use super::time::{rfc3339, until};
 use crate::access::{FreshKey, Key, NewKey};
 use crate::app::App;
-use crate::http::caller::Caller;
+use crate::http::caller::{Caller, refused};
 use crate::http::openapi;
 use crate::http::problem::Problem;
 
@@ -171,7 +170,7 @@ async fn create_key(
     let now_us = app.clock.wall_now_us();
     let new = body.read(&caller, now_us)?;
     caller.acted_on("key", &new.name);
-    let FreshKey { key, text } = app.access.create_key(new).await.map_err(refused)?;
+    let FreshKey { key, text } = app.access.create_key_for(new, &caller.grant()).await.map_err(refused)?;
     caller.acted_on("key", format_args!("{} ({}: {})", key.id(), key.name(), key.scopes()));
     Ok(Answer(CreatedKey { key: text, view: KeyView::of(&key, now_us) }))
 }

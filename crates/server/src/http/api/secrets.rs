@@ -139,7 +139,7 @@ async fn set_secret(
     let name: SecretName = name.parse().map_err(|error: fp_core::ids::IdError| {
         Problem::new(Code::InvalidName, error.to_string()).field("name")
     })?;
-    let set = app.catalog.set_secret(&caller.tenant, &name, body.into_value()?).await;
+    let set = app.catalog.set_secret(&caller.tenant, caller.since_us, &name, body.into_value()?).await;
     set.map(Secret::from).map(Answer).map_err(refused)
 }
 

@@ -14,7 +14,7 @@ use super::extract::{Answer, ApiJson, TextPath};
 use super::time::rfc3339;
 use crate::access::{AccessError, StoredTenant};
 use crate::app::App;
-use crate::http::caller::Caller;
+use crate::http::caller::{Caller, refused};
 use crate::http::openapi;
 use crate::http::problem::Problem;
 
@@ -177,12 +177,4 @@ async fn delete_tenant(
         app.access.tenant(&name).ok_or_else(|| refused(AccessError::NoTenant { name: name.clone() }))?;
     app.delete_tenant(tenant).await.map_err(refused)?;
     Ok(Answer(DeletedTenant { status: "ok", name }))
-}
-
-/// Turns the refusal of a change to tenants or keys into an answer.
-pub(super) fn refused(error: AccessError) -> Problem {
-    if let AccessError::Store(error) | AccessError::RevocationUnwritten(error) = &error {
-        tracing::error!(error = %error.chain(), "the registry did not do what it was asked");
-    }
-    Problem::new(error.code(), error.to_string())
 }
