@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fp_core::record::Kept;
+use fp_core::record::{Invocation, Kept};
 use fp_core::{InvocationId, Outcome, Tenant, TraceId, WorkerId};
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::config::HistoryConfig;
 use crate::store::StoreError;
-use crate::store::telemetry::RowQuery;
+use crate::store::telemetry::{RowQuery, TraceCalls};
 
 mod compaction;
 mod disk;
@@ -76,7 +76,7 @@ pub fn write_period(
 pub struct History {
     inner: Arc<Inner>,
     /// Queries at once: each may hold a connection and a thread of the blocking pool.
-    queries: Semaphore,
+    queries: Arc<Semaphore>,
 }
 
 /// What queries take with them to the blocking pool.
@@ -100,7 +100,7 @@ impl History {
         let disk = Disk::open(config, data_dir, clock)?;
         Ok(Self {
             inner: Arc::new(Inner { ring, disk, shown: RwLock::default() }),
-            queries: Semaphore::new(QUERIES),
+            queries: Arc::new(Semaphore::new(QUERIES)),
         })
     }
 
@@ -180,10 +180,13 @@ impl History {
         page.unwrap_or(Page { items: Vec::new(), next: None })
     }
 
-    /// Every kept call of a trace, oldest first; none if there is no such trace.
+    /// The kept calls of a trace, oldest first; none if there is no such trace. All of them, unless they
+    /// are thousands, tens of megabytes, or take longer to find than a query may.
     pub async fn trace(&self, tenant: &Tenant, trace_id: TraceId) -> Option<Vec<TraceEntry>> {
         let tenant = tenant.clone();
-        let calls = self.in_background(move |inner| inner.trace(&tenant, trace_id)).await?;
+        let calls = self
+            .in_background(move |inner| inner.trace(&tenant, trace_id, Instant::now() + QUERY_TIME))
+            .await?;
         (!calls.is_empty()).then_some(calls)
     }
 
@@ -238,11 +241,14 @@ impl History {
         T: Send + 'static,
         F: FnOnce(&Inner) -> T + Send + 'static,
     {
-        let turn = self.queries.acquire().await.ok()?;
+        let turn = self.queries.clone().acquire_owned().await.ok()?;
         let inner = self.inner.clone();
-        let answer = tokio::task::spawn_blocking(move || query(&inner)).await.ok();
-        drop(turn);
-        answer
+        let whole = move || {
+            // Until the query has ended, which it does not when whoever asked has left.
+            let _turn = turn;
+            query(&inner)
+        };
+        tokio::task::spawn_blocking(whole).await.ok()
     }
 }
 
@@ -317,22 +323,26 @@ impl Inner {
                 Lookup::Done(Arc::new(kept))
             }
             // Another's is answered as if it had never been.
-            _ if self.disk.was_skipped(id) => Lookup::SampledOut,
+            _ if self.disk.was_skipped(tenant, id) => Lookup::SampledOut,
             _ => Lookup::Unknown,
         }
     }
 
-    fn trace(&self, tenant: &Tenant, trace_id: TraceId) -> Vec<TraceEntry> {
-        let records = self.ring.trace(tenant, trace_id);
+    fn trace(&self, tenant: &Tenant, trace_id: TraceId, deadline: Instant) -> Vec<TraceEntry> {
+        let Some(since_us) = self.shown_since(tenant) else { return Vec::new() };
+        let is_shown =
+            |invocation: &Invocation| invocation.tenant == *tenant && invocation.started_us >= since_us;
+        let records = self.ring.trace(tenant, trace_id, |record| is_shown(&record.at_end().invocation));
         let near_us = records.iter().map(|record| record.at_end().invocation.started_us).min();
-        let mut calls: Vec<Arc<Kept>> = records.iter().map(|record| record.kept()).collect();
-        for kept in self.disk.reader().trace(trace_id, near_us) {
-            if calls.iter().all(|known| known.invocation.id != kept.invocation.id) {
-                calls.push(Arc::new(kept));
+        let mut calls = TraceCalls::new(&is_shown, deadline);
+        for record in records {
+            if calls.is_over() {
+                break;
             }
+            calls.add(record.kept());
         }
-        calls.retain(|kept| self.shows(tenant, &kept.invocation.tenant, kept.invocation.started_us));
-        traces::in_order(calls)
+        self.disk.reader().trace(trace_id, near_us, &mut calls);
+        traces::in_order(calls.into_calls())
     }
 
     fn search_traces(&self, tenant: &Tenant, mut filter: Filter) -> Vec<TraceSummary> {
@@ -345,7 +355,7 @@ impl Inner {
                 let Entry::Done(invocation) = entry else { continue };
                 let is_new = found.iter().all(|summary| summary.trace_id != invocation.trace_id);
                 if is_new && found.len() < wanted {
-                    let calls = self.trace(tenant, invocation.trace_id);
+                    let calls = self.trace(tenant, invocation.trace_id, deadline);
                     found.extend(traces::summarise(invocation.trace_id, &calls));
                 }
             }

@@ -6,25 +6,26 @@
 //! try every [`RETRY`]; meanwhile rows wait in the queue, and when that is full the newer ones are
 //! counted as dropped. Calls are answered from memory all the while.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use fp_core::InvocationId;
+use fp_core::{Invocation, InvocationId, Tenant};
 use parking_lot::Mutex;
 
 use super::compaction::Compaction;
 use super::record::Record;
-use super::sampling::{Sampling, second_of};
+use super::sampling::{Sampling, arrival_of};
 use super::share::Place;
 use super::types::DiskState;
 use crate::clock::Clock;
 use crate::config::HistoryConfig;
 use crate::store::StoreError;
-use crate::store::telemetry::{Batch, NewRow, Segments, TelemetryLimits, TelemetryReader, TelemetryWriter};
+use crate::store::telemetry::{
+    Batch, NewRow, Segments, Skipped, TelemetryLimits, TelemetryReader, TelemetryWriter,
+};
 
 /// How often the thread looks: with [`HOLD`] and a commit this keeps the promise that a kill
 /// costs at most one second of history.
@@ -45,8 +46,8 @@ const QUEUE_ROWS: usize = 16_384;
 /// Bytes in the queue: rows may hold a megabyte of logs each.
 const QUEUE_BYTES: usize = 32 << 20;
 
-/// Seconds of which it is remembered in memory that calls were left out, while no file takes the
-/// note: a day. Beyond that the oldest are forgotten and their calls are reported as unknown.
+/// Seconds (each once for each tenant) of which it is remembered in memory that calls were left out,
+/// while no file takes the note: a day of one tenant's. Beyond that the oldest are forgotten and their calls are reported as unknown.
 const REMEMBERED_SECONDS: usize = 86_400;
 
 /// A row that waits to be written.
@@ -73,8 +74,8 @@ struct Shared {
     queued_rows: AtomicUsize,
     queued_bytes: AtomicUsize,
     dropped: AtomicU64,
-    /// Calls that are in no file, by second, until a file notes it.
-    skipped: Mutex<BTreeMap<u64, u64>>,
+    /// Calls that are in no file, until a file notes it.
+    skipped: Mutex<Skipped>,
     state: Mutex<DiskState>,
     bytes: AtomicU64,
     closing: AtomicBool,
@@ -119,6 +120,7 @@ impl Disk {
         });
         let limits = TelemetryLimits { disk_bytes: config.disk_bytes, keep: config.keep };
         let mut keeper = Keeper::new(shared.clone(), TelemetryWriter::new(segments.clone(), limits));
+        segments.sweep();
         if let Err(error) = segments.read() {
             keeper.turn_off(&error, Instant::now());
         }
@@ -129,7 +131,7 @@ impl Disk {
     }
 
     /// Weight of a call's row; 0 when it will have none.
-    pub(super) fn weigh(&self, invocation: &fp_core::Invocation) -> u32 {
+    pub(super) fn weigh(&self, invocation: &Invocation) -> u32 {
         self.shared.sampling.weigh(invocation)
     }
 
@@ -156,7 +158,7 @@ impl Disk {
         let Some(place) = has_room.then(enter).flatten() else {
             shared.let_go(1, bytes);
             shared.dropped.fetch_add(1, Ordering::Relaxed);
-            shared.note_skipped(record.at_end().invocation.id);
+            shared.note_skipped(&record.at_end().invocation);
             return;
         };
         let waiting = Waiting { since: Instant::now(), record: record.clone(), _place: place };
@@ -176,12 +178,12 @@ impl Disk {
         &self.reader
     }
 
-    /// Whether calls that arrived when this id was made are known to be in no file.
-    pub(super) fn was_skipped(&self, id: InvocationId) -> bool {
-        let second = second_of(id);
-        self.shared.sampling.was_skipped(second)
-            || self.shared.skipped.lock().contains_key(&second)
-            || self.reader.was_skipped(second)
+    /// Whether calls of a tenant that arrived when this id was made are known to be in no file.
+    pub(super) fn was_skipped(&self, tenant: &Tenant, id: InvocationId) -> bool {
+        let at = arrival_of(tenant, id);
+        self.shared.sampling.was_skipped(at)
+            || self.shared.skipped.lock().contains_key(&at)
+            || self.reader.was_skipped(at)
     }
 
     pub(super) fn state(&self) -> DiskState {
@@ -231,8 +233,8 @@ impl Shared {
         self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    fn note_skipped(&self, id: InvocationId) {
-        *self.skipped.lock().entry(second_of(id)).or_default() += 1;
+    fn note_skipped(&self, invocation: &Invocation) {
+        *self.skipped.lock().entry(arrival_of(&invocation.tenant, invocation.id)).or_default() += 1;
     }
 }
 
@@ -365,12 +367,12 @@ fn new_row(record: &Record) -> NewRow<'_> {
 }
 
 /// Takes off what a file has noted; more may have come meanwhile.
-fn forget(skipped: &mut BTreeMap<u64, u64>, noted: &BTreeMap<u64, u64>) {
-    for (second, calls) in noted {
-        if let Some(left) = skipped.get_mut(second) {
+fn forget(skipped: &mut Skipped, noted: &Skipped) {
+    for (at, calls) in noted {
+        if let Some(left) = skipped.get_mut(at) {
             *left = left.saturating_sub(*calls);
             if *left == 0 {
-                skipped.remove(second);
+                skipped.remove(at);
             }
         }
     }

@@ -261,11 +261,25 @@ impl Ring {
         }
     }
 
-    /// Every ended call of a tenant's in a trace, in no order.
-    pub(crate) fn trace(&self, tenant: &Tenant, trace_id: TraceId) -> Vec<Arc<Record>> {
+    /// The ended calls of a tenant's in a trace that pass a test, in no order.
+    pub(crate) fn trace(
+        &self,
+        tenant: &Tenant,
+        trace_id: TraceId,
+        mut test: impl FnMut(&Record) -> bool,
+    ) -> Vec<Arc<Record>> {
         let mut records = Vec::new();
+        let mut take = |record: &Arc<Record>| {
+            if test(record) {
+                records.push(record.clone());
+            }
+        };
         for shard in &self.shards {
-            records.extend(shard.lock().lanes.get(tenant).into_iter().flat_map(|lane| lane.trace(trace_id)));
+            let of_lane = |look: &mut dyn FnMut(&Lane) -> Option<u64>| shard.lock().lanes.get(tenant).and_then(look);
+            let mut next = of_lane(&mut |lane| lane.newest_of(trace_id));
+            while let Some(serial) = next {
+                next = of_lane(&mut |lane| lane.links_from(serial, &mut take));
+            }
         }
         records
     }

@@ -1,10 +1,10 @@
 //! Which ended calls go to disk: a [`Sampler`] per function, and each tenant's [`Share`] of the limit over
 //! all of them.
 //!
-//! What a sampler leaves out is counted by the second of the call's arrival, which is in its id:
-//! that is how a lookup tells "left out" from "never heard of it".
+//! What a sampler leaves out is counted by the tenant and the second of the call's arrival, which is in
+//! its id: that is how a lookup tells "left out" from "never heard of it".
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::share::{Share, Shares};
 use crate::config::HistoryConfig;
+use crate::store::telemetry::{Skipped, SkippedAt};
 
 /// As many as the ring's, for the same reason.
 const SHARDS: usize = 16;
@@ -33,8 +34,8 @@ struct OfTenant {
 #[derive(Debug, Default)]
 struct Shard {
     tenants: HashMap<Tenant, OfTenant>,
-    /// Calls left out since the last drain, by the second of their arrival.
-    left_out: BTreeMap<u64, u64>,
+    /// Calls left out since the last drain.
+    left_out: Skipped,
 }
 
 /// The samplers of all functions.
@@ -46,9 +47,9 @@ pub(super) struct Sampling {
     left_out: AtomicU64,
 }
 
-/// The second in which a call arrived, as its id says.
-pub(super) fn second_of(id: InvocationId) -> u64 {
-    id.unix_ms() / 1_000
+/// When a tenant's call arrived, as its id says.
+pub(super) fn arrival_of(tenant: &Tenant, id: InvocationId) -> SkippedAt {
+    SkippedAt::new(tenant, id.unix_ms() / 1_000)
 }
 
 impl Sampling {
@@ -69,7 +70,7 @@ impl Sampling {
         let (sampler, share) = shard.sampler(&invocation.tenant, &invocation.function, &self.shares);
         let weight = sampler.on_call(second, kind, self.per_function, || self.shares.take(share, second));
         if weight.is_none() {
-            *shard.left_out.entry(second_of(invocation.id)).or_default() += 1;
+            *shard.left_out.entry(arrival_of(&invocation.tenant, invocation.id)).or_default() += 1;
             drop(shard);
             self.left_out.fetch_add(1, Ordering::Relaxed);
         }
@@ -82,11 +83,11 @@ impl Sampling {
     }
 
     /// Takes the counts of what was left out, and forgets functions that have been silent.
-    pub(super) fn drain(&self, now_second: u64, into: &mut BTreeMap<u64, u64>) {
+    pub(super) fn drain(&self, now_second: u64, into: &mut Skipped) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            for (second, calls) in std::mem::take(&mut shard.left_out) {
-                *into.entry(second).or_default() += calls;
+            for (at, calls) in std::mem::take(&mut shard.left_out) {
+                *into.entry(at).or_default() += calls;
             }
             for of_tenant in shard.tenants.values_mut() {
                 of_tenant.samplers.retain(|_, sampler| sampler.second() + SILENT_SECONDS >= now_second);
@@ -103,9 +104,9 @@ impl Sampling {
         }
     }
 
-    /// Whether calls that arrived in a second were left out since the last drain.
-    pub(super) fn was_skipped(&self, second: u64) -> bool {
-        self.shards.iter().any(|shard| shard.lock().left_out.contains_key(&second))
+    /// Whether calls that arrived then were left out since the last drain.
+    pub(super) fn was_skipped(&self, at: SkippedAt) -> bool {
+        self.shards.iter().any(|shard| shard.lock().left_out.contains_key(&at))
     }
 
     /// Calls left out since the start.

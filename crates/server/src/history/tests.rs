@@ -245,6 +245,50 @@ async fn a_tenant_sees_its_own_calls_and_none_of_an_earlier_one_of_its_name() {
 }
 
 #[tokio::test]
+async fn a_trace_is_the_tenants_own_calls_and_not_any_number_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    let acme: Tenant = "acme".parse().unwrap();
+    history.show_tenant(&acme, EPOCH_US);
+    for serial in 0..3_000 {
+        let mut kept = call(serial);
+        kept.invocation.trace_id = trace_of(0);
+        if serial % 10 == 0 {
+            kept.invocation.tenant = acme.clone();
+        }
+        history.finish(kept);
+    }
+    let theirs = history.trace(&acme, trace_of(0)).await.unwrap();
+    assert_eq!(theirs.len(), 300);
+    assert!(theirs.iter().all(|call| call.kept.invocation.tenant == acme));
+    assert_eq!(history.trace(&tenant(), trace_of(0)).await.unwrap().len(), 2_000);
+    let late = history.inner.trace(&tenant(), trace_of(0), Instant::now());
+    assert_eq!(late.len(), 0, "the time was up before it began");
+}
+
+#[tokio::test]
+async fn a_query_has_its_turn_until_it_ends_also_when_nobody_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    let (go_on, held) = std::sync::mpsc::channel::<()>();
+    let (began, has_begun) = tokio::sync::oneshot::channel();
+    {
+        let query = history.in_background(move |_| {
+            began.send(()).unwrap();
+            let _ = held.recv();
+        });
+        tokio::select! {
+            _ = query => panic!("it is held"),
+            begun = has_begun => begun.unwrap(),
+        }
+    }
+    assert_eq!(history.queries.available_permits(), QUERIES - 1);
+    drop(go_on);
+    let all = history.queries.acquire_many(QUERIES as u32).await;
+    assert!(all.is_ok(), "it has ended");
+}
+
+#[tokio::test]
 async fn a_trace_is_all_its_calls_in_order_of_arrival() {
     let dir = tempfile::tempdir().unwrap();
     let history = open(&dir);

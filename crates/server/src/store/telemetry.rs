@@ -6,7 +6,6 @@
 //! read both through a [`TelemetryReader`], which keeps a few files open. A file that turns out to
 //! be damaged is set aside and costs its period, nothing else.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,16 +17,22 @@ use rusqlite::types::ToSql;
 
 mod blocks;
 mod compactor;
+mod footprint;
 mod glob;
 mod rows;
 mod segments;
+mod skipped;
+mod trace_calls;
 mod writer;
 
 use blocks::{BlocksError, BlocksWriter};
 pub(crate) use compactor::{CompactError, Compactor};
+pub(crate) use footprint::heap_of_kept;
 pub(crate) use glob::glob_matches;
 pub(crate) use rows::NewRow;
 pub(crate) use segments::{Forms, Segment, Segments};
+pub(crate) use skipped::{Skipped, SkippedAt};
+pub(crate) use trace_calls::TraceCalls;
 pub(crate) use writer::{Batch, TelemetryLimits, TelemetryWriter};
 
 use super::{StoreError, database};
@@ -111,12 +116,12 @@ impl TelemetryReader {
         None
     }
 
-    /// Whether calls that arrived in a second are known to be in no file.
-    pub(crate) fn was_skipped(&self, second: u64) -> bool {
-        let segment = self.segments.of_second(second);
+    /// Whether calls of a tenant that arrived in a second are known to be in no file.
+    pub(crate) fn was_skipped(&self, at: SkippedAt) -> bool {
+        let segment = self.segments.of_second(at.second());
         let _still = self.segments.hold_still();
-        self.with_rows(segment, |connection| rows::was_skipped(connection, second)).unwrap_or(false)
-            || self.with_blocks(segment, |blocks| Ok(blocks.skipped().contains_key(&second))).unwrap_or(false)
+        self.with_rows(segment, |connection| rows::was_skipped(connection, at)).unwrap_or(false)
+            || self.with_blocks(segment, |blocks| Ok(blocks.skipped().contains_key(&at))).unwrap_or(false)
     }
 
     /// A time, newest first, as the files hold it.
@@ -188,36 +193,36 @@ impl TelemetryReader {
         })
     }
 
-    /// The calls of a trace. Looked for around `near_us` where that is known, else around the time
+    /// Adds the calls of a trace. Looked for around `near_us` where that is known, else around the time
     /// in the id; where that is no time of history (an id that we did not make), in every file,
     /// newest first, until the first that has none after one that had some.
-    pub(crate) fn trace(&self, trace_id: TraceId, near_us: Option<u64>) -> Vec<Kept> {
+    pub(crate) fn trace(&self, trace_id: TraceId, near_us: Option<u64>, calls: &mut TraceCalls<'_>) {
         let around_us = near_us.unwrap_or_else(|| time_in(trace_id));
         let from_us = around_us.saturating_sub(TRACE_SPAN_US);
         let near = self.stretches(from_us, around_us.saturating_add(TRACE_SPAN_US));
         if near_us.is_some() || !near.is_empty() {
-            return near.iter().flat_map(|stretch| self.trace_in(stretch.segment, trace_id)).collect();
+            for stretch in near {
+                self.trace_in(stretch.segment, trace_id, calls);
+            }
+            return;
         }
-        let mut calls = Vec::new();
         for segment in self.segments.newest_first() {
-            let found = self.trace_in(segment, trace_id);
-            if found.is_empty() && !calls.is_empty() {
+            let found = self.trace_in(segment, trace_id, calls);
+            if found == 0 && !calls.is_empty() || calls.is_over() {
                 break;
             }
-            calls.extend(found);
         }
-        calls
     }
 
-    fn trace_in(&self, segment: Segment, trace_id: TraceId) -> Vec<Kept> {
+    /// The number of calls of the trace in a segment, wanted or not.
+    fn trace_in(&self, segment: Segment, trace_id: TraceId, calls: &mut TraceCalls<'_>) -> usize {
+        if calls.is_over() {
+            return 0;
+        }
         let _still = self.segments.hold_still();
-        let rows = self.with_rows(segment, |connection| rows::find_trace(connection, trace_id));
-        let mut calls = rows.unwrap_or_default();
-        let blocks = self.with_blocks(segment, |blocks| blocks.trace(trace_id)).unwrap_or_default();
-        let is_new = |call: &Kept| calls.iter().all(|row| row.invocation.id != call.invocation.id);
-        let more: Vec<Kept> = blocks.into_iter().filter(is_new).collect();
-        calls.extend(more);
-        calls
+        let rows = self.with_rows(segment, |connection| rows::find_trace(connection, trace_id, calls));
+        let blocks = self.with_blocks(segment, |blocks| blocks.trace(trace_id, calls));
+        rows.unwrap_or(0) + blocks.unwrap_or(0)
     }
 
     /// Lets go of every file.
@@ -349,7 +354,7 @@ pub(crate) fn write_period(
         for kept in calls {
             writer.push(kept)?;
         }
-        writer.finish(&BTreeMap::new())
+        writer.finish(&Skipped::new())
     };
     let failed = |error| StoreError::Directory {
         what: "a period of history",

@@ -75,15 +75,34 @@ fn what_sampling_leaves_out_is_known_as_left_out_before_and_after_a_restart() {
         bench.end(serial);
     }
     assert_eq!(bench.disk.left_out(), 10);
-    assert!(bench.disk.was_skipped(id_of(14)));
-    assert!(!bench.disk.was_skipped(id_of(1_000)));
+    assert!(bench.disk.was_skipped(&Tenant::default(), id_of(14)));
+    assert!(!bench.disk.was_skipped(&Tenant::default(), id_of(1_000)));
     bench.keeper.step(bench.now, true);
     assert!(bench.is_on_disk(4) && !bench.is_on_disk(5));
     let Bench { dir, config, disk, keeper, .. } = bench;
     drop((disk, keeper));
     let bench = Bench::at(dir, config);
-    assert!(bench.disk.was_skipped(id_of(14)));
-    assert!(!bench.disk.was_skipped(id_of(1_000)));
+    assert!(bench.disk.was_skipped(&Tenant::default(), id_of(14)));
+    assert!(!bench.disk.was_skipped(&Tenant::default(), id_of(1_000)));
+}
+
+#[test]
+fn what_is_left_out_of_one_tenants_calls_is_no_others_to_know() {
+    let acme: Tenant = "acme".parse().unwrap();
+    let mut bench = Bench::new(HistoryConfig { per_function_per_second: 5, ..config() });
+    for serial in 0..15 {
+        let mut kept = call(serial);
+        kept.invocation.tenant = acme.clone();
+        bench.disk.weigh(&kept.invocation);
+    }
+    let is_known = |disk: &Disk| {
+        assert!(disk.was_skipped(&acme, id_of(14)));
+        assert!(!disk.was_skipped(&Tenant::default(), id_of(14)));
+        assert!(!disk.was_skipped(&"globex".parse().unwrap(), id_of(14)));
+    };
+    is_known(&bench.disk);
+    bench.keeper.step(bench.now, true);
+    is_known(&bench.disk);
 }
 
 #[test]
@@ -153,7 +172,17 @@ fn a_queue_that_nobody_empties_is_bounded_and_its_losses_are_known() {
     }
     assert_eq!(bench.disk.dropped(), 40 - 31);
     assert!(bench.disk.shared.queued_bytes.load(Ordering::Relaxed) <= QUEUE_BYTES);
-    assert!(bench.disk.was_skipped(id_of(0)));
+    assert!(bench.disk.was_skipped(&Tenant::default(), id_of(0)));
+}
+
+#[test]
+fn what_a_compaction_left_unfinished_goes_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = dir.path().join("history/2026-01-01T00-00-00Z.blocks-unfinished");
+    std::fs::create_dir(dir.path().join("history")).unwrap();
+    std::fs::write(&left, "half").unwrap();
+    let _bench = Bench::at(dir, config());
+    assert!(!left.exists());
 }
 
 #[test]

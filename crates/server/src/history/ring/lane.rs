@@ -111,11 +111,20 @@ impl Lane {
         self.slot(serial).map(|slot| slot.record.clone())
     }
 
-    /// The calls of a trace, the newest first.
-    pub(super) fn trace(&self, trace_id: TraceId) -> impl Iterator<Item = Arc<Record>> {
-        let newest = self.by_trace.get(&trace_id).and_then(|serial| self.slot(*serial));
-        let before = |slot: &&Slot| slot.before_in_trace.and_then(|serial| self.slot(serial));
-        std::iter::successors(newest, before).map(|slot| slot.record.clone())
+    /// Serial of a trace's newest call.
+    pub(super) fn newest_of(&self, trace_id: TraceId) -> Option<u64> {
+        self.by_trace.get(&trace_id).copied()
+    }
+
+    /// Shows a chunk of a trace's chain, from a serial on towards older calls; returns where it goes on.
+    pub(super) fn links_from(&self, serial: u64, visit: &mut dyn FnMut(&Arc<Record>)) -> Option<u64> {
+        let mut next = Some(serial);
+        for _ in 0..CHUNK {
+            let slot = next.and_then(|serial| self.slot(serial))?;
+            visit(&slot.record);
+            next = slot.before_in_trace;
+        }
+        next
     }
 
     /// Fills `chunk` with the newest records before serial `end`; returns the serial of the last.

@@ -13,11 +13,11 @@
 //! end:    place, lengths and checksum of the footer, the format's name
 //! ```
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use fp_core::record::{Invocation, Kept};
 use fp_core::{InvocationId, TraceId};
@@ -25,7 +25,8 @@ use fp_core::{InvocationId, TraceId};
 mod columns;
 mod events;
 
-use super::RowQuery;
+use super::footprint::heap_of_span;
+use super::{RowQuery, Skipped, SkippedAt, TraceCalls};
 use columns::{Packed, Packer, Source, checksum, put_number, unpack};
 use events::{Beside, Column, Events, columns_of, words_of};
 
@@ -193,7 +194,7 @@ impl BlocksWriter {
     }
 
     /// Completes the file and has it written to the disk. Returns its length.
-    pub(crate) fn finish(mut self, skipped: &BTreeMap<u64, u64>) -> Result<u64, BlocksError> {
+    pub(crate) fn finish(mut self, skipped: &Skipped) -> Result<u64, BlocksError> {
         self.end_block()?;
         self.end_traces()?;
         let footer = footer_of(&self.summaries, &self.chunks, skipped);
@@ -221,9 +222,9 @@ impl BlocksWriter {
 /// What a call brings along that has no bound of a few hundred bytes.
 fn bytes_beside(kept: &Kept) -> usize {
     let logs: usize = kept.logs.iter().map(|line| line.text.len()).sum();
-    // A span with attributes is some hundred bytes, and may be more: the platform bounds them all
-    // together with the frame that they come in.
-    logs + kept.spans.len() * 500 + kept.result.as_deref().map_or(0, str::len)
+    // An attribute may be as long as the frame that it came in, which is a megabyte.
+    let spans: usize = kept.spans.iter().map(|span| size_of_val(span) + heap_of_span(span)).sum();
+    logs + spans + kept.result.as_deref().map_or(0, str::len)
 }
 
 fn summary_of(calls: &[Kept], offset: u64) -> Summary {
@@ -258,7 +259,7 @@ fn hash_of(trace_id: TraceId) -> u32 {
     (mixed >> 96) as u32
 }
 
-fn footer_of(summaries: &[Summary], chunks: &[Chunk], skipped: &BTreeMap<u64, u64>) -> Vec<u8> {
+fn footer_of(summaries: &[Summary], chunks: &[Chunk], skipped: &Skipped) -> Vec<u8> {
     let mut raw = Vec::new();
     put_number(&mut raw, summaries.len() as u64);
     for summary in summaries {
@@ -283,8 +284,8 @@ fn footer_of(summaries: &[Summary], chunks: &[Chunk], skipped: &BTreeMap<u64, u6
         }
     }
     put_number(&mut raw, skipped.len() as u64);
-    for (second, calls) in skipped {
-        put_number(&mut raw, *second);
+    for (at, calls) in skipped {
+        put_number(&mut raw, at.number());
         put_number(&mut raw, *calls);
     }
     raw
@@ -298,7 +299,7 @@ pub(crate) struct Blocks {
     end: u64,
     summaries: Vec<Summary>,
     chunks: Vec<Chunk>,
-    skipped: BTreeMap<u64, u64>,
+    skipped: Skipped,
 }
 
 const FOOTER: BlocksError = BlocksError::Damaged("the footer");
@@ -319,15 +320,15 @@ impl Blocks {
         let footer = unpack(read(&file, offset, stored as usize, at)?, inflated, checksum)?;
         let mut source = Source(&footer);
         let (summaries, chunks) = (read_summaries(&mut source)?, read_chunks(&mut source)?);
-        let mut skipped = BTreeMap::new();
+        let mut skipped = Skipped::new();
         for _ in 0..source.count()? {
-            skipped.insert(source.number()?, source.number()?);
+            skipped.insert(SkippedAt::of_number(source.number()?), source.number()?);
         }
         Ok(Self { file, end: offset, summaries, chunks, skipped })
     }
 
     /// Calls by the second of their arrival that are in no file.
-    pub(crate) fn skipped(&self) -> &BTreeMap<u64, u64> {
+    pub(crate) fn skipped(&self) -> &Skipped {
         &self.skipped
     }
 
@@ -345,17 +346,24 @@ impl Blocks {
         Ok(None)
     }
 
-    /// The calls of a trace.
-    pub(crate) fn trace(&self, trace_id: TraceId) -> Result<Vec<Kept>, BlocksError> {
-        let mut calls = Vec::new();
+    /// Adds the calls of a trace; the number of all of them.
+    pub(crate) fn trace(&self, trace_id: TraceId, calls: &mut TraceCalls<'_>) -> Result<usize, BlocksError> {
+        let mut count = 0;
         for number in self.blocks_with(trace_id)? {
             let block = self.block(self.summaries.get(number).ok_or(FOOTER)?)?;
             let rows = block.rows_of_trace(trace_id)?;
-            if !rows.is_empty() {
-                calls.extend(block.kept(&rows)?);
+            count += rows.len();
+            let found = if rows.is_empty() { Vec::new() } else { block.kept(&rows)? };
+            for kept in found {
+                if calls.wants(&kept.invocation) {
+                    calls.add(Arc::new(kept));
+                }
+            }
+            if calls.is_over() {
+                break;
             }
         }
-        Ok(calls)
+        Ok(count)
     }
 
     /// Numbers of the blocks that have a trace, and perhaps of a few others.

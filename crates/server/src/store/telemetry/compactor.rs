@@ -6,7 +6,6 @@
 //! file counts for nothing, and rows beside blocks that have them already stand for the same
 //! calls. It runs on a thread of its own; one block of calls is all it holds in memory.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use fp_core::record::Kept;
 use rusqlite::Connection;
 
 use super::blocks::{Blocks, BlocksError, BlocksWriter};
-use super::{Segment, Segments, rows};
+use super::{Segment, Segments, Skipped, rows};
 use crate::store::{StoreError, database};
 
 /// How long after its end a segment is compacted: calls that last longer than this write late
@@ -111,8 +110,17 @@ impl Compactor {
         let calls = merge.calls;
         let bytes_after = merge.writer.finish(&skipped)?;
         let is_unchanged = || version_of(&connection).is_ok_and(|now| now == version);
-        let whole = self.segments.put_blocks(segment, is_unchanged)?;
-        Ok(Compacted { calls, bytes_before, bytes_after, whole: whole && !self.segments.forms(segment).rows })
+        let is_put = self.segments.put_blocks(segment, is_unchanged)?;
+        if !is_put {
+            // Nobody else takes it away where retention has taken the segment.
+            let _ = std::fs::remove_file(self.segments.unfinished_path(segment));
+        }
+        Ok(Compacted {
+            calls,
+            bytes_before,
+            bytes_after,
+            whole: is_put && !self.segments.forms(segment).rows,
+        })
     }
 }
 
@@ -122,9 +130,9 @@ fn version_of(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// The larger count stays: after a kill between two steps the same may be told twice.
-fn add_skipped(skipped: &mut BTreeMap<u64, u64>, more: BTreeMap<u64, u64>) {
-    for (second, calls) in more {
-        let known = skipped.entry(second).or_default();
+fn add_skipped(skipped: &mut Skipped, more: Skipped) {
+    for (at, calls) in more {
+        let known = skipped.entry(at).or_default();
         *known = (*known).max(calls);
     }
 }

@@ -3,9 +3,9 @@
 //! `invocations` is the wide event with a column for every field, named as the field; durations
 //! carry their unit. `spans` holds the author's spans and `logs` what was captured, both by the
 //! row number of their invocation, so that they are read and written in one place. `skipped`
-//! says in which seconds calls ended that are in no file.
+//! says in which seconds of whom calls arrived that are in no file (its `second` is a number of `skipped.rs`).
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fp_core::deadline::DeadlineFrom;
 use fp_core::outcome::Blame;
@@ -16,6 +16,8 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 use rusqlite_migration::{M, Migrations};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use super::{Skipped, SkippedAt, TraceCalls};
 
 /// The layout, step by step; steps are only ever added.
 pub(super) fn layout() -> Migrations<'static> {
@@ -286,25 +288,25 @@ pub(super) fn amend(connection: &Connection, row: &NewRow<'_>) -> rusqlite::Resu
 }
 
 /// Adds to the calls of some seconds that no file holds.
-pub(super) fn add_skipped(connection: &Connection, seconds: &BTreeMap<u64, u64>) -> rusqlite::Result<()> {
+pub(super) fn add_skipped(connection: &Connection, skipped: &Skipped) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO skipped (second, calls) VALUES (?1, ?2)
          ON CONFLICT (second) DO UPDATE SET calls = calls + excluded.calls",
     )?;
-    for (second, calls) in seconds {
-        statement.execute(params![second, calls])?;
+    for (at, calls) in skipped {
+        statement.execute(params![at.number(), calls])?;
     }
     Ok(())
 }
 
-pub(super) fn was_skipped(connection: &Connection, second: u64) -> rusqlite::Result<bool> {
-    connection.prepare_cached("SELECT 1 FROM skipped WHERE second = ?1")?.exists([second])
+pub(super) fn was_skipped(connection: &Connection, at: SkippedAt) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM skipped WHERE second = ?1")?.exists([at.number()])
 }
 
 /// Calls by the second of their arrival that are in no file.
-pub(super) fn skipped(connection: &Connection) -> rusqlite::Result<BTreeMap<u64, u64>> {
+pub(super) fn skipped(connection: &Connection) -> rusqlite::Result<Skipped> {
     let mut statement = connection.prepare_cached("SELECT second, calls FROM skipped")?;
-    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    statement.query_map([], |row| Ok((SkippedAt::of_number(row.get(0)?), row.get(1)?)))?.collect()
 }
 
 /// Whether there is a row of a call.
@@ -333,17 +335,36 @@ pub(super) fn find(connection: &Connection, id: InvocationId) -> rusqlite::Resul
         .optional()
 }
 
-pub(super) fn find_trace(connection: &Connection, trace_id: TraceId) -> rusqlite::Result<Vec<Kept>> {
-    connection
-        .prepare_cached("SELECT * FROM invocations WHERE trace_id = ?1")?
-        .query_map([trace_id.0], |row| read_kept(connection, row))?
-        .collect()
+/// Adds the calls of a trace; the number of all of them.
+pub(super) fn find_trace(
+    connection: &Connection,
+    trace_id: TraceId,
+    calls: &mut TraceCalls<'_>,
+) -> rusqlite::Result<usize> {
+    let mut statement = connection.prepare_cached("SELECT * FROM invocations WHERE trace_id = ?1")?;
+    let mut found = statement.query([trace_id.0])?;
+    let mut count = 0;
+    while let Some(row) = found.next()? {
+        count += 1;
+        let invocation = read_invocation(row)?;
+        if calls.wants(&invocation) {
+            calls.add(Arc::new(with_beside(connection, row, invocation)?));
+        }
+        if calls.is_over() {
+            break;
+        }
+    }
+    Ok(count)
 }
 
 fn read_kept(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Kept> {
+    with_beside(connection, row, read_invocation(row)?)
+}
+
+fn with_beside(connection: &Connection, row: &Row<'_>, invocation: Invocation) -> rusqlite::Result<Kept> {
     let number: i64 = row.get("number")?;
     Ok(Kept {
-        invocation: read_invocation(row)?,
+        invocation,
         spans: read_spans(connection, number)?,
         logs: read_logs(connection, number)?,
         result: row.get("result")?,

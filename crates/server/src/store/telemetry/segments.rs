@@ -11,9 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::store::StoreError;
 use crate::store::database;
@@ -32,6 +32,9 @@ const UNFINISHED: &str = "blocks-unfinished";
 /// How long blocks wait for the end of queries before they are put into place: as long as a list
 /// may take, twice.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Between two looks for that: queries take milliseconds.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// A segment: the Unix second at which it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,6 +143,11 @@ impl Segments {
         self.still.read()
     }
 
+    #[cfg(test)]
+    pub(crate) fn can_be_held_still(&self) -> bool {
+        self.still.try_read().is_some()
+    }
+
     /// Changes with each time that rows were taken away.
     pub(crate) fn taken_away(&self) -> u64 {
         self.taken_away.load(Ordering::Acquire)
@@ -209,7 +217,7 @@ impl Segments {
         segment: Segment,
         are_all_in: impl FnOnce() -> bool,
     ) -> Result<bool, StoreError> {
-        let Some(_alone) = self.still.try_write_for(PATIENCE) else { return Ok(false) };
+        let Some(_alone) = self.alone() else { return Ok(false) };
         let mut known = self.known.lock();
         let Some(forms) = known.get_mut(&segment) else { return Ok(false) };
         let path = self.blocks_path(segment);
@@ -223,6 +231,33 @@ impl Segments {
             remove(&database::file_family(&self.path(segment)))?;
         }
         Ok(true)
+    }
+
+    /// The files for itself, or none if somebody was always reading or writing. Not by waiting for the
+    /// lock: a writer that waits holds up every reader that comes after it, and the history's writer
+    /// with them.
+    fn alone(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.still.try_write() {
+                Some(alone) => return Some(alone),
+                None if Instant::now() >= until => return None,
+                None => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
+    /// Removes what a compaction left that was cut off.
+    pub(crate) fn sweep(&self) {
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let is_unfinished =
+                name.to_str().and_then(Segment::of_file_name).is_some_and(|(_, kind)| kind == UNFINISHED);
+            // What stays is overwritten by the next try.
+            if is_unfinished {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Removes a segment's files.

@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::history::tests::{EPOCH_US, call, id_of, trace_of};
@@ -23,6 +23,13 @@ fn row(kept: &Kept) -> NewRow<'_> {
 pub(super) fn write(writer: &mut TelemetryWriter, now_us: u64, calls: &[Kept]) {
     let batch = Batch { rows: calls.iter().map(row).collect(), ..Batch::default() };
     writer.write(now_us, &batch).unwrap();
+}
+
+/// The calls of a trace, whoever's.
+pub(super) fn trace(reader: &TelemetryReader, trace_id: TraceId, near_us: Option<u64>) -> Vec<Kept> {
+    let mut calls = TraceCalls::new(&|_| true, Instant::now() + Duration::from_secs(60));
+    reader.trace(trace_id, near_us, &mut calls);
+    calls.into_calls().iter().map(|kept| Kept::clone(kept)).collect()
 }
 
 /// A call with something in every field.
@@ -72,9 +79,9 @@ fn every_field_reads_back() {
     kept.invocation.phases.send = 5;
     kept.invocation.weight = 3;
     assert_eq!(reader.find(id_of(1)).as_ref(), Some(&kept));
-    assert_eq!(reader.trace(trace_of(1), None), [kept]);
+    assert_eq!(trace(&reader, trace_of(1), None), [kept]);
     assert_eq!(reader.find(id_of(2)), None);
-    assert_eq!(reader.trace(trace_of(2), None), []);
+    assert_eq!(trace(&reader, trace_of(2), None), []);
 }
 
 #[test]
@@ -98,7 +105,7 @@ fn a_row_is_written_once_and_can_be_amended() {
     let (mut writer, reader) = open(dir.path(), generous());
     write(&mut writer, EPOCH_US, &[call(1), call(1)]);
     write(&mut writer, EPOCH_US, &[call(1)]);
-    assert_eq!(reader.trace(trace_of(1), None).len(), 1);
+    assert_eq!(trace(&reader, trace_of(1), None).len(), 1);
     assert_eq!(reader.find(id_of(1)).unwrap().logs.len(), 1);
     let kept = call(1);
     let late = NewRow { kept: &kept, send_ns: 77, outcome: fp_core::Outcome::Cancelled, weight: 1 };
@@ -175,22 +182,22 @@ fn a_trace_with_a_callers_id_is_found_wherever_it_is() {
         }
         write(&mut writer, EPOCH_US + hour * HOUR_US, &[kept]);
     }
-    assert_eq!(reader.trace(foreign, None).len(), 1);
-    assert_eq!(reader.trace(foreign, Some(EPOCH_US + 2 * HOUR_US)).len(), 1);
-    assert_eq!(reader.trace(foreign, Some(EPOCH_US + 9 * HOUR_US)).len(), 0);
+    assert_eq!(trace(&reader, foreign, None).len(), 1);
+    assert_eq!(trace(&reader, foreign, Some(EPOCH_US + 2 * HOUR_US)).len(), 1);
+    assert_eq!(trace(&reader, foreign, Some(EPOCH_US + 9 * HOUR_US)).len(), 0);
 }
 
 #[test]
 fn skipped_seconds_are_known() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, reader) = open(dir.path(), generous());
-    let second = EPOCH_US / 1_000_000;
-    let skip = |calls| Batch { skipped: [(second, calls)].into(), ..Batch::default() };
+    let at = |second| SkippedAt::new(&Tenant::default(), EPOCH_US / 1_000_000 + second);
+    let skip = |calls| Batch { skipped: [(at(0), calls)].into(), ..Batch::default() };
     writer.write(EPOCH_US, &skip(3)).unwrap();
     writer.write(EPOCH_US, &skip(4)).unwrap();
-    assert!(reader.was_skipped(second));
-    assert!(!reader.was_skipped(second + 1));
-    assert!(!reader.was_skipped(second + 3_600));
+    assert!(reader.was_skipped(at(0)));
+    assert!(!reader.was_skipped(at(1)));
+    assert!(!reader.was_skipped(at(3_600)));
 }
 
 fn in_hour(hour: u64, serial: u64) -> Kept {

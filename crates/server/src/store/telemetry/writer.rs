@@ -13,7 +13,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::rows::{self, NewRow};
-use super::{Segment, Segments};
+use super::{Segment, Segments, Skipped};
 use crate::store::StoreError;
 use crate::store::database::{self, Durability};
 
@@ -40,7 +40,7 @@ pub(crate) struct Batch<'a> {
     /// Later news about rows that were written before.
     pub(crate) amendments: Vec<NewRow<'a>>,
     /// Calls by the second of their arrival that will be in no file.
-    pub(crate) skipped: BTreeMap<u64, u64>,
+    pub(crate) skipped: Skipped,
 }
 
 impl Batch<'_> {
@@ -118,8 +118,8 @@ impl TelemetryWriter {
         for row in &batch.amendments {
             parts.entry(segment_of(row)).or_default().amendments.push(row);
         }
-        for (second, calls) in &batch.skipped {
-            parts.entry(self.segments.of_second(*second)).or_default().skipped.insert(*second, *calls);
+        for (at, calls) in &batch.skipped {
+            parts.entry(self.segments.of_second(at.second())).or_default().skipped.insert(*at, *calls);
         }
         parts
     }
@@ -215,7 +215,7 @@ impl TelemetryWriter {
 struct Part<'b, 'a> {
     rows: Vec<&'b NewRow<'a>>,
     amendments: Vec<&'b NewRow<'a>>,
-    skipped: BTreeMap<u64, u64>,
+    skipped: Skipped,
 }
 
 impl Part<'_, '_> {

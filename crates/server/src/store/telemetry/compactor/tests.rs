@@ -5,12 +5,16 @@ use fp_core::settings::Criticality;
 use fp_core::{FunctionName, InvocationId, Outcome, SpanId, Tenant, TraceId, WorkerId};
 use proptest::prelude::*;
 
-use super::super::tests::{generous, open, write};
-use super::super::{Batch, NewRow, RowQuery, TelemetryReader, TelemetryWriter, glob_matches};
+use super::super::tests::{generous, open, trace, write};
+use super::super::{Batch, NewRow, RowQuery, SkippedAt, TelemetryReader, TelemetryWriter, glob_matches};
 use super::*;
 use crate::history::tests::{EPOCH_US, call};
 
 const SEGMENT: Segment = Segment(EPOCH_US / 1_000_000);
+
+fn skipped_at(second: u64) -> SkippedAt {
+    SkippedAt::new(&Tenant::default(), SEGMENT.0 + second)
+}
 
 /// A directory with its writer and reader.
 struct Store {
@@ -36,7 +40,7 @@ impl Store {
     }
 
     fn skip(&mut self, second: u64) {
-        let batch = Batch { skipped: [(SEGMENT.0 + second, 1)].into(), ..Batch::default() };
+        let batch = Batch { skipped: [(skipped_at(second), 1)].into(), ..Batch::default() };
         self.writer.write(EPOCH_US, &batch).unwrap();
     }
 
@@ -67,7 +71,7 @@ impl Store {
         });
         let by_id = |call: &Kept| self.reader.find(call.invocation.id);
         let by_trace = |call: &Kept| {
-            let mut calls = self.reader.trace(call.invocation.trace_id, Some(EPOCH_US));
+            let mut calls = trace(&self.reader, call.invocation.trace_id, Some(EPOCH_US));
             calls.sort_by_key(|call| call.invocation.id);
             calls
         };
@@ -75,7 +79,7 @@ impl Store {
             lists: lists.into(),
             found: calls.iter().step_by(3).map(by_id).collect(),
             traces: calls.iter().step_by(3).map(by_trace).collect(),
-            skipped: (0..20).map(|second| self.reader.was_skipped(SEGMENT.0 + second)).collect(),
+            skipped: (0..20).map(|second| self.reader.was_skipped(skipped_at(second))).collect(),
         }
     }
 }
@@ -267,6 +271,52 @@ fn stopping_leaves_the_rows_and_nothing_else() {
     store.writer.close();
     store.reader.close();
     assert_eq!(store.files(), ["2026-01-01T00-00-00Z.db"]);
+}
+
+#[test]
+fn a_segment_that_goes_meanwhile_leaves_nothing_unfinished() {
+    let mut store = Store::new();
+    store.write(&some_calls(40));
+    let segments = store.reader.segments.clone();
+    let compactor = Compactor::new(segments.clone());
+    let done = compactor.compact(SEGMENT, &mut || {
+        // As retention does, but for the files: they stay for this test to see.
+        segments.forget_rows(SEGMENT);
+        true
+    });
+    assert!(!done.unwrap().whole);
+    assert!(store.files().iter().all(|name| !name.ends_with("unfinished")), "{:?}", store.files());
+}
+
+#[test]
+fn blocks_wait_for_readers_without_holding_up_others() {
+    let mut store = Store::new();
+    store.write(&some_calls(3));
+    let segments = store.reader.segments.clone();
+    std::fs::write(segments.unfinished_path(SEGMENT), "").unwrap();
+    let reading = segments.hold_still();
+    let putting = std::thread::spawn({
+        let segments = segments.clone();
+        move || segments.put_blocks(SEGMENT, || false).unwrap()
+    });
+    let until = std::time::Instant::now() + Duration::from_millis(50);
+    while std::time::Instant::now() < until {
+        assert!(segments.can_be_held_still(), "another reader had to wait");
+        std::thread::yield_now();
+    }
+    drop(reading);
+    assert!(putting.join().unwrap());
+}
+
+#[test]
+fn a_block_ends_when_its_spans_are_large() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = BlocksWriter::create(&dir.path().join("x")).unwrap();
+    let mut kept = call(1);
+    let mut large = span(1);
+    large.attributes = vec![("key".into(), "v".repeat(9 << 20).into())];
+    kept.spans = vec![large];
+    assert!(writer.push(kept).unwrap());
 }
 
 #[test]
