@@ -6,10 +6,10 @@
 
 mod validity;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -78,8 +78,17 @@ pub(crate) struct Certificate {
     cert: PathBuf,
     key: PathBuf,
     config: ArcSwap<ServerConfig>,
-    /// Of the files that were tried last.
-    tried: Mutex<Stamp>,
+    /// The files that were read last.
+    tried: Mutex<Tried>,
+}
+
+/// Files that were read, and what of them was said.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Tried {
+    stamp: Stamp,
+    /// Whether they could be used. What could not may be at another time, though nothing in the files
+    /// has changed: one that begins later, a directory that was not mounted.
+    are_used: bool,
 }
 
 impl std::fmt::Debug for Certificate {
@@ -100,7 +109,7 @@ impl Certificate {
         };
         let stamp = stamp_of(&cert, &key);
         let config = ArcSwap::from_pointee(read(&cert, &key)?);
-        Ok(Arc::new(Self { cert, key, config, tried: Mutex::new(stamp) }))
+        Ok(Arc::new(Self { cert, key, config, tried: Mutex::new(Tried { stamp, are_used: true }) }))
     }
 
     /// For the next connection.
@@ -108,17 +117,22 @@ impl Certificate {
         TlsAcceptor::from(self.config.load_full())
     }
 
-    /// Takes up files that have changed. Blocks for as long as reading two small files takes.
+    /// Takes up files that have changed; what cannot be used is tried again at each look, and told
+    /// once. Blocks for as long as reading two small files takes.
     pub(crate) fn look(&self) {
         let stamp = stamp_of(&self.cert, &self.key);
-        if std::mem::replace(&mut *self.tried.lock(), stamp) == stamp {
+        let before = *self.tried.lock();
+        if before == (Tried { stamp, are_used: true }) {
             return;
         }
-        match read(&self.cert, &self.key) {
+        let read = read(&self.cert, &self.key);
+        *self.tried.lock() = Tried { stamp, are_used: read.is_ok() };
+        match read {
             Ok(config) => {
                 self.config.store(Arc::new(config));
                 tracing::info!(cert = %self.cert.display(), "the TLS certificate was read anew");
             }
+            Err(_) if before.stamp == stamp => {}
             Err(error) => {
                 tracing::warn!(%error, "the TLS certificate has changed and cannot be used; the one before stays");
             }
@@ -221,6 +235,8 @@ fn host_name() -> Option<String> {
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file: File = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // The mode above is only for a file that was not there.
+    file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())
 }
 

@@ -91,6 +91,34 @@ fn changed_files_are_taken_up_and_broken_ones_are_not() {
 }
 
 #[test]
+fn what_could_not_be_used_once_is_tried_again() {
+    let files = Files::new();
+    let (cert, key) = pair();
+    files.write(&cert, &key);
+    let served = files.open().unwrap();
+    let first = served.config.load_full();
+    let (cert, key) = pair();
+    files.write(&cert, &key);
+    // As after a look at a time that was not yet theirs.
+    let stamp = stamp_of(&served.cert, &served.key);
+    *served.tried.lock() = Tried { stamp, are_used: false };
+    served.look();
+    assert!(!Arc::ptr_eq(&first, &served.config.load_full()));
+    assert!(*served.tried.lock() == Tried { stamp, are_used: true });
+}
+
+#[test]
+fn a_key_that_others_can_read_is_not_written_for_them() {
+    let files = Files::new();
+    let key = files.dir.path().join(OWN_DIRECTORY).join("self-signed.key");
+    std::fs::create_dir(key.parent().unwrap()).unwrap();
+    std::fs::write(&key, "").unwrap();
+    std::fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let made = Certificate::open(&TlsSource::SelfSigned, files.dir.path(), &[]).unwrap();
+    assert_eq!(made.key.metadata().unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
 fn a_self_signed_one_is_made_once_and_its_key_is_private() {
     let files = Files::new();
     let open = || Certificate::open(&TlsSource::SelfSigned, files.dir.path(), &[]).unwrap();
