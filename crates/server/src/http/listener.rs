@@ -233,8 +233,15 @@ async fn converse<S, V, B>(
                 std::future::pending().await
             }
         };
+        // Pings alone keep nothing open: a connection without calls ends as over HTTP/1.
+        let over = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = line.idle(HEAD_LIMIT) => {}
+            }
+        };
         // What breaks a connection is its client's doing, and told to it by its own stack.
-        let _ = run(connection, stop, abort, unused).await;
+        let _ = run(connection, over, abort, unused).await;
         return;
     }
     let transport = TokioIo::new(Transport::on(stream, line.clone()));
@@ -245,7 +252,7 @@ async fn converse<S, V, B>(
             std::future::pending().await
         }
     };
-    if run(Pin::new(&mut connection), stop, abort, unused).await.is_err() {
+    if run(Pin::new(&mut connection), stop.cancelled(), abort, unused).await.is_err() {
         // A request that is refused for its form may not be here in whole yet.
         let mut transport = connection.into_parts().io.into_inner();
         let _ = transport.shutdown().await;
@@ -295,18 +302,18 @@ async fn refuse_plain(stream: TcpStream) {
     }
 }
 
-/// Drives a connection to its end: by its own requests until `stop`; then until `unused` says that
+/// Drives a connection to its end: by its own requests until it is `over`; then until `unused` says that
 /// no call is on it, and by force at `abort`.
 async fn run<C: GracefulConnection>(
     mut connection: Pin<&mut C>,
-    stop: &CancellationToken,
+    over: impl Future<Output = ()>,
     abort: &CancellationToken,
     unused: impl Future<Output = ()>,
 ) -> Result<(), C::Error> {
     tokio::select! {
         biased;
         ended = &mut connection => return ended,
-        () = stop.cancelled() => {}
+        () = over => {}
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{Request, Version};
 use http_body::{Body, Frame, SizeHint};
@@ -99,6 +100,18 @@ impl Line {
         self.calls.load(Ordering::Acquire)
     }
 
+    /// Ends when no call has been on an HTTP/2 line for `limit`, or a look later.
+    pub(super) async fn idle(&self, limit: Duration) {
+        loop {
+            tokio::time::sleep(limit).await;
+            // Over HTTP/2 nobody else asks for the stage: it says whether there was a call since the last look.
+            let was_idle = self.stage.swap(Stage::Idle as u8, Ordering::AcqRel) == Stage::Idle as u8;
+            if was_idle && self.calls() == 0 {
+                return;
+            }
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn called(stage: Stage, interim: bool) -> Arc<Self> {
         let line = Self { interim: interim.into(), ..Self::default() };
@@ -149,5 +162,26 @@ impl<B: Body + Unpin> Body for Answer<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_is_idle_when_there_was_no_call_for_a_while() {
+        let limit = Duration::from_millis(20);
+        let line = Arc::new(Line::default());
+        line.idle(limit).await;
+        let call = || {
+            line.enter(Stage::Called);
+            line.calls.fetch_add(1, Ordering::AcqRel);
+            Call(line.clone())
+        };
+        let running = call();
+        assert!(tokio::time::timeout(limit * 5, line.idle(limit)).await.is_err(), "a call is on it");
+        drop(running);
+        line.idle(limit).await;
     }
 }
