@@ -264,7 +264,8 @@ fn is_quiet(method: &Method, path: &str) -> bool {
 
 /// Who a request seems to be from that was refused before anybody asked, or because of the answer.
 fn seeming(app: &App, credentials: &HeaderMap) -> (Tenant, Asker) {
-    match caller::suspect(&app.access, credentials) {
+    let cookie = caller::session_cookie(app.addresses.management_tls);
+    match caller::suspect(&app.access, cookie, credentials) {
         Suspect::Holder(key) => (key.tenant().clone(), holder(&key, credentials)),
         Suspect::Claims(id, key) => claimant(id, key.as_deref()),
         Suspect::Nobody => (Tenant::default(), Asker::default()),

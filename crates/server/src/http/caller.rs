@@ -38,6 +38,20 @@ pub(crate) const X_TENANT: HeaderName = HeaderName::from_static("x-tenant");
 /// and the gateway takes it out of what functions see.
 pub(crate) const COOKIE_NAME: &str = "functionsplatform_session";
 
+/// Its name where TLS is spoken: browsers take one of this name only over TLS, from the very host, so
+/// that none comes from a neighbour below the same domain or from who changes plain HTTP on its way.
+const SECURE_COOKIE_NAME: &str = "__Host-functionsplatform_session";
+
+/// The session's cookie on listeners that speak TLS, or do not.
+pub(super) fn session_cookie(is_tls: bool) -> &'static str {
+    if is_tls { SECURE_COOKIE_NAME } else { COOKIE_NAME }
+}
+
+/// Whether a cookie's name is one that a session may have.
+pub(super) fn is_session(name: &[u8]) -> bool {
+    [COOKIE_NAME, SECURE_COOKIE_NAME].iter().any(|own| own.as_bytes() == name)
+}
+
 /// Who a request is from, and for whom they act.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
@@ -179,7 +193,8 @@ pub(crate) fn authenticated(router: Router, door: Door) -> Router {
 
 async fn authenticate(State(door): State<Door>, mut request: Request, next: Next) -> Response {
     let trail = request.extensions().get::<Trail>().cloned().unwrap_or_default();
-    let identified = identify(&door.app.access, door.needs_key, request.headers());
+    let cookie = session_cookie(door.app.addresses.management_tls);
+    let identified = identify(&door.app.access, door.needs_key, cookie, request.headers());
     let identified = identified.map(|caller| {
         trail.identified(&caller, request.headers());
         Caller { trail, ..caller }
@@ -199,10 +214,11 @@ async fn authenticate(State(door): State<Door>, mut request: Request, next: Next
         Err(unknown) if pages::is_page(path) => {
             let to_login = Redirect::to(&login::link(request.uri())).into_response();
             // A session that has ended must not keep its holder out where no key is needed.
-            if matches!(unknown, Unknown::SessionOver) { login::without_cookie(to_login) } else { to_login }
+            let is_over = matches!(unknown, Unknown::SessionOver);
+            if is_over { login::without_cookie(to_login, cookie) } else { to_login }
         }
         Err(Unknown::SessionOver) => {
-            login::without_cookie(not_in_force("the session has ended").into_response())
+            login::without_cookie(not_in_force("the session has ended").into_response(), cookie)
         }
         Err(Unknown::Nobody) => no_key().into_response(),
     }
@@ -234,8 +250,8 @@ fn is_open(path: &str) -> bool {
         || path.starts_with("/static/")
 }
 
-fn identify(access: &Access, needs_key: bool, headers: &HeaderMap) -> Result<Caller, Unknown> {
-    let who = match (bearer(headers).map_err(Unknown::Refused)?, session_of(headers)) {
+fn identify(access: &Access, needs_key: bool, cookie: &str, headers: &HeaderMap) -> Result<Caller, Unknown> {
+    let who = match (bearer(headers).map_err(Unknown::Refused)?, session_of(headers, cookie)) {
         (Some(text), _) => {
             let key = access.check(text);
             Who::Key(key.ok_or_else(|| {
@@ -299,7 +315,7 @@ pub(super) enum Suspect {
 }
 
 /// Looks at what a request has shown to be let in.
-pub(super) fn suspect(access: &Access, headers: &HeaderMap) -> Suspect {
+pub(super) fn suspect(access: &Access, cookie: &str, headers: &HeaderMap) -> Suspect {
     if let Some(shown) = headers.get(AUTHORIZATION) {
         let text = shown.to_str().unwrap_or_default().split_once(' ').unwrap_or_default().1.trim();
         let id = PresentedKey::parse(text).ok().map(|presented| presented.id);
@@ -308,7 +324,7 @@ pub(super) fn suspect(access: &Access, headers: &HeaderMap) -> Suspect {
             None => Suspect::Claims(id, id.and_then(|id| access.key(id))),
         };
     }
-    match session_of(headers) {
+    match session_of(headers, cookie) {
         Session::One(text) => access.session(text).map_or(Suspect::Claims(None, None), Suspect::Holder),
         Session::Several => Suspect::Claims(None, None),
         Session::None => Suspect::Nobody,
@@ -324,8 +340,8 @@ enum Session<'a> {
     Several,
 }
 
-fn session_of(headers: &HeaderMap) -> Session<'_> {
-    let mut own = cookies(headers).filter(|(name, _)| *name == COOKIE_NAME);
+fn session_of<'a>(headers: &'a HeaderMap, cookie: &str) -> Session<'a> {
+    let mut own = cookies(headers).filter(|(name, _)| *name == cookie);
     match (own.next(), own.next()) {
         (None, _) => Session::None,
         (Some((_, text)), None) => Session::One(text),
@@ -334,8 +350,8 @@ fn session_of(headers: &HeaderMap) -> Session<'_> {
 }
 
 /// The session's text, if there is exactly one.
-pub(super) fn session_text(headers: &HeaderMap) -> Option<&str> {
-    match session_of(headers) {
+pub(super) fn session_text<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
+    match session_of(headers, cookie) {
         Session::One(text) => Some(text),
         Session::None | Session::Several => None,
     }
@@ -377,6 +393,10 @@ mod tests {
             map.append(*name, HeaderValue::from_str(value).expect("header text"));
         }
         map
+    }
+
+    fn identify(access: &Access, needs_key: bool, headers: &HeaderMap) -> Result<Caller, Unknown> {
+        super::identify(access, needs_key, COOKIE_NAME, headers)
     }
 
     fn status(answer: Result<Caller, Unknown>) -> (u16, String) {
@@ -503,6 +523,8 @@ mod tests {
         assert_eq!(status(identify(&room.access, true, &asked)), (200, "acme".into()));
         let two = headers(&[("cookie", &cookie), ("cookie", &format!("{COOKIE_NAME}=x"))]);
         assert_eq!(status(identify(&room.access, true, &two)), (401, "session".into()));
+        let secure = super::identify(&room.access, true, SECURE_COOKIE_NAME, &asked);
+        assert_eq!(status(secure).0, 401, "over TLS only that of the name that none can forge");
         room.access.sign_out(&session);
         for needs_key in [false, true] {
             assert_eq!(status(identify(&room.access, needs_key, &asked)), (401, "session".into()));

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::api::extract::ApiForm;
 use super::audit::Trail;
-use super::caller::{COOKIE_NAME, Caller, Who, place_of, session_text};
+use super::caller::{Caller, Who, place_of, session_cookie, session_text};
 use super::problem::Problem;
 use super::{csrf, guard, pages};
 use crate::access::SESSION_LIFE;
@@ -94,14 +94,16 @@ pub(super) fn link(wanted: &Uri) -> String {
 }
 
 async fn show_login(
+    State(app): State<Arc<App>>,
     wish: Result<Query<Wish>, QueryRejection>,
     caller: Option<Caller>,
     headers: HeaderMap,
 ) -> Response {
     let next = wish.map(|Query(wish)| wish.next).unwrap_or_default();
-    let is_over = session_text(&headers).is_some() && caller.is_none();
+    let cookie = session_cookie(app.addresses.management_tls);
+    let is_over = session_text(&headers, cookie).is_some() && caller.is_none();
     let page = pages::render(StatusCode::OK, &page(&next, None, caller.as_ref()));
-    if is_over { without_cookie(page) } else { page }
+    if is_over { without_cookie(page, cookie) } else { page }
 }
 
 fn page(next: &str, fault: Option<&'static str>, caller: Option<&Caller>) -> LoginPage {
@@ -133,15 +135,16 @@ async fn sign_in(
         return Ok(pages::render(StatusCode::UNAUTHORIZED, &page(&form.next, Some(fault), None)));
     };
     // One sign-in after the other in one browser leaves no session behind that nobody holds.
-    if let Some(before) = session_text(&headers) {
+    let is_tls = app.addresses.management_tls;
+    let name = session_cookie(is_tls);
+    if let Some(before) = session_text(&headers, name) {
         app.access.sign_out(before);
     }
     trail.signed(&key);
     let session = app.access.sign_in(&key);
     let seconds = SESSION_LIFE.as_secs();
-    let secure = if app.addresses.management_tls { "; Secure" } else { "" };
-    let cookie =
-        format!("{COOKIE_NAME}={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+    let secure = if is_tls { "; Secure" } else { "" };
+    let cookie = format!("{name}={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
     Ok(with_cookie(Redirect::to(own_place(&form.next)).into_response(), &cookie))
 }
 
@@ -151,15 +154,18 @@ async fn sign_out(
     ApiForm(form): ApiForm<SignOut>,
 ) -> Result<Response, Problem> {
     csrf::check(form.csrf_token.as_deref())?;
-    if let Some(session) = session_text(&headers) {
+    let cookie = session_cookie(app.addresses.management_tls);
+    if let Some(session) = session_text(&headers, cookie) {
         app.access.sign_out(session);
     }
-    Ok(without_cookie(Redirect::to(PATH).into_response()))
+    Ok(without_cookie(Redirect::to(PATH).into_response(), cookie))
 }
 
 /// A place on this very listener; everything else is its start.
 fn own_place(next: &str) -> &str {
-    let is_own = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
+    let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
+    // Browsers take tabs and line ends out of an address before they read it.
+    let is_own = next.starts_with('/') && !next.starts_with("//") && next.bytes().all(visible);
     if is_own { next } else { "/" }
 }
 
@@ -171,8 +177,9 @@ fn with_cookie(mut response: Response, cookie: &str) -> Response {
 }
 
 /// The answer, and the cookie is gone.
-pub(super) fn without_cookie(response: Response) -> Response {
-    with_cookie(response, &format!("{COOKIE_NAME}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"))
+pub(super) fn without_cookie(response: Response, name: &str) -> Response {
+    let secure = if name == session_cookie(true) { "; Secure" } else { "" };
+    with_cookie(response, &format!("{name}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict{secure}"))
 }
 
 #[cfg(test)]
@@ -182,7 +189,17 @@ mod tests {
     #[test]
     fn after_the_login_one_is_where_one_wanted_to_be_and_never_elsewhere() {
         assert_eq!(own_place("/ui/workers?x=1"), "/ui/workers?x=1");
-        for elsewhere in ["", "//evil.example", "https://evil.example", "/\\evil.example", "/a\r\nb", "ui"] {
+        for elsewhere in [
+            "",
+            "//evil.example",
+            "https://evil.example",
+            "/\\evil.example",
+            "/a\r\nb",
+            "ui",
+            "/\t/evil.example",
+            "/ /x",
+            "/é",
+        ] {
             assert_eq!(own_place(elsewhere), "/", "{elsewhere:?}");
         }
         assert_eq!(link(&Uri::from_static("/")), "/login");
@@ -191,8 +208,12 @@ mod tests {
 
     #[test]
     fn the_cookie_is_for_no_script_and_no_other_site() {
-        let cleared = without_cookie(StatusCode::OK.into_response());
+        let cleared = without_cookie(StatusCode::OK.into_response(), session_cookie(true));
         let cookie = cleared.headers()[SET_COOKIE].to_str().expect("text");
-        assert!(cookie.contains("; HttpOnly; SameSite=Strict") && cookie.contains("Max-Age=0"), "{cookie}");
+        assert!(
+            cookie.contains("; HttpOnly; SameSite=Strict; Secure") && cookie.contains("Max-Age=0"),
+            "{cookie}"
+        );
+        assert!(cookie.starts_with("__Host-"), "{cookie}");
     }
 }

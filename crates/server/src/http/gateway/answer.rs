@@ -18,7 +18,7 @@ use http_body::Body as _;
 use super::GatewayBody;
 use super::intake::cookie_name;
 use crate::clock::Clock;
-use crate::http::caller::COOKIE_NAME;
+use crate::http::caller::is_session;
 use crate::http::problem::{Problem, status};
 use crate::invoke::{Completed, Fault, Reply};
 
@@ -119,9 +119,14 @@ pub(in crate::http) fn server_timing(phases: &Phases) -> HeaderValue {
     ascii(text)
 }
 
-/// Whether a function would sign its caller in at the pages, which are on another port of the host.
+/// Whether a function would sign its caller in at the pages, which are on another port of the host: by
+/// the session's name, or by none, since browsers send what has no name as it is.
 fn sets_session(name: &HeaderName, value: &HeaderValue) -> bool {
-    *name == SET_COOKIE && cookie_name(value.as_bytes()) == COOKIE_NAME.as_bytes()
+    if *name != SET_COOKIE {
+        return false;
+    }
+    let set = cookie_name(value.as_bytes());
+    set.is_empty() || is_session(set)
 }
 
 pub(in crate::http) fn new_correlation_id() -> Box<str> {
@@ -190,11 +195,16 @@ fn component_of(phase: &str) -> &'static str {
     }
 }
 
+/// What callers are told of a function that does not start, where they are told no more.
+const NOT_STARTED: &str = "no worker of the function can be started; the record of the call says why";
+
 fn problem_of(fault: &Fault, full_errors: bool) -> Problem {
     let code = Code::of(fault.outcome).unwrap_or(Code::PlatformError);
     let status = StatusCode::from_u16(status_of(fault.outcome)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let detail = match &fault.exception {
         Some((kind, _)) if !full_errors => format!("the handler raised {kind}").into(),
+        // Why is told in the words of the code that did not load.
+        None if !full_errors && fault.outcome == Outcome::StartFailed => NOT_STARTED.into(),
         _ => fault.detail.clone(),
     };
     let mut problem = Problem::new(code, detail)
@@ -218,4 +228,46 @@ fn problem_of(fault: &Fault, full_errors: bool) -> Problem {
         problem = problem.retry_after(after);
     }
     problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_function_signs_anybody_in() {
+        let sets = |text: &'static str| sets_session(&SET_COOKIE, &HeaderValue::from_static(text));
+        for session in [
+            "functionsplatform_session=x; Path=/",
+            " functionsplatform_session = x",
+            "__Host-functionsplatform_session=x; Secure; Path=/",
+            "=functionsplatform_session=x",
+            " =functionsplatform_session=x; Path=/",
+            "functionsplatform_session",
+            "",
+        ] {
+            assert!(sets(session), "{session:?}");
+        }
+        for other in ["a=1; Path=/", "my_functionsplatform_session=1", "a=functionsplatform_session=x"] {
+            assert!(!sets(other), "{other:?}");
+        }
+        assert!(!sets_session(&CONTENT_TYPE, &HeaderValue::from_static("")));
+    }
+
+    #[test]
+    fn what_is_safe_tells_no_words_of_the_code() {
+        let fault = Fault {
+            outcome: Outcome::StartFailed,
+            detail: "no worker of cats can be started: ValueError: password hunter2".into(),
+            exception: None,
+            phase: "start",
+            limit_hit: None,
+            limit_bytes: None,
+            retry_after: None,
+            caller_was_short: false,
+        };
+        let told = |full| String::from_utf8(problem_of(&fault, full).to_json()).expect("UTF-8");
+        assert!(told(true).contains("hunter2"));
+        assert!(!told(false).contains("hunter2"), "{}", told(false));
+    }
 }

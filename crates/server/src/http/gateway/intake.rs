@@ -12,7 +12,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use std::time::Duration;
 
-use crate::http::caller::COOKIE_NAME;
+use crate::http::caller::{COOKIE_NAME, is_session};
 use crate::http::listener::Upload;
 use crate::http::problem::Problem;
 use crate::invoke::attempt::latin1;
@@ -76,15 +76,17 @@ fn names_session(text: &[u8]) -> bool {
 
 /// A line of cookies without the session; none if nothing is left.
 fn without_session(line: &HeaderValue) -> Option<HeaderValue> {
-    let is_other = |pair: &&[u8]| cookie_name(pair) != COOKIE_NAME.as_bytes();
+    let is_other = |pair: &&[u8]| !is_session(cookie_name(pair));
     let kept: Vec<_> = line.as_bytes().split(|byte| *byte == b';').filter(is_other).collect();
     let joined = kept.join(&b';');
     HeaderValue::from_bytes(joined.trim_ascii()).ok().filter(|line| !line.is_empty())
 }
 
-/// The name of `name=value`.
+/// The name of `name=value; …`; empty where there is none.
 pub(super) fn cookie_name(pair: &[u8]) -> &[u8] {
-    pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
+    let pair = pair.split(|byte| *byte == b';').next().unwrap_or_default();
+    let name = pair.iter().position(|byte| *byte == b'=').map(|at| &pair[..at]);
+    name.unwrap_or_default().trim_ascii()
 }
 
 /// The caller's class; what is no class is not asked for.
@@ -291,6 +293,7 @@ mod tests {
         assert_eq!(seen(&[&format!("a=1; {session}; b=2")]), ["a=1; b=2"]);
         assert_eq!(seen(&[&format!("{session}; b=2"), "c=3"]), ["b=2", "c=3"]);
         assert_eq!(seen(&["a=1", "b=2"]), ["a=1", "b=2"]);
+        assert!(seen(&[&format!("__Host-{session}")]).is_empty());
         let value = format!("a={COOKIE_NAME}; my_{COOKIE_NAME}=1");
         assert_eq!(seen(&[&value]), [value]);
     }
