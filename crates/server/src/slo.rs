@@ -54,13 +54,13 @@ pub struct SloBook {
 impl SloBook {
     /// Reads the snapshots kept last and begins. Without them (the registry says why in the log)
     /// all counters begin anew.
-    pub async fn open(registry: Arc<Registry>) -> Self {
+    pub async fn open(registry: Arc<Registry>, clock: Clock) -> Self {
         let snapshots = registry.load_slo().await.unwrap_or_else(|error| {
             tracing::warn!(error = %error.chain(), "SLO counters could not be read and begin anew");
             Vec::new()
         });
         let saved = snapshots.into_iter().map(|(tenant, name, bytes)| ((tenant, name), bytes)).collect();
-        Self { registry, clock: Clock::start(), books: RwLock::default(), saved: RwLock::new(saved) }
+        Self { registry, clock, books: RwLock::default(), saved: RwLock::new(saved) }
     }
 
     /// The book of a function, made when there is none; its objective becomes `slo`.
@@ -90,7 +90,7 @@ impl SloBook {
 
     /// Housekeeping; called each second. Hands snapshots that are due to the registry, without
     /// waiting for them.
-    pub fn tick(&self, now: Duration, _wall_us: u64) {
+    pub fn tick(&self, now: Duration) {
         let mut due = Vec::new();
         for (key, book) in self.books.read().iter() {
             book.tick(now);

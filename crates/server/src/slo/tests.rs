@@ -176,7 +176,7 @@ async fn counters_survive_a_restart_and_go_with_their_function() {
     let dir = tempfile::tempdir().unwrap();
     let tenant = Tenant::default();
     let registry = registry_with(dir.path(), "cats").await;
-    let books = SloBook::open(registry.clone()).await;
+    let books = SloBook::open(registry.clone(), Clock::start()).await;
     let wall_us = books.clock.wall_now_us();
     let book = books.function(&tenant, &name("cats"), Some(&slo(250)));
     book.record(Duration::ZERO, wall_us, Outcome::Ok, false, Duration::from_millis(1), false);
@@ -184,7 +184,7 @@ async fn counters_survive_a_restart_and_go_with_their_function() {
     registry.close().await;
 
     let registry = registry_with(dir.path(), "cats").await;
-    let books = SloBook::open(registry.clone()).await;
+    let books = SloBook::open(registry.clone(), Clock::start()).await;
     assert!(books.get(&tenant, &name("cats")).is_none());
     let book = books.function(&tenant, &name("cats"), Some(&slo(250)));
     let view = book.slo(wall_us + 1_000_000).unwrap();
@@ -237,12 +237,12 @@ async fn a_change_is_saved_within_ten_seconds_without_a_stop() {
     let dir = tempfile::tempdir().unwrap();
     let tenant = Tenant::default();
     let registry = registry_with(dir.path(), "cats").await;
-    let books = SloBook::open(registry.clone()).await;
+    let books = SloBook::open(registry.clone(), Clock::start()).await;
     let book = books.function(&tenant, &name("cats"), None);
     record(&book, 1, Outcome::Ok, 1, false);
-    books.tick(Duration::from_secs(10), WALL_US);
+    books.tick(Duration::from_secs(10));
     assert_eq!(registry.load_slo().await.unwrap(), []);
-    books.tick(Duration::from_secs(11), WALL_US);
+    books.tick(Duration::from_secs(11));
     // The registry answers in order, so the snapshot is in by now.
     assert_eq!(registry.load_slo().await.unwrap().len(), 1);
     assert_eq!(book.unsaved_for(Duration::from_secs(30)), None);
