@@ -517,9 +517,9 @@ impl Code {
                 true,
                 "Refused because of overload",
                 "More calls came than the function's workers and its queue can take, so this one was refused \
-                 without being run. The reason says why it was this one: queue_full, or priority (a call of a \
-                 higher class took its place); queue_delay and memory are reserved. It counts against the \
-                 function's availability.",
+                 without being run. The reason says why it was this one: queue_full, priority (a call of a \
+                 higher class took its place), or memory (the platform holds as many bytes of request bodies \
+                 as it may); queue_delay is reserved. It counts against the function's availability.",
                 "Wait for Retry-After. If it happens often, raise scaling.max, make the handler faster, or give \
                  less important calls X-Criticality: sheddable.",
             ),

@@ -401,10 +401,19 @@ impl Access {
 
     /// Makes a key for somebody, unless theirs ends before: a revoked key leaves no successor behind.
     /// Its text is in the answer and nowhere else.
-    pub async fn create_key_for(&self, new: NewKey, grant: &Grant) -> Result<FreshKey, AccessError> {
-        let _one_change = self.changes.lock().await;
-        self.still_holds(grant)?;
-        self.make_key(new).await
+    /// Goes on when the future is dropped, like every change: what is written must be in force.
+    pub async fn create_key_for(
+        self: &Arc<Self>,
+        new: NewKey,
+        grant: &Grant,
+    ) -> Result<FreshKey, AccessError> {
+        let (access, grant) = (self.clone(), grant.clone());
+        let whole = tokio::spawn(async move {
+            let _one_change = access.changes.lock().await;
+            access.still_holds(&grant)?;
+            access.make_key(new).await
+        });
+        whole.await.expect("making a key does not panic")
     }
 
     /// Makes a key, as the platform itself. Its text is in the answer and nowhere else.
@@ -452,8 +461,14 @@ impl Access {
     }
 
     /// Ends a tenant's key: it opens nothing from now on, and its sessions are over. Once more is as
-    /// good as once.
-    pub async fn revoke_key(&self, tenant: &Tenant, id: &str) -> Result<Arc<Key>, AccessError> {
+    /// good as once. Goes on when the future is dropped: what holds now must hold after a restart.
+    pub async fn revoke_key(self: &Arc<Self>, tenant: &Tenant, id: &str) -> Result<Arc<Key>, AccessError> {
+        let (access, tenant, id) = (self.clone(), tenant.clone(), id.to_owned());
+        let whole = tokio::spawn(async move { access.revoke_whole_key(&tenant, &id).await });
+        whole.await.expect("revoking a key does not panic")
+    }
+
+    async fn revoke_whole_key(&self, tenant: &Tenant, id: &str) -> Result<Arc<Key>, AccessError> {
         let _one_change = self.changes.lock().await;
         let no_key = || AccessError::NoKey { id: id.to_owned() };
         let id: KeyId = id.parse().map_err(|_| no_key())?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::access::Access;
 use crate::audit::Audit;
+use crate::bodies::BodyBudget;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -65,6 +66,8 @@ pub struct App {
     pub catalog: Arc<Catalog>,
     /// Calls.
     pub invoker: Arc<Invoker>,
+    /// How many bytes of bodies are held.
+    pub(crate) bodies: Arc<BodyBudget>,
     /// Calls as they come from outside.
     pub(crate) gateway: Arc<Gateway>,
     /// What happened.

@@ -24,6 +24,7 @@ use fp_core::settings::{Handler, IdleTime, Network};
 use fp_core::{EventType, FunctionName, Manifest, Settings, Tenant, VersionNumber};
 use fp_sandbox::{Template, ZygoteReport};
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::access::{Access, AccessError};
 use crate::callers::{Callers, Checks};
@@ -119,6 +120,9 @@ type Gate = Arc<tokio::sync::Mutex<()>>;
 /// Gates beyond which those that are not in use are forgotten: some kilobytes.
 const MANY_GATES: usize = 256;
 
+/// Archives and directories that are read into memory at once; more wait their turn.
+const UNPACKINGS: usize = 2;
+
 /// Functions and routes.
 pub struct Catalog {
     snapshot: ArcSwap<Snapshot>,
@@ -129,6 +133,8 @@ pub struct Catalog {
     access: Arc<Access>,
     /// One deploy or delete of a function at a time; the value is a gate, not data.
     gates: Mutex<BTreeMap<(Tenant, FunctionName), Gate>>,
+    /// Archives that are unpacked at once: each takes up to 250 MiB while it is.
+    unpacking: Arc<Semaphore>,
     /// Held while a new snapshot is made from the latest, written to the registry and swapped in.
     swap: tokio::sync::Mutex<()>,
 }
@@ -180,6 +186,7 @@ impl Catalog {
             slo,
             access,
             gates: Mutex::default(),
+            unpacking: Arc::new(Semaphore::new(UNPACKINGS)),
             swap: tokio::sync::Mutex::new(()),
         })
     }
@@ -306,7 +313,9 @@ impl Catalog {
         let source = request.source.clone();
         let file = request.handler.file.clone();
         let path = request.settings.path.clone();
+        let turn = self.turn_to_unpack().await;
         let put = move || {
+            let _turn = turn;
             let tree = match &source {
                 Source::Inline(text) => Tree::of_file(&file, text),
                 Source::Archive(zip) => Tree::of_zip(zip).map_err(CatalogError::from_code)?,
@@ -464,6 +473,26 @@ impl Catalog {
     /// their own for those of named tenants.
     pub fn default_network(tenant: &Tenant) -> Network {
         if *tenant == Tenant::default() { Settings::default().network } else { Network::Internal }
+    }
+
+    /// As [`archive_request`](Self::archive_request), in a turn of its own: it inflates the archive.
+    pub(crate) async fn read_archive(
+        &self,
+        tenant: Tenant,
+        name: FunctionName,
+        zip: Bytes,
+    ) -> Result<DeployRequest, CatalogError> {
+        let turn = self.turn_to_unpack().await;
+        // Inflating and reading take up to seconds, which a thread that serves others does not have.
+        let read = move || {
+            let _turn = turn;
+            Self::archive_request(tenant, &name, zip)
+        };
+        tokio::task::spawn_blocking(read).await.expect("reading an archive does not panic")
+    }
+
+    async fn turn_to_unpack(&self) -> OwnedSemaphorePermit {
+        self.unpacking.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
     /// Reads the manifest of an archive that is to become this function. For named tenants

@@ -200,7 +200,7 @@ impl History {
     /// Calls of a tenant that have not ended.
     pub fn running_of(&self, tenant: &Tenant) -> usize {
         let shown = |running: &Running| self.inner.shows(tenant, &running.tenant, running.started_us);
-        self.inner.ring.running_that(shown).len()
+        self.inner.ring.count_running(shown)
     }
 
     /// How history is doing.

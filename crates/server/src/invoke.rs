@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fp_core::deadline::Given;
-use fp_core::outcome::Outcome;
+use fp_core::outcome::{Outcome, ShedReason};
 use fp_core::record::Trigger;
 use fp_core::settings::{Criticality, OnDisconnect};
 use fp_core::trace_context::TraceContext;
@@ -27,6 +27,7 @@ use http::HeaderMap;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::bodies::NoRoom;
 use crate::catalog::{Catalog, Deployed};
 use crate::clock::Clock;
 use crate::history::{Finished, History};
@@ -258,6 +259,21 @@ impl Invoker {
         let fault = Fault {
             limit_bytes: Some(limit.as_u64()),
             ..attempt::fault(&flight, Outcome::RequestTooLarge, "route", detail)
+        };
+        flight.fail(fault, Vec::new(), None)
+    }
+
+    /// Records that a request's body was not read, because the platform holds as many bytes of bodies as
+    /// it may.
+    pub(crate) fn refuse_for_room(
+        self: &Arc<Self>,
+        function: Arc<Deployed>,
+        request: Arc<Request>,
+    ) -> Completed {
+        let flight = Flight::open(self, function, request);
+        let fault = Fault {
+            retry_after: Some(Duration::from_secs(1)),
+            ..attempt::fault(&flight, Outcome::Shed(ShedReason::Memory), "route", NoRoom.to_string())
         };
         flight.fail(fault, Vec::new(), None)
     }

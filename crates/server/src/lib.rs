@@ -1,13 +1,15 @@
 //! The async room: the platform's server.
 //!
 //! Top to bottom: [`http`] → [`invoke`], [`catalog`], [`history`], [`slo`] → [`pool`], [`access`], `callers`,
-//! [`secrets`], [`audit`], [`store`] → [`config`], [`clock`]. `http` never touches `store`, `pool` or the sandbox; nothing below
+//! [`secrets`], [`bodies`], [`audit`], [`store`] → [`config`], [`clock`]. `http` never touches `store`, `pool` or the
+//! sandbox; nothing below
 //! `http` knows a status code's header. [`Server`] wires the rooms in dependency order, binds
 //! early, starts late and drains.
 
 pub mod access;
 pub mod app;
 pub mod audit;
+pub(crate) mod bodies;
 pub(crate) mod callers;
 pub mod catalog;
 pub mod clock;

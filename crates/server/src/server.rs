@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, AccessError, FreshKey, NewKey};
 use crate::app::{Addresses, App};
 use crate::audit::Audit;
+use crate::bodies::BodyBudget;
 use crate::callers::Callers;
 use crate::catalog::{Catalog, CatalogError, Deployed, WorkerSetup};
 use crate::clock::Clock;
@@ -158,7 +159,7 @@ impl Server {
         let audit = Arc::new(Audit::open(&data_dir)?);
         let secrets = open_secrets(&config, &registry, &data_dir).await?;
         let history = Arc::new(History::open(&config.history, &data_dir, clock.clone())?);
-        let slo = Arc::new(SloBook::open(registry.clone()).await);
+        let slo = Arc::new(SloBook::open(registry.clone(), clock.clone()).await);
         // Ten thousand functions are read and checked in the time that a zygote takes to start.
         let starting = Sandbox::start(sandbox_config(&config, bound.addresses, &data_dir));
         let (sandbox, stored) = tokio::join!(starting, registry.live_versions());
@@ -209,16 +210,19 @@ impl Server {
             None if bound.addresses.gateway.ip().is_loopback() => gateway::Detail::WithoutTenants,
             None => gateway::Detail::Always(false),
         };
+        let bodies = BodyBudget::of_host();
         let gateway = Arc::new(Gateway::new(
             catalog.clone(),
             invoker.clone(),
             access.clone(),
+            bodies.clone(),
             clock.clone(),
             config.gateway_hosts.clone(),
             errors,
         ));
         let app = Arc::new(App {
             gateway,
+            bodies,
             addresses: bound.addresses,
             started_us: clock.wall_now_us(),
             clock: clock.clone(),
@@ -391,14 +395,18 @@ async fn first_key(app: &App) -> Result<Option<FreshKey>, AccessError> {
 
 async fn keep_house(app: Arc<App>, certificates: Certificates) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
+    let mut looking = tokio::task::spawn(async {});
     loop {
         every.tick().await;
         app.clock.resync();
-        app.slo.tick(app.clock.now(), app.clock.wall_now_us());
+        app.slo.tick(app.clock.now());
         app.access.tick();
-        let certificates = certificates.clone();
-        // It reads files, which may be on a disk that is slow.
-        let _ = tokio::task::spawn_blocking(move || certificates.look()).await;
+        // It reads files, which may be on a disk that is slow or gone: nothing else waits for that, and
+        // the next look comes after this one.
+        if looking.is_finished() {
+            let certificates = certificates.clone();
+            looking = tokio::task::spawn_blocking(move || certificates.look());
+        }
     }
 }
 

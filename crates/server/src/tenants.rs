@@ -4,6 +4,8 @@
 //! name is ever seen by a later one: functions and accepted calls go with it, and history shows only
 //! what came after its beginning.
 
+use std::sync::Arc;
+
 use fp_core::Tenant;
 use fp_core::quota::Quota;
 
@@ -13,11 +15,17 @@ use crate::history::History;
 use crate::store::StoreError;
 
 impl App {
-    /// Makes a tenant, without functions and keys.
+    /// Makes a tenant, without functions and keys. Goes on when the future is dropped.
     ///
     /// # Errors
     /// When there is one of this name, the host does not keep tenants apart, or it cannot be written.
-    pub async fn create_tenant(&self, name: Tenant) -> Result<StoredTenant, AccessError> {
+    pub async fn create_tenant(self: &Arc<Self>, name: Tenant) -> Result<StoredTenant, AccessError> {
+        let app = self.clone();
+        let whole = tokio::spawn(async move { app.create_whole_tenant(name).await });
+        whole.await.expect("making a tenant does not panic")
+    }
+
+    async fn create_whole_tenant(&self, name: Tenant) -> Result<StoredTenant, AccessError> {
         if !self.config.allow_weak_isolation_between_tenants {
             self.invoker.host().meets_the_floor().map_err(AccessError::BelowFloor)?;
         }
@@ -42,14 +50,19 @@ impl App {
     }
 
     /// Ends a tenant: its keys open nothing, its functions answer nobody and its history is not
-    /// shown any more. Calls that run end in peace.
+    /// shown any more. Calls that run end in peace. Goes on when the future is dropped: a client that
+    /// leaves must not leave half an end.
     ///
     /// # Errors
     /// When there is none of this name, it is `default`, or the end cannot be written: then it goes on.
-    pub async fn delete_tenant(&self, tenant: Tenant) -> Result<(), AccessError> {
-        self.catalog.delete_tenant(&tenant).await?;
-        self.history.hide_tenant(&tenant);
-        Ok(())
+    pub async fn delete_tenant(self: &Arc<Self>, tenant: Tenant) -> Result<(), AccessError> {
+        let app = self.clone();
+        let whole = tokio::spawn(async move {
+            app.catalog.delete_tenant(&tenant).await?;
+            app.history.hide_tenant(&tenant);
+            Ok(())
+        });
+        whole.await.expect("deleting a tenant does not panic")
     }
 }
 

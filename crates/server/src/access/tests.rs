@@ -95,6 +95,27 @@ async fn a_revoked_key_opens_nothing_from_then_on_and_neither_do_its_sessions() 
 }
 
 #[tokio::test]
+async fn a_revocation_is_written_also_when_nobody_waits_for_it() {
+    let room = Room::new().await;
+    let tenant = Tenant::default();
+    let text = room.key(&tenant, "read").await;
+    let id = room.access.check(&text).expect("in force").id();
+    {
+        let revoking = std::pin::pin!(room.access.revoke_key(&tenant, id.as_str()));
+        // One look at it, and the client is gone.
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let _ = revoking.poll(&mut context);
+    }
+    // It is one change like any other, so the next comes after it.
+    while room.access.check(&text).is_some() {
+        tokio::task::yield_now().await;
+    }
+    room.key(&tenant, "read").await;
+    let room = room.again().await;
+    assert!(room.access.check(&text).is_none());
+}
+
+#[tokio::test]
 async fn a_key_is_of_no_use_from_its_expiry_on() {
     let room = Room::new().await;
     let default = Tenant::default();

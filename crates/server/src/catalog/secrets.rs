@@ -9,6 +9,9 @@ use fp_core::{FunctionName, SecretName, Settings, Tenant};
 use super::{Catalog, CatalogError, WorkerSetup};
 use crate::secrets::{MAX_VALUE, SecretValue, SecretView};
 
+/// Secrets of one tenant: as many as keys. All values are in memory, up to 64 KiB each.
+const MAX_SECRETS: usize = 1_000;
+
 /// A secret and who reads it.
 #[derive(Debug)]
 pub struct SecretUse {
@@ -57,10 +60,22 @@ impl Catalog {
         let _one_swap = self.swap.lock().await;
         self.check_tenant(&tenant, since_us)?;
         self.check_value(&tenant, &name, value.bytes())?;
+        self.check_number(&tenant, &name)?;
         let now_us = self.workers.clock.wall_now_us();
         let secret = self.workers.secrets.set(&tenant, &name, value, now_us).await;
         let secret = secret.map_err(CatalogError::from_secrets)?;
         Ok(SecretUse { functions: self.readers(&tenant, &name), secret })
+    }
+
+    fn check_number(&self, tenant: &Tenant, name: &SecretName) -> Result<(), CatalogError> {
+        let secrets = &self.workers.secrets;
+        if secrets.has(tenant, name) || secrets.list(tenant).len() < MAX_SECRETS {
+            return Ok(());
+        }
+        let detail = format!(
+            "tenant {tenant} has {MAX_SECRETS} secrets, the most that there may be; delete some with `functionsplatform secret delete`"
+        );
+        Err(CatalogError::field(Code::Unprocessable, "name", detail))
     }
 
     fn check_value(&self, tenant: &Tenant, name: &SecretName, value: &[u8]) -> Result<(), CatalogError> {

@@ -227,6 +227,13 @@ impl Ring {
         self.shard(id).lock().lanes.get(tenant)?.get(id)
     }
 
+    /// The number of running calls that pass a test.
+    pub(crate) fn count_running(&self, mut test: impl FnMut(&Running) -> bool) -> usize {
+        let count =
+            |shard: &Mutex<Shard>| shard.lock().running.values().filter(|slot| test(&slot.running)).count();
+        self.shards.iter().map(count).sum()
+    }
+
     /// Running calls that pass a test, in no order.
     pub(crate) fn running_that(&self, mut test: impl FnMut(&Running) -> bool) -> Vec<RunningView> {
         let mut views = Vec::new();

@@ -207,6 +207,7 @@ async fn authenticate(State(door): State<Door>, mut request: Request, next: Next
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             request.extensions_mut().insert(door.app.access.clone());
+            request.extensions_mut().insert(door.app.bodies.clone());
             next.run(request).await
         }
         Err(Unknown::Refused(problem)) => problem.into_response(),

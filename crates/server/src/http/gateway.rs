@@ -37,6 +37,7 @@ use self::intake::Unread;
 use super::listener::Upload;
 use super::problem::Problem;
 use crate::access::Access;
+use crate::bodies::BodyBudget;
 use crate::catalog::{Catalog, Deployed, Matched, Route};
 use crate::clock::Clock;
 use crate::invoke::{Completed, Invoker, Reply, Request};
@@ -48,6 +49,7 @@ pub(crate) struct Gateway {
     invoker: Arc<Invoker>,
     clock: Clock,
     access: Arc<Access>,
+    bodies: Arc<BodyBudget>,
     /// Names below which tenants have names of their own, besides `localhost`.
     hosts: Vec<String>,
     errors: Detail,
@@ -61,6 +63,7 @@ impl Gateway {
         catalog: Arc<Catalog>,
         invoker: Arc<Invoker>,
         access: Arc<Access>,
+        bodies: Arc<BodyBudget>,
         clock: Clock,
         hosts: Vec<String>,
         errors: Detail,
@@ -70,6 +73,7 @@ impl Gateway {
             invoker,
             clock,
             access,
+            bodies,
             hosts,
             errors,
             others: TaskTracker::new(),
@@ -148,12 +152,13 @@ impl Gateway {
             return Err(Refusal::Recorded(Box::new(completed)));
         }
         let head_read = self.clock.now();
-        let (body, too_large) = match intake::read_body(body, limit).await {
-            Ok(body) => (body, false),
-            Err(Unread::TooLarge) => (Bytes::new(), true),
+        let purse = self.bodies.purse(&first.tenant);
+        let (body, unread) = match intake::read_body(body, limit, purse).await {
+            Ok(body) => (body, None),
             Err(Unread::Broken(problem)) => return Err(problem.into()),
+            Err(unread) => (Bytes::new(), Some(unread)),
         };
-        if !too_large {
+        if unread.is_none() {
             entrance.check_body(&matched.functions, &body);
         }
         if entrance.first_open().is_none() {
@@ -166,11 +171,12 @@ impl Gateway {
         let read = Read { body, upload };
         let tenant = first.tenant.clone();
         let request = self.request_of(tenant, matched, parts, read, time_given, Some(peer), edge)?;
-        if too_large {
-            let completed = self.invoker.refuse_body(first, request);
-            return Err(Refusal::Recorded(Box::new(completed)));
-        }
-        Ok(Admitted { functions, request, entrance })
+        let completed = match unread {
+            None | Some(Unread::Broken(_)) => return Ok(Admitted { functions, request, entrance }),
+            Some(Unread::TooLarge) => self.invoker.refuse_body(first, request),
+            Some(Unread::NoRoom) => self.invoker.refuse_for_room(first, request),
+        };
+        Err(Refusal::Recorded(Box::new(completed)))
     }
 
     /// Runs one function, whatever else its event type calls, on a request that is whole already.
@@ -215,6 +221,9 @@ impl Gateway {
         };
         let time_given = intake::time_given(&parts.headers)?;
         let too_large = body.len() as u64 > function.settings.limits.body.as_u64();
+        let mut purse = self.bodies.purse(&function.tenant);
+        let has_room = purse.grow(body.len() as u64).is_ok();
+        let body = purse.with(body);
         if !too_large {
             intake::check_json(&parts.headers, &body)?;
         }
@@ -223,6 +232,10 @@ impl Gateway {
         let request = self.request_of(tenant, matched, parts, read, time_given, None, edge)?;
         if too_large {
             let completed = self.invoker.refuse_body(function.clone(), request);
+            return Err(Refusal::Recorded(Box::new(completed)));
+        }
+        if !has_room {
+            let completed = self.invoker.refuse_for_room(function.clone(), request);
             return Err(Refusal::Recorded(Box::new(completed)));
         }
         Ok(request)

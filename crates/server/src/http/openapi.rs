@@ -318,9 +318,11 @@ fn common_errors(operation: &Operation) -> Vec<(u16, &'static str)> {
     if operation.request_body.is_some() {
         errors.extend([
             (400, "The body cannot be read: it is not JSON, or it was cut off"),
+            (408, "The body came too slowly"),
             (413, "The body is over the limit; `limit_bytes` has it"),
             (415, "The content type is not accepted here"),
             (422, "Well-formed but wrong; `field` names the value, `line` the line in the code"),
+            (503, "The platform is stopping, or holds as many bytes of request bodies as it may"),
         ]);
     }
     errors

@@ -5,6 +5,9 @@
 //! read into a tree first, so that a syntax error anywhere is a syntax error, whatever came
 //! before it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{Form, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::response::{IntoResponse, Response};
@@ -13,12 +16,14 @@ use fp_core::code::Code;
 use fp_core::{FunctionName, InvocationId};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::http::caller;
+use crate::bodies::BodyBudget;
+use crate::http::caller::{self, Caller};
 use crate::http::guard::{media_type, unsupported_media_type};
 use crate::http::listener::UploadError;
 use crate::http::problem::Problem;
@@ -87,9 +92,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ApiForm<T> {
 /// The body of a request whose caller may still send it when it is here.
 async fn whole_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
+    let caller = parts.extensions.get::<Caller>();
+    let budget = parts.extensions.get::<Arc<BodyBudget>>();
+    let mut purse = budget.zip(caller).map(|(budget, caller)| budget.purse(&caller.tenant));
+    if let Some(purse) = &mut purse {
+        // What does not say its length may have all that there may be.
+        let length = body.size_hint().upper().unwrap_or(u64::MAX).min(limit as u64);
+        purse.grow(length).map_err(|full| {
+            Problem::new(Code::Shed, full.to_string()).component("api").retry_after(Duration::from_secs(1))
+        })?;
+    }
     let whole = read_body(Request::new(body), limit).await?;
     caller::ask_again(&parts.extensions)?;
-    Ok(whole)
+    Ok(match purse {
+        Some(purse) => purse.with(whole),
+        None => whole,
+    })
 }
 
 async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {

@@ -268,10 +268,7 @@ async fn deploy_function(
     ApiArchive(archive): ApiArchive,
 ) -> Result<Answer<DeployedFunction>, Problem> {
     caller.require(Scope::Deploy)?;
-    // Inflating and reading take up to seconds, which a thread that serves others does not have.
-    let read = move || Catalog::archive_request(caller.tenant, &name, archive);
-    let request = tokio::task::spawn_blocking(read).await;
-    let request = request.expect("reading an archive does not panic").map_err(refused)?;
+    let request = app.catalog.read_archive(caller.tenant, name, archive).await.map_err(refused)?;
     deploy(&app, DeployRequest { tenant_since_us: caller.since_us, ..request }).await
 }
 

@@ -12,6 +12,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use std::time::Duration;
 
+use crate::bodies::Purse;
 use crate::http::caller::{COOKIE_NAME, is_session};
 use crate::http::listener::Upload;
 use crate::http::problem::Problem;
@@ -103,32 +104,42 @@ pub(in crate::http) fn criticality(headers: &HeaderMap) -> Option<Criticality> {
 pub(super) enum Unread {
     /// It is larger than the limit.
     TooLarge,
+    /// The platform holds as many bytes of bodies as it may.
+    NoRoom,
     /// It broke off, or came too slowly.
     Broken(Problem),
 }
 
-/// Reads the body, up to the limit.
-pub(super) async fn read_body(mut body: Upload, limit: u64) -> Result<Bytes, Unread> {
+/// Reads the body, up to the limit, as far as the purse goes.
+pub(super) async fn read_body(mut body: Upload, limit: u64, mut purse: Purse<'_>) -> Result<Bytes, Unread> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    if body.size_hint().lower() > limit {
-        return Err(too_large(body));
+    let announced = body.size_hint().lower();
+    if announced > limit {
+        return Err(refused(body, Unread::TooLarge));
+    }
+    if purse.grow(announced).is_err() {
+        return Err(refused(body, Unread::NoRoom));
     }
     let first = match next_data(&mut body).await? {
         None => return Ok(Bytes::new()),
-        Some(data) if data.len() as u64 > limit => return Err(too_large(body)),
-        Some(data) if body.is_end_stream() => return Ok(data),
+        Some(data) if data.len() as u64 > limit => return Err(refused(body, Unread::TooLarge)),
+        Some(data) if body.is_end_stream() => return Ok(purse.with(data)),
         Some(data) => data,
     };
     let mut whole = BytesMut::from(first);
     while let Some(data) = next_data(&mut body).await? {
-        if (whole.len() + data.len()) as u64 > limit {
-            return Err(too_large(body));
+        let length = (whole.len() + data.len()) as u64;
+        if length > limit {
+            return Err(refused(body, Unread::TooLarge));
+        }
+        if purse.grow(length).is_err() {
+            return Err(refused(body, Unread::NoRoom));
         }
         whole.extend_from_slice(&data);
     }
-    Ok(whole.freeze())
+    Ok(purse.with(whole.freeze()))
 }
 
 async fn next_data(body: &mut Upload) -> Result<Option<Bytes>, Unread> {
@@ -143,9 +154,9 @@ async fn next_data(body: &mut Upload) -> Result<Option<Bytes>, Unread> {
 }
 
 /// The rest is read and dropped for a while, so that the refusal reaches its sender.
-fn too_large(body: Upload) -> Unread {
+fn refused(body: Upload, why: Unread) -> Unread {
     tokio::spawn(discard(body));
-    Unread::TooLarge
+    why
 }
 
 /// Most that is read and dropped of a refused body: enough for what a client has in flight.
