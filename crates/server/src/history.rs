@@ -159,7 +159,7 @@ impl History {
         if let Some(view) = self.inner.ring.running(id)
             && self.inner.shows(tenant, &view.running.tenant, view.running.started_us)
         {
-            return Lookup::Running(view);
+            return Lookup::Running(Box::new(view));
         }
         if let Some(record) = self.inner.ring.ended(tenant, id) {
             let invocation = &record.at_end().invocation;

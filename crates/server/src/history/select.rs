@@ -108,7 +108,7 @@ impl<'a> Selection<'a> {
 
     pub(super) fn add_running(&mut self, view: RunningView) {
         let cursor = Cursor { started_us: view.running.started_us, id: view.running.id };
-        self.add(cursor, Entry::Running(view));
+        self.add(cursor, Entry::Running(Box::new(view)));
     }
 
     pub(super) fn add_ended(&mut self, invocation: Invocation) {

@@ -64,7 +64,7 @@ pub struct RunningView {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lookup {
     /// It has not ended.
-    Running(RunningView),
+    Running(Box<RunningView>),
     /// It has ended.
     Done(Arc<Kept>),
     /// It may well have run, but history keeps a sample of its time and this call is not in it.
@@ -122,7 +122,7 @@ impl Default for Filter {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
     /// It has not ended.
-    Running(RunningView),
+    Running(Box<RunningView>),
     /// It has ended.
     Done(Box<Invocation>),
 }

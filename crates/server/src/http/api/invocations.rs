@@ -171,7 +171,7 @@ fn milliseconds(nanoseconds: u64) -> f64 {
 impl InvocationView {
     pub(super) fn of(entry: Entry) -> Self {
         match entry {
-            Entry::Running(running) => Self::of_running(running),
+            Entry::Running(running) => Self::of_running(*running),
             Entry::Done(invocation) => Self::of_done(&invocation, None),
         }
     }
@@ -414,7 +414,7 @@ pub(super) enum Found {
 pub(super) async fn find(app: &App, caller: &Caller, id: InvocationId) -> Result<Found, Problem> {
     caller.require(Scope::Read)?;
     match app.history.get(&caller.tenant, id).await {
-        Lookup::Running(running) => Ok(Found::Running(Box::new(running))),
+        Lookup::Running(running) => Ok(Found::Running(running)),
         Lookup::Done(kept) => Ok(Found::Done(kept)),
         Lookup::SampledOut => {
             let detail = format!("invocation {id} took place, but history keeps a sample of that time");

@@ -129,7 +129,7 @@ pub(super) fn entries() -> Vec<Entry> {
     let done = calls.into_iter().map(|call| Entry::Done(Box::new(call)));
     let running = [(State::Running, 3_599), (State::Queued, 3_599)]
         .into_iter()
-        .map(|(state, seconds)| Entry::Running(running(state, seconds)));
+        .map(|(state, seconds)| Entry::Running(Box::new(running(state, seconds))));
     let mut entries: Vec<_> = done.chain(running).collect();
     entries.reverse();
     entries
