@@ -282,7 +282,8 @@ impl Ring {
             }
         };
         for shard in &self.shards {
-            let of_lane = |look: &mut dyn FnMut(&Lane) -> Option<u64>| shard.lock().lanes.get(tenant).and_then(look);
+            let of_lane =
+                |look: &mut dyn FnMut(&Lane) -> Option<u64>| shard.lock().lanes.get(tenant).and_then(look);
             let mut next = of_lane(&mut |lane| lane.newest_of(trace_id));
             while let Some(serial) = next {
                 next = of_lane(&mut |lane| lane.links_from(serial, &mut take));

@@ -133,12 +133,8 @@ async fn put_quota(
     let quota = Quota::from_json(&body).map_err(|error| {
         Problem::new(Code::InvalidSettings, error.to_string()).field(error.field.as_str())
     })?;
-    // Whole, whoever leaves meanwhile: what is written must be in force.
-    let (running, whose) = (app.clone(), tenant.clone());
-    let written = tokio::spawn(async move { running.set_quota(&whose, quota).await }).await;
-    written
-        .expect("writing a quota does not panic")
-        .map_err(|error| Problem::new(error.code(), error.to_string()))?;
+    let written = app.set_quota(&tenant, quota).await;
+    written.map_err(|error| Problem::new(error.code(), error.to_string()))?;
     Ok(Answer(view(&app, tenant).await))
 }
 
