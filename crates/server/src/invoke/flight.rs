@@ -579,11 +579,11 @@ mod tests {
 
     #[test]
     fn logs_that_are_too_long_keep_their_beginning_and_their_end() {
-        let line = |number: usize, bytes: usize| LogLine {
-            time_us: number as u64,
+        let line = |number: u64, bytes: usize| LogLine {
+            time_us: number,
             source: LogSource::Stdout,
             level: None,
-            text: format!("{number:>bytes$}").into(),
+            text: "x".repeat(bytes).into(),
         };
         let mut logs: Vec<_> = (0..64).map(|number| line(number, 1 << 20)).collect();
         logs.push(line(64, 9));
