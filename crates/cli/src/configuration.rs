@@ -78,6 +78,13 @@ pub(crate) struct PlatformFlags {
     /// Blank workers kept ready [default: 4]
     #[arg(long, value_name = "N", env = "FUNCTIONSPLATFORM_BLANKS", hide_env_values = true)]
     blanks: Option<usize>,
+    /// Workers of all functions at once [default: as many as there are open files for]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(env = "FUNCTIONSPLATFORM_MAX_WORKERS", hide_env_values = true)]
+    max_workers: Option<u32>,
+    /// Memory that all workers together may take [default: what the host can spare]
+    #[arg(long, value_name = "SIZE", env = "FUNCTIONSPLATFORM_WORKER_MEMORY", hide_env_values = true)]
+    worker_memory: Option<bytesize::ByteSize>,
     /// Take the best isolation that this host has, or refuse to start below the floor [default: best]
     #[arg(long, value_enum, env = "FUNCTIONSPLATFORM_ISOLATION", hide_env_values = true)]
     isolation: Option<IsolationWord>,
@@ -209,6 +216,8 @@ impl PlatformFlags {
             python: flags.python.or(file.python),
             preload,
             blanks,
+            max_workers: flags.max_workers.or(file.max_workers),
+            worker_memory: flags.worker_memory.map(|size| size.as_u64()).or(file.worker_memory),
             isolation: isolation.unwrap_or(default.isolation),
             errors,
             drain_limit: flags.drain_limit.or(file.drain_limit).unwrap_or(default.drain_limit),

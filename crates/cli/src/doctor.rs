@@ -164,6 +164,7 @@ async fn look_at_host(config: &Config) -> Result<HostReport, Failure> {
         preload: config.preload.clone(),
         // What is missing is said below, not a reason to stop looking.
         isolation: Isolation::Best,
+        worker_memory: None,
     })
     .await
     .map_err(|error| Failure::new(Exit::Other, error.to_string()))?;

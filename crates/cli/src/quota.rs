@@ -25,7 +25,7 @@ enum Verb {
         tenant: String,
     },
     /// Change parts of a tenant's quota; what is not named stays as it is. For the operator
-    Set(Set),
+    Set(Box<Set>),
 }
 
 /// What is given is changed; `none` takes a limit away.
@@ -57,13 +57,16 @@ struct Set {
     /// Calls per time that go to the history on disk unsampled, such as 100/s
     #[arg(long, value_name = "RATE")]
     history_rate: Option<String>,
+    /// Its part of what tenants want at the same time, against others' 1: CPU, workers, memory
+    #[arg(long, value_name = "WEIGHT")]
+    weight: Option<String>,
     /// Take away every limit that is not named here
     #[arg(long)]
     clear: bool,
 }
 
 /// Parts that are numbers; the others are texts.
-const NUMBERS: [&str; 3] = ["burst", "concurrency", "backlog"];
+const NUMBERS: [&str; 4] = ["burst", "concurrency", "backlog", "weight"];
 
 /// What takes a limit away.
 const NONE: &str = "none";
@@ -104,6 +107,7 @@ impl Set {
             ("code", &self.code),
             ("history", &self.history),
             ("history_rate", &self.history_rate),
+            ("weight", &self.weight),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)))
     }
@@ -136,9 +140,10 @@ fn value(name: &str, text: &str) -> Result<Value, Failure> {
     if !NUMBERS.contains(&name) {
         return Ok(text.into());
     }
-    let number: Result<u64, _> = text.parse();
-    number
-        .map(Value::from)
+    // What it may be the API says, also of a weight, which need not be whole.
+    let whole: Result<Value, _> = text.parse().map(|number: u64| number.into());
+    whole
+        .or_else(|_| text.parse().map(|number: f64| number.into()))
         .map_err(|_| Failure::usage(format!("--{name} {text:?} is neither a number nor {NONE}")))
 }
 

@@ -22,6 +22,7 @@ pub mod route;
 pub mod sampling;
 pub mod scope;
 pub mod settings;
+pub mod share;
 pub mod slo;
 pub mod token;
 pub mod trace_context;

@@ -22,11 +22,13 @@ use crate::settings::Criticality;
 mod config;
 mod queue;
 mod recent;
+mod room;
 mod view;
 mod wait;
 mod workers;
 
 pub use config::{AUTO_IDLE, PoolConfig, UNCALLED_IDLE};
+pub use room::Room;
 pub use view::PoolView;
 
 use queue::Queue;
@@ -117,8 +119,8 @@ pub struct Pool {
     run_times: Recent,
     start_times: Recent,
     start_failures: u32,
-    /// The last start was not allowed: a quota is spent.
-    denied: bool,
+    /// The last start was not allowed, and what calls that can have no worker end as.
+    denied: Option<Outcome>,
     /// Starts in a row that were not allowed.
     denials: u32,
     no_start_before: Now,
@@ -150,7 +152,7 @@ impl Pool {
             run_times: Recent::default(),
             start_times: Recent::default(),
             start_failures: 0,
-            denied: false,
+            denied: None,
             denials: 0,
             no_start_before: Now::ZERO,
             no_spare_start_before: Now::ZERO,
@@ -184,7 +186,7 @@ impl Pool {
     pub fn on_started(&mut self, now: Now, worker: WorkerId, took: Duration, out: &mut Vec<Decision>) {
         self.starting.pop_front();
         self.start_failures = 0;
-        self.denied = false;
+        self.denied = None;
         self.denials = 0;
         self.no_start_before = Now::ZERO;
         self.no_spare_start_before = Now::ZERO;
@@ -207,11 +209,12 @@ impl Pool {
         self.start_where_it_pays(now, out);
     }
 
-    /// A worker that [`Decision::Start`] asked for may not be started: a quota is spent. Calls wait
-    /// for the workers that there are; where there is none, they are refused for the quota.
-    pub fn on_start_denied(&mut self, now: Now, out: &mut Vec<Decision>) {
+    /// A worker that [`Decision::Start`] asked for may not be started: a quota is spent, or others are
+    /// to have its place. Calls wait for the workers that there are; where there is none, they are
+    /// refused as what is said here.
+    pub fn on_start_denied(&mut self, now: Now, outcome: Outcome, out: &mut Vec<Decision>) {
         self.starting.pop_front();
-        self.denied = true;
+        self.denied = Some(outcome);
         // No doubling while calls wait: nothing is broken, and room may come at any time. But to ask
         // costs all functions of the tenant something, and `min` alone is in no hurry.
         self.no_start_before = now.saturating_add(FIRST_PAUSE);
@@ -303,20 +306,6 @@ impl Pool {
             out.push(Decision::Retire { worker });
         }
         std::iter::from_fn(|| self.queue.pop()).collect()
-    }
-
-    /// The host, or the tenant's quota, has no room for a worker that is wanted elsewhere: retires the one that has been idle
-    /// longest, unless `min` keeps it; `only_uncalled` if no call has asked for it yet. Whether there
-    /// was one.
-    pub fn make_room(&mut self, only_uncalled: bool, out: &mut Vec<Decision>) -> bool {
-        let is_spare = self.workers.len() > self.config.min as usize;
-        // An adopted worker comes first of all, so as long as it is not called it is idle longest.
-        let fits = |worker: &workers::Worker| !only_uncalled || (worker.adopted && !worker.has_served);
-        let found = self.workers.longest_idle().filter(|(_, worker)| is_spare && fits(worker));
-        let Some((worker, _)) = found else { return false };
-        self.workers.remove(worker);
-        out.push(Decision::Retire { worker });
-        true
     }
 
     /// Whether [`close`](Self::close) was called; such a pool refuses arrivals as a platform
@@ -474,13 +463,13 @@ impl Pool {
 
     /// What a call ends as for which there is no worker and, for now, never will be.
     fn why_nobody_comes(&self) -> Outcome {
-        if self.denied { Outcome::QuotaExceeded } else { Outcome::StartFailed }
+        self.denied.unwrap_or(Outcome::StartFailed)
     }
 
     /// A start that was asked for at `asked` failed: no other before a pause. Starts that were
     /// under way together fail for one reason, so they count once.
     fn pause_starts(&mut self, now: Now, asked: Now) {
-        self.denied = false;
+        self.denied = None;
         if self.start_failures > 0 && asked < self.no_start_before {
             return;
         }

@@ -77,7 +77,7 @@ impl fmt::Display for Rate {
     }
 }
 
-/// How much may be used. None is no limit.
+/// How much may be used. None is no limit; for the weight, that of everybody.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Quota {
@@ -105,9 +105,18 @@ pub struct Quota {
     /// Calls per time that go to the history on disk unsampled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history_rate: Option<Rate>,
+    /// How much of CPU, worker places and memory is its, against other tenants that want them at the
+    /// same time; 1 where it is not said. Not a limit: what the others leave is had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
 }
 
 impl Quota {
+    /// What the tenant weighs against others.
+    pub fn weight(&self) -> f64 {
+        self.weight.unwrap_or(crate::share::DEFAULT_WEIGHT)
+    }
+
     /// Whether it limits calls as they come.
     pub fn limits_calls(&self) -> bool {
         self.rate.is_some() || self.concurrency.is_some()

@@ -427,6 +427,7 @@ impl Quota {
             ("code", self.code.map(|size| json!(show_size(size)))),
             ("history", self.history.map(|size| json!(show_size(size)))),
             ("history_rate", self.history_rate.map(|rate| json!(rate.to_string()))),
+            ("weight", self.weight.map(|weight| json!(weight))),
         ];
         let parts = parts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
         Json::Object(parts.collect())

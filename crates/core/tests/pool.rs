@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use fp_core::outcome::{DeadlineReason, Outcome, ShedReason};
-use fp_core::pool::{AUTO_IDLE, Arrival, CallId, Decision, Now, Pool, PoolConfig, UNCALLED_IDLE};
+use fp_core::pool::{AUTO_IDLE, Arrival, CallId, Decision, Now, Pool, PoolConfig, Room, UNCALLED_IDLE};
 use fp_core::settings::Criticality;
 use fp_core::{Settings, WorkerId};
 use proptest::prelude::*;
@@ -142,27 +142,40 @@ fn the_latest_idle_is_reused_and_the_longest_idle_retired() {
 
 #[test]
 fn room_is_made_by_the_longest_idle_and_never_by_one_that_min_keeps_or_that_works() {
-    let room = |bench: &mut Bench, only_uncalled| {
+    let room = |bench: &mut Bench, room| {
         bench.after(|pool, out| {
-            let was_there = pool.make_room(only_uncalled, out);
+            let was_there = pool.make_room(room, out);
             assert_eq!(was_there, !out.is_empty());
         })
     };
     let adopt = |bench: &mut Bench| bench.after(|pool, out| pool.on_adopted(ms(0), WorkerId(9), ms(3), out));
     let config = PoolConfig { idle: AUTO_IDLE, ..CONFIG };
     let mut bench = Bench::new(config);
-    assert_eq!(room(&mut bench, false), [], "there is none");
+    assert_eq!(room(&mut bench, Room::Spare), [], "there is none");
     adopt(&mut bench);
-    assert_eq!(room(&mut bench, true), [retire(9)]);
+    assert_eq!(room(&mut bench, Room::Uncalled), [retire(9)]);
     adopt(&mut bench);
     bench.arrives(10, 1, 9000);
-    assert_eq!(room(&mut bench, false), [], "it works");
+    assert_eq!(room(&mut bench, Room::Any), [], "it works");
     bench.idle(20, 9, 10);
-    assert_eq!(room(&mut bench, true), [], "it was called");
-    assert_eq!(room(&mut bench, false), [retire(9)]);
+    assert_eq!(room(&mut bench, Room::Uncalled), [], "it was called");
+    assert_eq!(room(&mut bench, Room::Spare), [retire(9)]);
     let mut kept = Bench::new(PoolConfig { min: 1, ..config });
     adopt(&mut kept);
-    assert_eq!(room(&mut kept, false), []);
+    assert_eq!(room(&mut kept, Room::Spare), []);
+    assert_eq!(room(&mut kept, Room::Any), [retire(9)], "who has more than its share keeps none");
+}
+
+#[test]
+fn a_worker_that_others_are_to_have_takes_no_more_calls_whatever_waits() {
+    let mut bench = Bench::new(PoolConfig { max: 1, ..CONFIG });
+    bench.arrives(0, 1, 9000);
+    bench.started(3, 1, 3);
+    bench.arrives(4, 2, 9000);
+    let gone = bench.after(|pool, out| pool.on_yield(ms(10), WorkerId(1), ms(7), out));
+    assert_eq!(gone, [retire(1), Decision::Start { count: 1 }]);
+    let denied = bench.after(|pool, out| pool.on_start_denied(ms(11), Outcome::StartFailed, out));
+    assert!(matches!(denied[..], [Decision::Refuse { outcome: Outcome::StartFailed, .. }]), "{denied:?}");
 }
 
 #[test]
@@ -344,7 +357,9 @@ fn failed_starts_refuse_who_waits_and_pause_longer_each_time() {
 fn while_a_quota_is_spent_calls_without_a_worker_are_told_of_it_and_others_wait() {
     let mut bench = Bench::new(CONFIG);
     bench.arrives(0, 1, 9000);
-    let denied = |bench: &mut Bench, now| bench.after(|pool, out| pool.on_start_denied(ms(now), out));
+    let denied = |bench: &mut Bench, now| {
+        bench.after(|pool, out| pool.on_start_denied(ms(now), Outcome::QuotaExceeded, out))
+    };
     assert_eq!(refused(&denied(&mut bench, 1)), [(1, Outcome::QuotaExceeded)]);
     // Within the pause nothing is tried; after it the next call asks anew.
     let told = bench.arrives(50, 2, 9000);
@@ -373,7 +388,7 @@ fn a_quota_is_asked_less_and_less_for_min_alone_and_soon_for_a_call() {
     let mut now = 0;
     for pause in [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000] {
         assert_eq!(bench.timer(now), start);
-        assert_eq!(bench.after(|pool, out| pool.on_start_denied(ms(now), out)), []);
+        assert_eq!(bench.after(|pool, out| pool.on_start_denied(ms(now), Outcome::QuotaExceeded, out)), []);
         assert_eq!(bench.pool.next_wake(), Some(ms(now + pause)));
         now += pause;
     }
@@ -621,7 +636,7 @@ proptest! {
                 }
                 Op::StartDenied if world.starting > 0 => {
                     world.starting -= 1;
-                    pool.on_start_denied(now, &mut out);
+                    pool.on_start_denied(now, Outcome::QuotaExceeded, &mut out);
                 }
                 Op::Idle(at) => {
                     let busy: Vec<_> = world.workers.iter_mut().filter(|(_, running)| !running.is_empty()).collect();

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use fp_core::WorkerId;
 use fp_core::settings::Network;
+use fp_core::{Tenant, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{HostReport, Mode};
@@ -26,6 +26,8 @@ pub(crate) enum ToLauncher {
     Abandon(u64),
     /// All templates and networks that live versions need; others end when they have no workers.
     Templates(Vec<Need>),
+    /// What these tenants weigh from here on; who was never named weighs 1.
+    Weights(BTreeMap<Tenant, f64>),
     /// That worker is not wanted: its descriptors did not arrive.
     End(WorkerId),
     /// Say when that template stands, or why it cannot.
@@ -45,12 +47,16 @@ pub(crate) struct Init {
     pub served_ports: Vec<u16>,
     pub preload: PreloadConfig,
     pub first_worker: u64,
+    /// Memory that all workers together may take, in bytes; none means what the host can spare.
+    pub worker_memory: Option<u64>,
 }
 
 /// A worker is wanted: the half of the spec that the launcher enforces.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StartOrder {
     pub request: u64,
+    /// Whose part of the host it takes.
+    pub tenant: Tenant,
     /// Its Python is an index into [`Init::pythons`].
     pub template: TemplateKey,
     pub network: Network,
@@ -81,6 +87,9 @@ pub(crate) enum FromLauncher {
     Zygote(ZygoteReport),
     /// The one with this process id is gone.
     ZygoteGone { pid: i32 },
+    /// Memory is short, and these tenants have more of it than their shares: the one that is furthest
+    /// above its own first.
+    MemoryShort(Vec<Tenant>),
     /// A worker's first process is gone, and with it all others.
     Exited { worker: WorkerId, exit: Exit },
 }

@@ -12,6 +12,7 @@ mod cgroups;
 mod fence;
 mod mounts;
 mod networks;
+mod parts;
 mod probe;
 mod templates;
 mod workers;
@@ -34,6 +35,7 @@ use self::cgroups::{Cgroups, Group};
 use self::fence::Fence;
 use self::mounts::{Home, last_error};
 use self::networks::Networks;
+use self::parts::Parts;
 use self::probe::Host;
 use self::templates::Template;
 use self::workers::Entry;
@@ -68,6 +70,8 @@ struct Launcher {
     host: Host,
     filters: Filters,
     cgroups: Cgroups,
+    /// Tenants' groups.
+    parts: Parts,
     home: Option<Home>,
     /// None where workers cannot have networks of their own.
     networks: Option<Networks>,
@@ -132,6 +136,7 @@ fn start() -> Result<Launcher, String> {
         return Err(why);
     }
     let (cgroups, lingering) = Cgroups::prepare(run_dir, &tag(run_dir));
+    let parts = Parts::new(init.first_worker, cgroups.bound_memory(init.worker_memory));
     let mut filters = seccomp::compile(crate::runtime::SECCOMP_RULES)?;
     if !host.seccomp {
         filters = Filters { base: Vec::new(), feigned: Vec::new(), denied: Vec::new(), worker: Vec::new() };
@@ -153,6 +158,7 @@ fn start() -> Result<Launcher, String> {
         host,
         filters,
         cgroups,
+        parts,
         home,
         networks,
         fence,
@@ -171,6 +177,7 @@ fn start() -> Result<Launcher, String> {
         ready_said: false,
         buffer: vec![0; fds::MAX_MESSAGE],
     };
+    launcher.make_part_group(parts::OWN)?;
     for python in pythons {
         let plain = TemplateKey { python, preload: Vec::new() };
         launcher.template_for(&plain).map_err(|refusal| refusal.text())?;
@@ -301,7 +308,7 @@ impl Launcher {
         let removal = (!self.lingering.is_empty()).then(|| Instant::now() + Duration::from_millis(20));
         let zygotes = [self.rotation_due(), self.imports_due(), self.templates_due()];
         let zygotes = zygotes.into_iter().flatten().min();
-        [self.refill_at, removal, zygotes].into_iter().flatten().min()
+        [self.refill_at, removal, zygotes, self.parts_due()].into_iter().flatten().min()
     }
 
     fn do_what_is_due(&mut self) {
@@ -309,6 +316,7 @@ impl Launcher {
         self.keep_templates();
         self.end_long_imports();
         self.rotate();
+        self.keep_parts();
         if self.refill_at.is_some_and(|at| Instant::now() >= at) {
             self.refill_at = None;
             self.refill();
@@ -333,6 +341,7 @@ impl Launcher {
             match message {
                 Ok(ToLauncher::Start(order)) => self.take_start(order),
                 Ok(ToLauncher::Abandon(request)) => self.abandon(request),
+                Ok(ToLauncher::Weights(weights)) => self.take_weights(weights),
                 Ok(ToLauncher::End(worker)) => self.end_worker(worker.0),
                 Ok(ToLauncher::Templates(needs)) => self.want_templates(needs),
                 Ok(ToLauncher::Prepare { request, template }) => self.prepare(request, &template),

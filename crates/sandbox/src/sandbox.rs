@@ -6,6 +6,7 @@
 
 mod link;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -13,7 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use fp_core::Tenant;
 use fp_core::settings::Network;
+use fp_core::share::DEFAULT_WEIGHT;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -50,8 +53,12 @@ const MAX_RESTART_PAUSE: Duration = Duration::from_secs(5);
 /// How often room is made for one start: another may take what was made.
 const ROOM_TRIES: usize = 8;
 
-/// Who ends an idle worker when there is no room for another.
-struct MakeRoom(Box<dyn Fn() -> bool + Send + Sync>);
+/// Who ends idle workers: one of anybody's when there is no room for another, some of a tenant's when
+/// memory is short.
+struct MakeRoom {
+    anybodys: Box<dyn Fn() -> bool + Send + Sync>,
+    tenants: Box<dyn Fn(&Tenant) + Send + Sync>,
+}
 
 impl fmt::Debug for MakeRoom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,6 +85,8 @@ pub struct SandboxConfig {
     pub served_ports: Vec<u16>,
     /// What zygotes may import for their workers, and from where.
     pub preload: PreloadConfig,
+    /// Memory that all workers together may take, in bytes; none means what the host can spare.
+    pub worker_memory: Option<u64>,
     /// Whether a host below the floor will do. Asked of each launcher, also after a crash.
     pub isolation: Isolation,
 }
@@ -131,7 +140,10 @@ struct State {
     wanted: Arc<watch::Sender<Wanted>>,
     /// The launcher that takes orders; none while there is none.
     link: watch::Sender<Option<Arc<Link>>>,
+    /// What tenants weigh, those that were given a weight; each launcher is told of all of them.
+    weights: watch::Sender<BTreeMap<Tenant, f64>>,
     /// Workers that may run at once, for want of open files.
+    most_workers: usize,
     places: Arc<Semaphore>,
     room: OnceLock<MakeRoom>,
     next_request: AtomicU64,
@@ -160,6 +172,7 @@ impl Sandbox {
             let real = layer.canonicalize();
             *layer = real.map_err(|e| host(&format!("the layer {}", layer.display()), &e))?;
         }
+        let most_workers = OpenFiles::now().workers().min(Semaphore::MAX_PERMITS);
         let state = Arc::new(State {
             config: SandboxConfig { run_dir, ..config },
             pythons,
@@ -167,7 +180,9 @@ impl Sandbox {
             zygotes: Mutex::default(),
             wanted: Arc::new(watch::Sender::new(Wanted::new())),
             link: watch::Sender::new(None),
-            places: Arc::new(Semaphore::new(OpenFiles::now().workers().min(Semaphore::MAX_PERMITS))),
+            weights: watch::Sender::new(BTreeMap::new()),
+            most_workers,
+            places: Arc::new(Semaphore::new(most_workers)),
             room: OnceLock::new(),
             next_request: AtomicU64::new(1),
             next_worker: AtomicU64::new(first_worker()),
@@ -219,11 +234,36 @@ impl Sandbox {
         self.shared.inner.take()
     }
 
-    /// Whom to ask to end an idle worker, when a start finds no room: true if one was ended. Only the
-    /// first that is told is asked.
-    pub fn make_room_by(&self, ask: impl Fn() -> bool + Send + Sync + 'static) {
+    /// Whom to ask to end an idle worker, when a start finds no room: true if one was ended; and whom
+    /// to tell that a tenant should end some of its own, because memory is short and it has more than
+    /// its share. Only the first that is told is asked.
+    pub fn make_room_by(
+        &self,
+        anybodys: impl Fn() -> bool + Send + Sync + 'static,
+        tenants: impl Fn(&Tenant) + Send + Sync + 'static,
+    ) {
+        let room = MakeRoom { anybodys: Box::new(anybodys), tenants: Box::new(tenants) };
         // A second one would be of a second catalogue, which there never is.
-        self.shared.state.room.set(MakeRoom(Box::new(ask))).ok();
+        self.shared.state.room.set(room).ok();
+    }
+
+    /// What a tenant weighs against others that want the CPU or memory at the same time; 1 is the
+    /// default. Holds until it is said anew, also for later launchers.
+    pub fn weigh(&self, tenant: &Tenant, weight: f64) {
+        let is_usual = (weight - DEFAULT_WEIGHT).abs() < f64::EPSILON;
+        self.shared.state.weights.send_if_modified(|weights| {
+            // The launcher remembers what it was told, so a weight is taken back, not left out.
+            let is_news = !is_usual || weights.contains_key(tenant);
+            if is_news {
+                weights.insert(tenant.clone(), weight);
+            }
+            is_news
+        });
+    }
+
+    /// Workers that may run at once, for want of open files.
+    pub fn most_workers(&self) -> usize {
+        self.shared.state.most_workers
     }
 
     /// The runtime that it was started on, on which its workers' descriptors are watched.
@@ -327,7 +367,7 @@ impl State {
             if let Ok(place) = self.places.clone().try_acquire_owned() {
                 return Ok(place);
             }
-            if !self.room.get().is_some_and(|room| (room.0)()) {
+            if !self.room.get().is_some_and(|room| (room.anybodys)()) {
                 break;
             }
         }
@@ -341,6 +381,7 @@ impl State {
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
         let order = StartOrder {
             request,
+            tenant: spec.tenant.clone(),
             template,
             network: spec.network,
             code_dir: spec.code_dir.clone(),
@@ -417,6 +458,7 @@ impl State {
             served_ports: self.config.served_ports.clone(),
             preload: self.config.preload.clone(),
             first_worker: self.next_worker.load(Ordering::Relaxed),
+            worker_memory: self.config.worker_memory,
         };
         link.send(&ToLauncher::Init(init)).await.map_err(|e| text("telling the launcher", &e))?;
         let ready = timeout(READY_LIMIT, link.receive(&mut vec![0; fds::MAX_MESSAGE])).await;
@@ -465,20 +507,25 @@ async fn supervise(state: Arc<State>, mut link: Arc<Link>, mut child: Child) {
     }
 }
 
-/// Until the launcher is gone. It is told which templates are wanted, at first and after each
-/// change: all of them each time, so that nothing can be lost.
+/// Until the launcher is gone. It is told which templates are wanted and what tenants weigh, at first
+/// and after each change: all of it each time, so that nothing can be lost.
 async fn follow(state: &State, link: &Link) {
     let mut buffer = vec![0; fds::MAX_MESSAGE];
-    let mut wanted = state.wanted.subscribe();
+    let (mut wanted, mut weights) = (state.wanted.subscribe(), state.weights.subscribe());
     let mut is_told = false;
     loop {
         if !is_told {
-            is_told = link.tell_wanted(&wanted.borrow_and_update());
+            is_told = link.tell_wanted(&wanted.borrow_and_update())
+                && link.tell_weights(&weights.borrow_and_update());
         }
         let message = tokio::select! {
             message = link.receive(&mut buffer) => message,
             // The sender lives in the state.
             _ = wanted.changed() => {
+                is_told = false;
+                continue;
+            }
+            _ = weights.changed() => {
                 is_told = false;
                 continue;
             }

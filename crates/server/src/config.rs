@@ -49,6 +49,10 @@ pub struct Config {
     pub preload: PreloadConfig,
     /// Blank workers kept ready.
     pub blanks: usize,
+    /// Workers of all functions at once; none means as many as there are open files for.
+    pub max_workers: Option<u32>,
+    /// Memory that all workers together may take, in bytes; none means what the host can spare.
+    pub worker_memory: Option<u64>,
     /// Whether to start on a host that does not enforce everything.
     pub isolation: Isolation,
     /// How much error answers tell; none means full on loopback until there are named tenants, else
@@ -168,6 +172,8 @@ impl Default for Config {
             python: None,
             preload: PreloadConfig::default(),
             blanks: 4,
+            max_workers: None,
+            worker_memory: None,
             isolation: Isolation::Best,
             errors: None,
             drain_limit: Duration::from_secs(10),

@@ -26,12 +26,14 @@ use crate::secrets::FunctionSecrets;
 
 pub(crate) mod host;
 mod lease;
+mod start;
 mod workers;
 
+use self::host::HostWorkers;
 pub use self::lease::Lease;
 use self::lease::{Granted, Seat};
 pub use self::workers::WorkerInfo;
-use self::workers::{Known, Ready, Shared};
+use self::workers::{Known, Ready, Room, Shared};
 
 /// Serials of calls: unique in this process, so that a worker's frames can be told apart.
 static NEXT_CALL: AtomicU64 = AtomicU64::new(1);
@@ -107,6 +109,7 @@ pub struct VersionPool {
     /// Calls at once in one worker.
     slots: u32,
     account: Arc<Account>,
+    host: Arc<HostWorkers>,
     sandbox: Sandbox,
     clock: Clock,
     state: Mutex<State>,
@@ -126,6 +129,7 @@ impl VersionPool {
         secrets: Option<Arc<FunctionSecrets>>,
         config: PoolConfig,
         account: Arc<Account>,
+        host: Arc<HostWorkers>,
         sandbox: Sandbox,
         clock: Clock,
     ) -> Arc<Self> {
@@ -144,7 +148,8 @@ impl VersionPool {
             closed: false,
         };
         let (state, timer_changed) = (Mutex::new(state), Notify::new());
-        let pool = Arc::new(Self { spec, secrets, slots, account, sandbox, clock, state, timer_changed });
+        let pool =
+            Arc::new(Self { spec, secrets, slots, account, host, sandbox, clock, state, timer_changed });
         let spare: std::sync::Weak<dyn Spare> = Arc::downgrade(&pool) as _;
         pool.account.register(spare);
         pool
@@ -164,6 +169,7 @@ impl VersionPool {
     /// Takes over a worker that a deploy has loaded the handler in.
     pub(crate) fn adopt(self: &Arc<Self>, worker: Worker, memory: MemoryEntry, took: Duration) {
         let now = self.clock.now();
+        let room = Room { _memory: memory, _place: self.host.take_place(&self.spec.tenant) };
         let worker = match self.ready(worker) {
             Ok(worker) => worker,
             Err(error) => {
@@ -172,7 +178,7 @@ impl VersionPool {
         };
         let id = worker.id();
         let mut state = self.state.lock();
-        self.enter(&mut state, worker, None, memory);
+        self.enter(&mut state, worker, None, room);
         self.decide_in(&mut state, |policy, out| policy.on_adopted(now, id, took, out));
         self.account.note_spare();
     }
@@ -284,6 +290,7 @@ impl VersionPool {
     fn give_worker_back(self: &Arc<Self>, worker: Box<Worker>, ran: Duration, spoilt: bool) {
         let now = self.clock.now();
         let id = worker.id();
+        let is_wanted_back = self.host.wants_back(&self.spec.tenant);
         let mut state = self.state.lock();
         if spoilt || !worker.is_reusable() {
             state.infos.remove(&id);
@@ -294,12 +301,16 @@ impl VersionPool {
             info.running = 0;
         }
         state.idle.insert(id, Granted { seat: Seat::Sole(worker), start: None });
-        self.decide_in(&mut state, |policy, out| policy.on_idle(now, id, ran, out));
+        self.decide_in(&mut state, |policy, out| match is_wanted_back {
+            true => policy.on_yield(now, id, ran, out),
+            false => policy.on_idle(now, id, ran, out),
+        });
         self.account.note_spare();
     }
 
     fn give_slot_back(self: &Arc<Self>, id: WorkerId, ran: Duration, is_reusable: bool) {
         let now = self.clock.now();
+        let is_wanted_back = self.host.wants_back(&self.spec.tenant);
         let mut state = self.state.lock();
         // It died, and the policy knows, or nobody may use it any more.
         let Some(shared) = state.shared.get_mut(&id) else { return };
@@ -312,7 +323,7 @@ impl VersionPool {
         }
         self.decide_in(&mut state, |policy, out| {
             // What did not end in order says nothing of run times, and may still run there.
-            if !is_reusable {
+            if !is_reusable || is_wanted_back {
                 policy.on_spoilt(now, id, out);
             }
             policy.on_idle(now, id, if is_reusable { ran } else { Duration::ZERO }, out);
@@ -352,14 +363,14 @@ impl VersionPool {
 
     /// Puts a started worker where [`seat_on`](Self::seat_on) finds it, before the policy hears
     /// of it.
-    fn enter(&self, state: &mut State, worker: Ready, start: Option<Duration>, memory: MemoryEntry) {
+    fn enter(&self, state: &mut State, worker: Ready, start: Option<Duration>, room: Room) {
         let (id, host_pid) = match &worker {
             Ready::Sole(worker) => (worker.id(), worker.host_pid()),
             Ready::Shared(worker) => (worker.id(), worker.host_pid()),
         };
         let started_us = self.clock.wall_now_us();
         let info = WorkerInfo { id, host_pid, started_us, calls: 0, running: 0 };
-        state.infos.insert(id, Known { info, _memory: memory });
+        state.infos.insert(id, Known { info, _room: room });
         match worker {
             Ready::Sole(worker) => {
                 state.idle.insert(id, Granted { seat: Seat::Sole(worker), start });
@@ -440,53 +451,6 @@ impl VersionPool {
         }
     }
 
-    fn start_one(self: &Arc<Self>) {
-        let pool = self.clone();
-        self.sandbox.runtime().spawn(async move {
-            let asked = pool.clock.now();
-            let memory = match pool.reserve() {
-                Ok(memory) => memory,
-                Err(refused) => return pool.start_denied(asked, refused),
-            };
-            let started = pool.start_worker().await;
-            let now = pool.clock.now();
-            let took = now.saturating_sub(asked);
-            match started.and_then(|worker| pool.ready(worker)) {
-                Ok(worker) => {
-                    let id = worker.id();
-                    let mut state = pool.state.lock();
-                    pool.enter(&mut state, worker, Some(took), memory);
-                    pool.decide_in(&mut state, |policy, out| policy.on_started(now, id, took, out));
-                    pool.account.note_spare();
-                }
-                Err(error) => pool.start_failed(now, &error),
-            }
-        });
-    }
-
-    /// A worker with the handler loaded, not yet one of the pool's.
-    pub(crate) async fn start_worker(&self) -> Result<Worker, StartError> {
-        let secrets = self.secrets.as_ref().map(|secrets| secrets.frames());
-        self.sandbox.start_worker_with(&self.spec, secrets.as_deref()).await
-    }
-
-    fn start_denied(self: &Arc<Self>, now: Duration, refused: Refused) {
-        let mut state = self.state.lock();
-        state.over_quota = Some(refused);
-        self.decide_in(&mut state, |policy, out| policy.on_start_denied(now, out));
-    }
-
-    fn start_failed(self: &Arc<Self>, now: Duration, error: &StartError) {
-        let mut error = error.to_string();
-        if let Some(secrets) = &self.secrets {
-            secrets.mask().string(&mut error);
-        }
-        tracing::warn!(function = %self.spec.function, version = %self.spec.version, %error, "a worker did not start");
-        let mut state = self.state.lock();
-        state.last_start_error = Some(error.into());
-        self.decide_in(&mut state, |policy, out| policy.on_start_failed(now, out));
-    }
-
     /// Notices the death of an idle or a shared worker. A busy one is noticed by its call.
     fn watch(self: &Arc<Self>, worker: &Worker) {
         let id = worker.id();
@@ -557,10 +521,16 @@ impl VersionPool {
     }
 
     /// Ends an idle worker that others have more need of; see [`Pool::make_room`].
-    pub(crate) fn make_room(self: &Arc<Self>, only_uncalled: bool) -> bool {
+    pub(crate) fn make_room(self: &Arc<Self>, room: fp_core::pool::Room) -> bool {
         let mut was_there = false;
-        self.decide(|policy, out| was_there = policy.make_room(only_uncalled, out));
+        self.decide(|policy, out| was_there = policy.make_room(room, out));
         was_there
+    }
+
+    /// How long its longest idle worker has been so.
+    fn idle_for(&self) -> Option<Duration> {
+        let since = self.state.lock().policy.idle_since()?;
+        Some(self.clock.now().saturating_sub(since))
     }
 
     /// What its workers are started from.
@@ -571,7 +541,7 @@ impl VersionPool {
 
 impl Spare for VersionPool {
     fn spare_one(self: Arc<Self>) -> bool {
-        self.make_room(false)
+        self.make_room(fp_core::pool::Room::Spare)
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use fp_core::quota::{Meter, OverQuota, Quota, Spent};
@@ -54,9 +54,13 @@ impl Refused {
     }
 }
 
+/// Whoever divides what there is between tenants: told what each weighs.
+type Weigh = Box<dyn Fn(&Tenant, f64) + Send + Sync>;
+
 /// The accounts of everybody.
 pub(crate) struct Quotas {
     registry: Arc<Registry>,
+    weigh: OnceLock<Weigh>,
     tenants: Mutex<HashMap<Tenant, Arc<Purse>>>,
     functions: Mutex<HashMap<(Tenant, FunctionName), Weak<Account>>>,
 }
@@ -85,7 +89,8 @@ impl Quotas {
     /// When the registry cannot be read.
     pub(crate) async fn open(registry: Arc<Registry>) -> Result<Self, StoreError> {
         let stored = registry.quotas().await?;
-        let quotas = Self { registry, tenants: Mutex::default(), functions: Mutex::default() };
+        let (weigh, tenants, functions) = Default::default();
+        let quotas = Self { registry, weigh, tenants, functions };
         for (tenant, quota) in stored {
             quotas.tenant(&tenant).set(quota);
         }
@@ -98,8 +103,26 @@ impl Quotas {
     /// When it cannot be written; then the old one stays.
     pub(crate) async fn put(&self, tenant: &Tenant, quota: Quota) -> Result<(), StoreError> {
         self.registry.put_quota(tenant, &quota).await?;
+        self.weigh(tenant, quota.weight());
         self.tenant(tenant).set(quota);
         Ok(())
+    }
+
+    /// Whom to tell what tenants weigh: those that have been given a weight now, others as they are.
+    pub(crate) fn weigh_by(&self, tell: impl Fn(&Tenant, f64) + Send + Sync + 'static) {
+        for (tenant, purse) in &*self.tenants.lock() {
+            if let Some(weight) = purse.meter.lock().quota().weight {
+                tell(tenant, weight);
+            }
+        }
+        // A second one would be of a second catalogue, which there never is.
+        self.weigh.set(Box::new(tell)).ok();
+    }
+
+    fn weigh(&self, tenant: &Tenant, weight: f64) {
+        if let Some(tell) = self.weigh.get() {
+            tell(tenant, weight);
+        }
     }
 
     /// A tenant is no more: a later one of its name begins without a quota. Calls of its functions
@@ -109,6 +132,7 @@ impl Quotas {
         let mut functions = self.functions.lock();
         self.tenants.lock().remove(tenant);
         functions.retain(|(whose, _), _| whose != tenant);
+        self.weigh(tenant, fp_core::share::DEFAULT_WEIGHT);
     }
 
     /// A tenant's quota, and what of it is used.

@@ -168,9 +168,14 @@ impl Server {
         let secrets = Arc::new(secrets);
         let guarded_ports = vec![bound.addresses.api.port(), bound.addresses.traces.port()];
         let callers = Callers::new(secrets.clone(), clock.clone(), management.clone(), guarded_ports);
+        let host = HostWorkers::of(&sandbox, config.max_workers);
+        quotas.weigh_by({
+            let host = host.clone();
+            move |tenant, weight| host.weigh(tenant, weight)
+        });
         let setup = WorkerSetup {
             sandbox: sandbox.clone(),
-            host: HostWorkers::of(&sandbox),
+            host,
             clock: clock.clone(),
             secrets,
             callers: Arc::new(callers),
@@ -441,6 +446,7 @@ fn sandbox_config(config: &Config, addresses: Addresses, data_dir: &Path) -> San
         python: config.python.clone(),
         blanks: config.blanks,
         isolation: config.isolation,
+        worker_memory: config.worker_memory,
         guarded_ports: vec![addresses.api.port(), addresses.traces.port()],
         served_ports: [addresses.gateway, addresses.api, addresses.traces].map(|at| at.port()).into(),
         preload: config.preload.clone(),

@@ -37,6 +37,9 @@ pub(super) struct File {
     #[serde(default, deserialize_with = "read_size")]
     pub(super) preload_memory: Option<u64>,
     pub(super) blanks: Option<usize>,
+    pub(super) max_workers: Option<u32>,
+    #[serde(default, deserialize_with = "read_size")]
+    pub(super) worker_memory: Option<u64>,
     pub(super) isolation: Option<IsolationWord>,
     pub(super) errors: Option<Errors>,
     pub(super) tls_cert: Option<PathBuf>,

@@ -10,6 +10,7 @@ mod contract;
 mod edge;
 mod edge_audit;
 mod explaining;
+mod fairness;
 mod findings;
 mod mishaps;
 mod networks;

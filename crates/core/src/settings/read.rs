@@ -20,6 +20,7 @@ use super::{
 };
 use crate::ids::SecretName;
 use crate::quota::{Quota, Rate};
+use crate::share::WEIGHTS;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -303,6 +304,7 @@ impl Quota {
         fields.set("code", &mut quota.code, |field| size(&field, CODE).map(Some))?;
         fields.set("history", &mut quota.history, |field| size(&field, HISTORY).map(Some))?;
         fields.set("history_rate", &mut quota.history_rate, rate)?;
+        fields.set("weight", &mut quota.weight, |field| number(&field, WEIGHTS).map(Some))?;
         fields.finish()?;
         Ok(quota)
     }

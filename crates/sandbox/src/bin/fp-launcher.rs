@@ -106,6 +106,7 @@ fn config(run_dir: PathBuf) -> std::io::Result<SandboxConfig> {
         served_ports: Vec::new(),
         preload: Default::default(),
         isolation: Default::default(),
+        worker_memory: None,
     })
 }
 

@@ -1,5 +1,8 @@
 //! Control groups: where ours are, one leaf per worker, what its limits saw.
 //!
+//! Ours, in each hierarchy: `functionsplatform-…` for everything, below it one group for each
+//! tenant ([`tenants`]), in which its workers' leaves stand, and the leaves of zygotes.
+//!
 //! Version 1, version 2 and hosts with both: each controller is taken where it is mounted. A
 //! worker joins by writing `0` into a descriptor that it inherits; a pid written from outside
 //! waits 5–11 ms for a grace period of the kernel, so nobody does that. Our groups stand below
@@ -15,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+mod tenants;
 
 /// How long a start waits for what an earlier life left to go: it goes on in the background.
 const SWEEP_LIMIT: Duration = Duration::from_secs(2);
@@ -117,7 +122,8 @@ impl Cgroups {
 
     /// Where ours are, and where something was left that is still to be removed.
     fn record(&self, run_dir: &Path, left: &[Group]) {
-        let parents = left.iter().flat_map(|group| &group.leaves).filter_map(|(leaf, ..)| leaf.parent());
+        let leaves = left.iter().flat_map(|group| &group.leaves);
+        let parents = leaves.filter_map(|(leaf, ..)| leaf.ancestors().find(|dir| has_our_name(dir)));
         let ours = self.hierarchies.iter().map(|hierarchy| hierarchy.dir.as_path());
         let lines: BTreeSet<_> = ours.chain(parents).map(|dir| dir.display().to_string()).collect();
         let lines: Vec<_> = lines.into_iter().collect();
@@ -126,9 +132,9 @@ impl Cgroups {
         }
     }
 
-    /// A leaf for one worker, with the descriptors that it joins by.
-    pub(super) fn create(&self, name: &str) -> io::Result<(Group, Vec<OwnedFd>)> {
-        Self::create_in(self.hierarchies.iter(), name)
+    /// A leaf for one worker in its tenant's group, with the descriptors that it joins by.
+    pub(super) fn create(&self, tenant: &str, name: &str) -> io::Result<(Group, Vec<OwnedFd>)> {
+        Self::create_in(self.hierarchies.iter(), &format!("{tenant}/{name}"))
     }
 
     /// A leaf for a zygote, for its memory and tasks. Its CPU stays the launcher's where that is
@@ -154,9 +160,12 @@ impl Cgroups {
         Ok((group, joins))
     }
 
-    /// Removes our groups; the leaves must be gone.
+    /// Removes our groups and those of tenants; the leaves must be gone.
     pub(super) fn remove(&self) -> bool {
-        self.hierarchies.iter().all(|hierarchy| is_gone(fs::remove_dir(&hierarchy.dir)))
+        self.hierarchies.iter().all(|hierarchy| {
+            directories_in(&hierarchy.dir).iter().all(|tenant| is_gone(fs::remove_dir(tenant)))
+                && is_gone(fs::remove_dir(&hierarchy.dir))
+        })
     }
 }
 
@@ -182,6 +191,15 @@ impl Group {
             }
         }
         events
+    }
+
+    /// Memory that it takes now, in bytes; 0 where no group counts it.
+    pub(super) fn memory_used(&self) -> u64 {
+        let of_memory =
+            self.leaves.iter().find(|(_, _, controllers)| controllers.contains(&Controller::Memory));
+        let Some((leaf, unified, _)) = of_memory else { return 0 };
+        let file = leaf.join(if *unified { "memory.current" } else { "memory.usage_in_bytes" });
+        fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 
     /// Removes the leaves; false when something still runs in one. It is killed then: that
@@ -230,17 +248,23 @@ fn set_limit(leaf: &Path, unified: bool, controller: Controller, limits: &Limits
         }
         (Controller::Tasks, _) => write(leaf, "pids.max", &limits.tasks.to_string()),
         (Controller::Cpu, true) => {
-            let weight = (limits.cpu * 100.0).clamp(1.0, 10_000.0);
-            write(leaf, "cpu.weight", &format!("{weight:.0}"))?;
+            set_weight(leaf, unified, limits.cpu)?;
             let quota = limits.cpu_limit.map(|cores| format!("{:.0} 100000", cores * 100_000.0));
             quota.map_or(Ok(()), |quota| write(leaf, "cpu.max", &quota))
         }
         (Controller::Cpu, false) => {
-            let shares = (limits.cpu * 1024.0).clamp(2.0, 262_144.0);
-            write(leaf, "cpu.shares", &format!("{shares:.0}"))?;
+            set_weight(leaf, unified, limits.cpu)?;
             let quota = limits.cpu_limit.map(|cores| format!("{:.0}", cores * 100_000.0));
             quota.map_or(Ok(()), |quota| write(leaf, "cpu.cfs_quota_us", &quota))
         }
+    }
+}
+
+/// Of a leaf among its tenant's, or of a tenant's group among the others: 1 is what groups begin with.
+fn set_weight(group: &Path, unified: bool, weight: f64) -> io::Result<()> {
+    match unified {
+        true => write(group, "cpu.weight", &format!("{:.0}", (weight * 100.0).clamp(1.0, 10_000.0))),
+        false => write(group, "cpu.shares", &format!("{:.0}", (weight * 1024.0).clamp(2.0, 262_144.0))),
     }
 }
 
@@ -284,9 +308,10 @@ fn pids_in(leaf: &Path) -> Vec<Pid> {
 fn sweep_recorded(run_dir: &Path) -> Vec<Group> {
     let record = fs::read_to_string(run_dir.join(RECORD)).unwrap_or_default();
     let dirs: Vec<_> = record.lines().map(PathBuf::from).filter(|dir| is_ours(dir)).collect();
-    let leaves = dirs.iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
-    let leaves = leaves.map(|entry| entry.path()).filter(|path| path.is_dir());
-    let mut left: Vec<_> = leaves.map(|leaf| Group { leaves: vec![(leaf, false, Vec::new())] }).collect();
+    // Those of tenants after the leaves in them.
+    let groups = dirs.iter().flat_map(|dir| directories_in(dir));
+    let groups = groups.flat_map(|group| directories_in(&group).into_iter().chain([group]));
+    let mut left: Vec<_> = groups.map(|leaf| Group { leaves: vec![(leaf, false, Vec::new())] }).collect();
     let deadline = Instant::now() + SWEEP_LIMIT;
     loop {
         // All are killed in one pass, and removed in the next: nobody is waited for alone.
@@ -323,8 +348,16 @@ pub(super) fn remove_all_but_record(run_dir: &Path) -> io::Result<()> {
 fn is_ours(dir: &Path) -> bool {
     /// Of linux/magic.h: version 1 and 2.
     const CGROUP_MAGIC: [i64; 2] = [0x0027_e0eb, 0x6367_7270];
-    let is_group = || rustix::fs::statfs(dir).is_ok_and(|found| CGROUP_MAGIC.contains(&found.f_type));
-    dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX)) && is_group()
+    has_our_name(dir) && rustix::fs::statfs(dir).is_ok_and(|found| CGROUP_MAGIC.contains(&found.f_type))
+}
+
+fn has_our_name(dir: &Path) -> bool {
+    dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX))
+}
+
+fn directories_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
 /// First part of our groups' names; the rest is particular to the run directory.

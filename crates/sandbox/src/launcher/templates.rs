@@ -179,12 +179,15 @@ impl Launcher {
         self.refill_at = Some(Instant::now());
     }
 
-    /// Ends blank workers of which none are to be kept: no live version has their network any more,
-    /// or who ordered them has given up.
+    /// Ends blank workers of which none are to be kept: no live version has their network any more, no
+    /// tenant comes for them, or who ordered them has given up.
     pub(super) fn end_unwanted_blanks(&mut self) {
         let is_unwanted = |entry: &&Entry| {
             let template = self.zygotes.get(&entry.zygote).map(|zygote| zygote.template);
-            entry.is_blank() && template.is_some_and(|id| self.blanks_of(id, entry.network) == 0)
+            let is_over = |id| {
+                self.blanks_of(id, entry.network) == 0 || self.is_stale_in(entry.part, (id, entry.network))
+            };
+            entry.is_blank() && template.is_some_and(is_over)
         };
         let unwanted: Vec<_> = self.workers.values().filter(is_unwanted).map(|entry| entry.serial).collect();
         for serial in unwanted {
@@ -271,26 +274,28 @@ impl Launcher {
 
     /// Orders one blank worker where one is missing; whether there was anything to do.
     pub(super) fn order_missing_blank(&mut self) -> Result<bool, Refusal> {
-        let Some((id, network)) = self.missing_blank() else { return Ok(false) };
+        let Some((id, network, part)) = self.missing_blank().map_err(Refusal::Host)? else {
+            return Ok(false);
+        };
         let zygote = self.zygote_for(id)?;
-        self.order_fork(zygote, network, None).map_err(Refusal::Host)?;
+        self.order_fork(zygote, network, part, None).map_err(Refusal::Host)?;
         Ok(true)
     }
 
-    fn missing_blank(&self) -> Option<(u64, Network)> {
+    /// Its template, its network, and whose part it is to stand in.
+    fn missing_blank(&mut self) -> Result<Option<(u64, Network, u64)>, String> {
         let starts = |zygote: u64| self.zygotes[&zygote].state == State::Starting;
         let usable = self.templates.iter().filter(|(_, template)| !template.current.is_some_and(starts));
         let kinds = usable.flat_map(|(id, _)| {
             [Network::Full, Network::Internal, Network::None].map(|network| (*id, network))
         });
-        let is_of = |entry: &Entry, id: u64, network: Network| {
-            let same_template = self.zygotes.get(&entry.zygote).is_some_and(|zygote| zygote.template == id);
-            entry.is_blank() && entry.network == network && same_template
-        };
-        kinds.into_iter().find(|(id, network)| {
-            let blanks = self.workers.values().filter(|entry| is_of(entry, *id, *network));
-            blanks.count() < self.blanks_of(*id, *network)
-        })
+        for (id, network) in kinds.collect::<Vec<_>>() {
+            let most = self.blanks_of(id, network);
+            if let Some(part) = self.part_without_blank((id, network), most)? {
+                return Ok(Some((id, network, part)));
+            }
+        }
+        Ok(None)
     }
 
     /// How many blank workers of a template and a network are kept. Without preloads only the default

@@ -41,6 +41,8 @@ const RLIMITS: [(&str, u64); 6] = [
 pub(super) struct Entry {
     pub serial: u64,
     pub zygote: u64,
+    /// The tenant's part of the host that it was born in.
+    pub part: u64,
     pub uid: Option<u32>,
     pub network: Network,
     /// In the zygote's numbering.
@@ -64,6 +66,8 @@ pub(super) struct Entry {
     /// It stood ready when it was claimed.
     was_blank: bool,
     given: bool,
+    /// Its tenant had more than its share of a memory that was short.
+    was_too_large: bool,
 }
 
 impl Entry {
@@ -77,6 +81,22 @@ impl Entry {
 
     pub(super) fn is_blank(&self) -> bool {
         self.order.is_none() && !self.given
+    }
+
+    /// Its sandbox stands.
+    pub(super) fn is_complete(&self) -> bool {
+        self.entered
+    }
+
+    /// Memory that it takes now, in bytes; 0 when it cannot be known.
+    pub(super) fn memory_used(&self) -> u64 {
+        self.group.as_ref().map_or(0, Group::memory_used)
+    }
+
+    /// Ends it as the kernel would when there is no more memory.
+    pub(super) fn end_for_memory(&mut self) {
+        self.was_too_large = true;
+        self.kill();
     }
 
     /// Ordered and not handed over yet.
@@ -128,25 +148,16 @@ impl Launcher {
         }
         let template = self.template_for(&order.template)?;
         let zygote = self.zygote_for(template)?;
-        let serial = match self.blank_for(zygote, order.network) {
+        let (part, blank) = self.part_for(&order.tenant, zygote, order.network).map_err(Refusal::Host)?;
+        let serial = match blank {
             Some(serial) => serial,
-            None => self.order_fork(zygote, order.network, Some(&order)).map_err(Refusal::Host)?,
+            None => self.order_fork(zygote, order.network, part, Some(&order)).map_err(Refusal::Host)?,
         };
         let entry = self.workers.get_mut(&serial).expect("found or made a moment ago");
         entry.order = Some(order);
         entry.was_blank = entry.entered;
         self.give(serial);
         Ok(())
-    }
-
-    /// A blank worker that is complete, else one that will be soonest.
-    fn blank_for(&self, zygote: u64, network: Network) -> Option<u64> {
-        let fits = |entry: &&Entry| entry.is_blank() && entry.zygote == zygote && entry.network == network;
-        self.workers
-            .values()
-            .filter(fits)
-            .min_by_key(|entry| (!entry.entered, entry.serial))
-            .map(|e| e.serial)
     }
 
     /// Replaces claimed blanks while the zygote has nothing better to do.
@@ -182,6 +193,7 @@ impl Launcher {
         &mut self,
         zygote: u64,
         network: Network,
+        part: u64,
         order: Option<&StartOrder>,
     ) -> Result<u64, String> {
         let uid = self.take_uid()?;
@@ -190,8 +202,10 @@ impl Launcher {
         let named = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         let (platform_ends, mut worker_ends) =
             make_ends().map_err(|e| named("making its sockets")(e.into()))?;
-        let (group, joins) =
-            self.cgroups.create(&format!("w{serial}")).map_err(named("making its cgroups"))?;
+        let (group, joins) = self
+            .cgroups
+            .create(&self.parts.group_of(part), &format!("w{serial}"))
+            .map_err(named("making its cgroups"))?;
         let (its_network, listener) = self.network_for(network)?;
         worker_ends.extend(its_network.into_iter().chain(joins));
         let mut rlimits = BTreeMap::from(RLIMITS);
@@ -200,6 +214,7 @@ impl Launcher {
         let entry = Entry {
             serial,
             zygote,
+            part,
             uid,
             network,
             pid: None,
@@ -215,6 +230,7 @@ impl Launcher {
             order: order.cloned(),
             was_blank: false,
             given: false,
+            was_too_large: false,
         };
         self.workers.insert(serial, entry);
         if let Some(zygote) = self.zygotes.get_mut(&zygote) {
@@ -424,7 +440,7 @@ impl Launcher {
         self.not_started_quietly(serial, ended);
         let Some(entry) = self.workers.remove(&serial) else { return };
         let events = entry.group.as_ref().map(Group::events).unwrap_or_default();
-        let limit_hit = match (events.out_of_memory, events.tasks_refused) {
+        let limit_hit = match (events.out_of_memory || entry.was_too_large, events.tasks_refused) {
             (true, _) => Some(LimitHit::Memory),
             (false, true) => Some(LimitHit::Tasks),
             (false, false) => None,

@@ -1,12 +1,12 @@
 //! One launcher's life: what was asked of it and who waits for the answer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use fp_core::WorkerId;
+use fp_core::{Tenant, WorkerId};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -19,6 +19,9 @@ use crate::preload::{Need, Wanted};
 use crate::spec::WorkerSpec;
 use crate::start::{Exit, StartError};
 use crate::worker::{Parts, Worker};
+
+/// Tenants in one message about weights: each takes a hundred bytes at most, and a message 128 KiB.
+const WEIGHTS_AT_ONCE: usize = 1000;
 
 /// One launcher's life, as callers see it.
 pub(super) struct Link {
@@ -85,6 +88,16 @@ impl Link {
         fds::send(self.control.get_ref(), &data, &[]).is_ok()
     }
 
+    /// The same for what tenants weigh, in as many messages as they take.
+    pub(super) fn tell_weights(&self, weights: &BTreeMap<Tenant, f64>) -> bool {
+        let all: Vec<_> = weights.iter().map(|(tenant, weight)| (tenant.clone(), *weight)).collect();
+        all.chunks(WEIGHTS_AT_ONCE).all(|some| {
+            let message = ToLauncher::Weights(some.iter().cloned().collect());
+            let data = serde_json::to_vec(&message).expect("plain data is serialisable");
+            fds::send(self.control.get_ref(), &data, &[]).is_ok()
+        })
+    }
+
     pub(super) async fn receive(
         &self,
         buffer: &mut [u8],
@@ -120,6 +133,11 @@ impl Link {
                 }
             }
             FromLauncher::ZygoteGone { pid } => lock(&state.zygotes).retain(|zygote| zygote.pid != pid),
+            FromLauncher::MemoryShort(tenants) => {
+                if let Some(room) = state.room.get() {
+                    tenants.iter().for_each(|tenant| (room.tenants)(tenant));
+                }
+            }
             FromLauncher::Exited { worker, exit } => {
                 if let Some(watcher) = lock(&self.workers).remove(&worker) {
                     watcher.send_replace(Some(exit));

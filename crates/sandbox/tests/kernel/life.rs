@@ -292,11 +292,14 @@ async fn platform_and_launcher_killed_together_are_swept_by_the_next() {
     fs::rename(dir.path().join("data"), dir.path().join("kept")).expect("moved");
     fs::rename(dir.path().join("kept"), dir.path().join("data")).expect("moved back");
     let next = fp_sandbox::Sandbox::start(config(&run_dir)).await.expect("it starts over the leftovers");
+    let directories = |dir: &Path| {
+        let entries = fs::read_dir(dir).expect("a group").flatten().map(|entry| entry.path());
+        entries.filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
     for group in &groups {
-        assert_eq!(
-            fs::read_dir(group).expect("its group").flatten().filter(|e| e.path().is_dir()).count(),
-            0
-        );
+        let inside = directories(group);
+        assert_eq!(inside.len(), 1, "the operator's own tenant's, anew: {inside:?}");
+        assert!(directories(&inside[0]).is_empty());
     }
     next.shutdown().await;
     check_nothing_left(&run_dir, &groups);
@@ -321,7 +324,7 @@ async fn groups_that_stay_are_on_record_until_they_are_gone() {
         return crate::stage::skip("root", "this host has no cgroups for us");
     };
     // Nothing can be removed that has something in it.
-    let (stuck, inner) = (group.join("stuck"), group.join("stuck/inner"));
+    let (stuck, inner) = (group.join("stuck"), group.join("stuck/leaf/inner"));
     fs::create_dir_all(&inner).expect("a group");
     stage.sandbox.shutdown().await;
     assert!(groups_of(&run_dir).contains(&group), "the record is kept while something is left");

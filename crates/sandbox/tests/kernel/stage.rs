@@ -33,6 +33,7 @@ pub(crate) fn config(run_dir: &Path) -> SandboxConfig {
         served_ports: Vec::new(),
         preload: Default::default(),
         isolation: Default::default(),
+        worker_memory: None,
     }
 }
 

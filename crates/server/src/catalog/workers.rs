@@ -52,7 +52,8 @@ impl WorkerSetup {
         let secrets = self.secrets.of_function(&version.tenant, &version.settings);
         let account = self.quotas.function(&version.tenant, &version.function);
         let spec = self.spec(version, code);
-        let pool = VersionPool::new(spec, secrets, config, account, self.sandbox.clone(), self.clock.clone());
+        let (host, sandbox, clock) = (self.host.clone(), self.sandbox.clone(), self.clock.clone());
+        let pool = VersionPool::new(spec, secrets, config, account, host, sandbox, clock);
         self.host.register(&pool);
         pool
     }

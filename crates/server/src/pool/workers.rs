@@ -5,6 +5,7 @@ use std::time::Duration;
 use fp_core::WorkerId;
 use fp_sandbox::{SharedWorker, Worker};
 
+use super::host::HostPlace;
 use crate::quotas::MemoryEntry;
 
 /// What a page shows of a worker.
@@ -37,10 +38,16 @@ impl Ready {
     }
 }
 
-/// A worker as pages show it, and what it takes of its tenant's quota.
+/// A worker as pages show it, and the room that it takes.
 pub(super) struct Known {
     pub(super) info: WorkerInfo,
+    pub(super) _room: Room,
+}
+
+/// What a worker takes of its tenant's quota, and of the host.
+pub(super) struct Room {
     pub(super) _memory: MemoryEntry,
+    pub(super) _place: HostPlace,
 }
 
 /// A worker that several calls share.

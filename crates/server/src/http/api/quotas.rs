@@ -57,6 +57,10 @@ struct QuotaSchema {
     /// Its calls per time that go to the history on disk unsampled.
     #[schema(example = "100/s", nullable = false)]
     history_rate: Option<String>,
+    /// How much of CPU, worker places and memory is its when other tenants want them at the same
+    /// time, against theirs; 1 when left out. Not a limit: what others leave is had.
+    #[schema(minimum = 0.01, maximum = 100.0, nullable = false)]
+    weight: Option<f64>,
 }
 
 /// A tenant's quota and what of it is used.
