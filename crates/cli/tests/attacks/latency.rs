@@ -1,19 +1,22 @@
-//! What an attack costs the victim in time: its p99 stays within a fifth, or 5 ms, of what it is
-//! alone. Not part of an ordinary run, because it is about the release build and takes two minutes:
-//! `.ci/run build siege` runs it.
+//! What an attack, or a tenant that wants everything, costs the victim in time: its p99 stays within a
+//! fifth, or 5 ms, of what it is alone. Not part of an ordinary run, because it is about the release
+//! build and takes three minutes: `.ci/run build siege` runs it.
 //!
 //! Windows alone and besieged take turns, and medians over the turns are compared: whatever else the
-//! machine does meets both alike, and one bad second of it decides nothing.
+//! machine does meets both alike, and one bad second of it decides nothing. What is over its bound is
+//! tried once more, because a machine with two processors has bad minutes, too: an effect that is
+//! there is there again.
 
 use std::time::{Duration, Instant};
 
+use crate::rivals::{self, KINDS, Rivals};
 use crate::siege::{Attacker, Siege, percentile};
 
 /// Odd, so that one of them is the median.
 const TURNS: usize = 5;
 
-/// Some 350 calls of the victim: three of them are beyond the p99.
-const WINDOW: Duration = Duration::from_secs(2);
+/// Some 250 calls of the victim: two of them are beyond the p99.
+const WINDOW: Duration = Duration::from_millis(1500);
 
 /// What may be added where a fifth is less: a scheduler's quantum is 4 ms.
 const ALLOWANCE: Duration = Duration::from_millis(5);
@@ -40,29 +43,60 @@ fn the_victims_p99_stays_near_what_it_is_alone() {
     ]);
     let mut slow = Vec::new();
     for target in ATTACKS {
-        let (mut alone, mut besieged, mut calls) = (Vec::new(), Vec::new(), 0);
-        for _ in 0..TURNS {
-            siege.take_latencies();
-            std::thread::sleep(WINDOW);
-            alone.push(percentile(&siege.take_latencies(), 99));
+        slow.extend(costs_too_much(&siege, target, || {
             let begun = Instant::now();
             while begun.elapsed() < WINDOW {
                 siege.attack(target);
             }
-            let seen = siege.take_latencies();
-            calls += seen.len();
-            besieged.push(percentile(&seen, 99));
-            siege.assert_nothing_left();
-        }
-        let (alone, besieged) = (median(alone), median(besieged));
-        let bound = alone.mul_f64(1.2).max(alone + ALLOWANCE);
-        println!("{target}: p99 {besieged:?} in {calls} calls, alone {alone:?}, bound {bound:?}");
-        if besieged > bound {
-            slow.push(format!("{target}: {besieged:?} over {bound:?}"));
-        }
+        }));
     }
     siege.end();
     assert!(slow.is_empty(), "{}", slow.join("\n"));
+}
+
+#[test]
+#[ignore = "timed, for the release build: .ci/run build siege"]
+fn a_tenant_at_twenty_times_its_share_costs_the_victim_next_to_nothing() {
+    let siege = Siege::of(&[]);
+    rivals::settle(&siege);
+    let mut slow = Vec::new();
+    for kind in KINDS {
+        let mut answers = 0;
+        slow.extend(costs_too_much(&siege, kind.probe, || {
+            let rivals = Rivals::begin(&siege, kind);
+            std::thread::sleep(WINDOW);
+            answers += rivals.answers();
+        }));
+        println!("{}: {answers} answers to the rival", kind.probe);
+        assert!(answers > 0, "{} did nothing", kind.probe);
+    }
+    siege.end();
+    assert!(slow.is_empty(), "{}", slow.join("\n"));
+}
+
+/// What is too slow, if it is so twice.
+fn costs_too_much(siege: &Siege, name: &str, mut attack: impl FnMut()) -> Option<String> {
+    measure(siege, name, &mut attack)?;
+    println!("{name}: once more");
+    measure(siege, name, &mut attack)
+}
+
+fn measure(siege: &Siege, name: &str, attack: &mut impl FnMut()) -> Option<String> {
+    let (mut alone, mut besieged, mut calls) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..TURNS {
+        siege.take_latencies();
+        std::thread::sleep(WINDOW);
+        alone.push(percentile(&siege.take_latencies(), 99));
+        attack();
+        let seen = siege.take_latencies();
+        calls += seen.len();
+        besieged.push(percentile(&seen, 99));
+        siege.assert_nothing_left();
+    }
+    let (alone, besieged) = (median(alone), median(besieged));
+    let bound = alone.mul_f64(1.2).max(alone + ALLOWANCE);
+    println!("{name}: p99 {besieged:?} in {calls} calls, alone {alone:?}, bound {bound:?}");
+    (besieged > bound).then(|| format!("{name}: {besieged:?} over {bound:?}"))
 }
 
 fn median(mut values: Vec<Duration>) -> Duration {

@@ -18,4 +18,5 @@ mod limits;
 mod neighbours;
 mod outputs;
 mod refusals;
+mod rivals;
 mod siege;
