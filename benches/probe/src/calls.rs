@@ -77,6 +77,7 @@ impl Calls {
             worker: Some(WorkerId(random.u64(..40))),
             criticality: Criticality::Default,
             deadline_ms: 60_000,
+            deadline_from: fp_core::deadline::DeadlineFrom::Timeout,
             queue_length: random.u32(..3),
             request_bytes: random.u64(10..500),
             response_bytes: random.u64(20..2_000),

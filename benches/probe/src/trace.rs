@@ -85,6 +85,7 @@ fn running(call: &Invocation) -> Running {
         started_us: call.started_us,
         criticality: call.criticality,
         deadline_ms: call.deadline_ms,
+        deadline_from: call.deadline_from,
     }
 }
 
