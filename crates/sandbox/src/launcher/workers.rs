@@ -504,6 +504,7 @@ mod tests {
     fn entry(is_fitted: bool, pidfd: Option<OwnedFd>) -> Entry {
         let order = StartOrder {
             request: 1,
+            tenant: fp_core::Tenant::default(),
             template: crate::preload::TemplateKey { python: 0, preload: Vec::new() },
             network: Network::Full,
             code_dir: "/".into(),
@@ -515,6 +516,8 @@ mod tests {
         Entry {
             serial: 1,
             zygote: 1,
+            part: 0,
+            was_too_large: false,
             uid: None,
             network: Network::Full,
             pid: None,
