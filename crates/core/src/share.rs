@@ -11,7 +11,7 @@
 //! less for its weight, so that what has been moved is never moved back; who uses less memory than
 //! its weight's part of three quarters of the host's is never capped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::Tenant;
 
@@ -33,6 +33,17 @@ pub struct Places {
     /// More than one tenant has held some.
     are_several: bool,
     holders: BTreeMap<Tenant, Holder>,
+    /// None when something has changed since it was reckoned: it is asked at the end of every call.
+    debts: Option<Debts>,
+}
+
+/// Who owes what to those who wait.
+#[derive(Debug, Clone, Default)]
+struct Debts {
+    /// Who should give a place up for one of them.
+    givers: BTreeSet<Tenant>,
+    /// Who waits for a place that nobody owes.
+    in_vain: Vec<Tenant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +85,7 @@ pub enum Claim {
 impl Places {
     /// So many, all free.
     pub fn new(most: u32) -> Self {
-        Self { most: most.max(1), taken: 0, are_several: false, holders: BTreeMap::new() }
+        Self { most: most.max(1), taken: 0, are_several: false, holders: BTreeMap::new(), debts: None }
     }
 
     /// How many there are.
@@ -133,10 +144,41 @@ impl Places {
         self.waiting().next().is_some()
     }
 
+    /// Whom of those that wait a free place is for; none if nothing is free for them.
+    pub fn next(&self) -> Option<&Tenant> {
+        let least = self.waiting().min_by(|a, b| a.1.level(1).total_cmp(&b.1.level(1)));
+        least.map(|(tenant, _)| tenant).filter(|tenant| self.has_one_for(tenant))
+    }
+
     /// Whether the next place that the tenant could do without belongs to somebody who waits.
-    pub fn owes(&self, tenant: &Tenant) -> bool {
-        self.taken >= self.most
-            && self.waiting().any(|(waiting, _)| waiting != tenant && self.giver(waiting) == Some(tenant))
+    pub fn owes(&mut self, tenant: &Tenant) -> bool {
+        self.taken >= self.most && self.debts().givers.contains(tenant)
+    }
+
+    /// Those that wait though nobody holds more than they would.
+    pub fn wait_in_vain(&mut self) -> &[Tenant] {
+        &self.debts().in_vain
+    }
+
+    fn debts(&mut self) -> &Debts {
+        let debts = self.debts.take().unwrap_or_else(|| self.reckon());
+        self.debts.insert(debts)
+    }
+
+    /// For each who waits the same as [`giver`](Self::giver), but all are put in order once.
+    fn reckon(&self) -> Debts {
+        let mut most: Vec<_> = self.holders.iter().filter(|(_, holder)| holder.taken > 0).collect();
+        most.sort_by(|a, b| b.1.level(0).total_cmp(&a.1.level(0)).then(b.0.cmp(a.0)));
+        let mut debts = Debts::default();
+        for (tenant, holder) in self.waiting() {
+            let after = holder.level(1);
+            let mut richer = most.iter().take_while(|(_, other)| other.level(0) >= after);
+            match richer.find(|(other, holder)| *other != tenant && holder.level(-1) >= after) {
+                Some((giver, _)) => _ = debts.givers.insert((*giver).clone()),
+                None => debts.in_vain.push(tenant.clone()),
+            }
+        }
+        debts
     }
 
     /// Who should give a place up for this tenant: of those who would still hold as much for their
@@ -174,6 +216,7 @@ impl Places {
     }
 
     fn change(&mut self, tenant: &Tenant, change: impl FnOnce(&mut Holder)) {
+        self.debts = None;
         let mut holder = self.holder(tenant);
         change(&mut holder);
         if holder.is_nobody() {
@@ -303,6 +346,21 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_free_is_for_who_waits_with_least_and_nobody_waits_for_nothing() {
+        let mut places = held(6, &[4, 2, 0]);
+        places.wait(&tenant(1));
+        places.wait(&tenant(2));
+        assert_eq!(places.next(), None, "none is free");
+        assert_eq!(places.wait_in_vain(), [], "both are owed one by the first");
+        places.release(&tenant(0));
+        assert_eq!(places.next(), Some(&tenant(2)));
+        assert_eq!(places.wait_in_vain(), [tenant(1)], "all would hold three");
+        places.take(&tenant(2));
+        places.leave(&tenant(2));
+        assert_eq!(places.next(), None);
+    }
+
+    #[test]
     fn the_last_places_are_for_who_holds_few() {
         let mut places = held(32, &[29, 1]);
         assert_eq!(places.claim(&tenant(0)), Claim::From(tenant(0)), "two are left");
@@ -377,9 +435,22 @@ mod tests {
                 }
                 let taken: u32 = tenants.iter().map(|tenant| places.taken_by(tenant)).sum();
                 prop_assert!(taken <= most && taken == places.taken);
-                // Who waits and is owed something has a debtor that could give it.
+                // What is remembered of debts is what a look at each of those who wait would say.
                 for debtor in &tenants {
-                    prop_assert!(!places.owes(debtor) || places.taken_by(debtor) > 0);
+                    let is_asked = |waits: &Tenant| places.holder(waits).waiting > 0 && places.giver(waits) == Some(debtor);
+                    let owes = places.taken >= most && tenants.iter().any(is_asked);
+                    prop_assert_eq!(places.owes(debtor), owes);
+                }
+                let in_vain = |waits: &&Tenant| places.holder(waits).waiting > 0 && places.giver(waits).is_none();
+                let in_vain: Vec<_> = tenants.iter().filter(in_vain).cloned().collect();
+                prop_assert_eq!(places.wait_in_vain(), in_vain);
+                // Nobody is passed over by who holds more.
+                if let Some(next) = places.next().cloned() {
+                    let next = tenants.iter().position(|tenant| *tenant == next).unwrap();
+                    let has_less = |(other, waits)| {
+                        places.holder(waits).waiting > 0 && level(&places, other, 1.0) < level(&places, next, 1.0)
+                    };
+                    prop_assert!(!tenants.iter().enumerate().any(has_less));
                 }
             }
         }

@@ -29,7 +29,7 @@ mod lease;
 mod start;
 mod workers;
 
-use self::host::HostWorkers;
+use self::host::{Entered, Holds, HostWorkers, Idle};
 pub use self::lease::Lease;
 use self::lease::{Granted, Seat};
 pub use self::workers::WorkerInfo;
@@ -110,6 +110,9 @@ pub struct VersionPool {
     slots: u32,
     account: Arc<Account>,
     host: Arc<HostWorkers>,
+    /// Those of its tenant that may have an idle worker, and whether it is one of them.
+    idle: Arc<Idle<Self>>,
+    entered: Entered,
     sandbox: Sandbox,
     clock: Clock,
     state: Mutex<State>,
@@ -147,9 +150,19 @@ impl VersionPool {
             over_quota: None,
             closed: false,
         };
-        let (state, timer_changed) = (Mutex::new(state), Notify::new());
-        let pool =
-            Arc::new(Self { spec, secrets, slots, account, host, sandbox, clock, state, timer_changed });
+        let pool = Arc::new(Self {
+            idle: host.idle_of(&spec.tenant),
+            entered: Entered::default(),
+            spec,
+            secrets,
+            slots,
+            account,
+            host,
+            sandbox,
+            clock,
+            state: Mutex::new(state),
+            timer_changed: Notify::new(),
+        });
         let spare: std::sync::Weak<dyn Spare> = Arc::downgrade(&pool) as _;
         pool.account.register(spare);
         pool
@@ -180,7 +193,6 @@ impl VersionPool {
         let mut state = self.state.lock();
         self.enter(&mut state, worker, None, room);
         self.decide_in(&mut state, |policy, out| policy.on_adopted(now, id, took, out));
-        self.account.note_spare();
     }
 
     /// The pool in figures.
@@ -305,7 +317,6 @@ impl VersionPool {
             true => policy.on_yield(now, id, ran, out),
             false => policy.on_idle(now, id, ran, out),
         });
-        self.account.note_spare();
     }
 
     fn give_slot_back(self: &Arc<Self>, id: WorkerId, ran: Duration, is_reusable: bool) {
@@ -328,7 +339,6 @@ impl VersionPool {
             }
             policy.on_idle(now, id, if is_reusable { ran } else { Duration::ZERO }, out);
         });
-        self.account.note_spare();
     }
 
     /// A shared worker takes no new calls from here on.
@@ -429,6 +439,10 @@ impl VersionPool {
                 }
             }
         }
+        if state.policy.has_idle() {
+            self.account.note_spare();
+            self.idle.note(self);
+        }
         self.keep_time(state);
     }
 
@@ -520,22 +534,30 @@ impl VersionPool {
         &self.account
     }
 
-    /// Ends an idle worker that others have more need of; see [`Pool::make_room`].
-    pub(crate) fn make_room(self: &Arc<Self>, room: fp_core::pool::Room) -> bool {
-        let mut was_there = false;
-        self.decide(|policy, out| was_there = policy.make_room(room, out));
-        was_there
-    }
-
-    /// How long its longest idle worker has been so.
-    fn idle_for(&self) -> Option<Duration> {
-        let since = self.state.lock().policy.idle_since()?;
-        Some(self.clock.now().saturating_sub(since))
-    }
-
     /// What its workers are started from.
     pub fn spec(&self) -> &WorkerSpec {
         &self.spec
+    }
+}
+
+impl Holds for VersionPool {
+    fn idle_since(&self) -> Option<Duration> {
+        self.state.lock().policy.idle_since()
+    }
+
+    /// See [`Pool::make_room`].
+    fn make_room(self: &Arc<Self>, room: fp_core::pool::Room) -> bool {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let was_there = state.policy.make_room(room, &mut state.decisions);
+        if was_there {
+            self.carry_out(state);
+        }
+        was_there
+    }
+
+    fn entered(&self) -> &Entered {
+        &self.entered
     }
 }
 

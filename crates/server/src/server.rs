@@ -168,7 +168,7 @@ impl Server {
         let secrets = Arc::new(secrets);
         let guarded_ports = vec![bound.addresses.api.port(), bound.addresses.traces.port()];
         let callers = Callers::new(secrets.clone(), clock.clone(), management.clone(), guarded_ports);
-        let host = HostWorkers::of(&sandbox, config.max_workers);
+        let host = HostWorkers::of(&sandbox, config.max_workers, clock.clone());
         quotas.weigh_by({
             let host = host.clone();
             move |tenant, weight| host.weigh(tenant, weight)

@@ -31,6 +31,11 @@ impl Pool {
         true
     }
 
+    /// Whether a worker has nothing to do.
+    pub fn has_idle(&self) -> bool {
+        self.workers.idle_count() > 0
+    }
+
     /// Since when the worker has been idle that has been so longest; none if all have something to do.
     pub fn idle_since(&self) -> Option<Now> {
         self.workers.longest_idle().map(|(_, worker)| worker.since)

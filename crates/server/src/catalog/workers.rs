@@ -53,9 +53,7 @@ impl WorkerSetup {
         let account = self.quotas.function(&version.tenant, &version.function);
         let spec = self.spec(version, code);
         let (host, sandbox, clock) = (self.host.clone(), self.sandbox.clone(), self.clock.clone());
-        let pool = VersionPool::new(spec, secrets, config, account, host, sandbox, clock);
-        self.host.register(&pool);
-        pool
+        VersionPool::new(spec, secrets, config, account, host, sandbox, clock)
     }
 
     fn spec(&self, version: &StoredVersion, code: &CodeStore) -> WorkerSpec {

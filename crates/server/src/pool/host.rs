@@ -11,25 +11,28 @@
 //! kept.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fp_core::Tenant;
 use fp_core::pool::Room;
-use fp_core::share::{Claim, Places};
 use fp_sandbox::Sandbox;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use self::hall::{Asked, Hall};
+use self::idle::AllIdle;
 use super::VersionPool;
+use crate::clock::Clock;
+
+mod hall;
+mod idle;
+
+pub(crate) use self::hall::HostPlace;
+pub(super) use self::idle::{Entered, Holds, Idle};
 
 /// Workers of deploys that nobody has called, of all functions together: some 200 MB.
 const MOST_UNCALLED: usize = 64;
-
-/// Pools beyond which those that are gone are forgotten.
-const MANY: usize = 256;
 
 /// How long a worker of somebody who holds no more than its share must have been idle before others may
 /// have its place: who is called more often than that finds it.
@@ -39,18 +42,19 @@ const LONG_IDLE: Duration = Duration::from_secs(5);
 /// launcher looks again in a quarter of a second.
 const AT_ONCE: usize = 8;
 
-/// The pools of this host; shared as `Arc<HostWorkers>`.
+/// Who waits for a place that another tenant is to give up looks for an idle worker of that one now and
+/// then: not all become so by the end of a call, which asks whether it is wanted back.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The workers of this host; shared as `Arc<HostWorkers>`.
 #[derive(Debug)]
 pub(crate) struct HostWorkers {
     sandbox: Sandbox,
-    pools: Mutex<Vec<Weak<VersionPool>>>,
+    clock: Clock,
+    hall: Arc<Hall>,
+    idle: AllIdle<VersionPool>,
     /// Pools with a worker that a deploy brought, the oldest first.
     uncalled: Mutex<VecDeque<Weak<VersionPool>>>,
-    places: Mutex<Places>,
-    /// Somebody waits for a place: read at the end of every call, without the lock.
-    is_short: AtomicBool,
-    /// A place came free.
-    freed: Notify,
 }
 
 /// Why there is no place for a worker.
@@ -69,23 +73,22 @@ pub(crate) enum NoPlace {
 impl HostWorkers {
     /// Those of a sandbox, which asks them for room from here on. No more than `most` at once, and no
     /// more than there are open files for.
-    pub(crate) fn of(sandbox: &Sandbox, most: Option<u32>) -> Arc<Self> {
+    pub(crate) fn of(sandbox: &Sandbox, most: Option<u32>, clock: Clock) -> Arc<Self> {
         let possible = u32::try_from(sandbox.most_workers()).unwrap_or(u32::MAX);
         let most = most.map_or(possible, |most| most.min(possible));
         let host = Arc::new(Self {
             sandbox: sandbox.clone(),
-            pools: Mutex::default(),
+            clock,
+            hall: Hall::new(most),
+            idle: AllIdle::default(),
             uncalled: Mutex::default(),
-            places: Mutex::new(Places::new(most)),
-            is_short: AtomicBool::new(false),
-            freed: Notify::new(),
         });
         let (asked, told) = (Arc::downgrade(&host), Arc::downgrade(&host));
         sandbox.make_room_by(
             move || asked.upgrade().is_some_and(|host| host.make_room()),
             move |tenant| {
                 if let Some(host) = told.upgrade() {
-                    (0..AT_ONCE).find(|_| !host.end_idle_of(tenant, Room::Any));
+                    (0..AT_ONCE).find(|_| !host.idle.end_one_of(tenant, Room::Any));
                 }
             },
         );
@@ -94,17 +97,13 @@ impl HostWorkers {
 
     /// What a tenant weighs from here on, for places, CPU and memory.
     pub(crate) fn weigh(&self, tenant: &Tenant, weight: f64) {
-        self.places.lock().weigh(tenant, weight);
+        self.hall.weigh(tenant, weight);
         self.sandbox.weigh(tenant, weight);
     }
 
-    /// A pool that may have a worker to spare.
-    pub(crate) fn register(&self, pool: &Arc<VersionPool>) {
-        let mut pools = self.pools.lock();
-        if pools.len() >= MANY && pools.len() == pools.capacity() {
-            pools.retain(|pool| pool.strong_count() > 0);
-        }
-        pools.push(Arc::downgrade(pool));
+    /// Where the pools of a tenant say that they have an idle worker.
+    pub(super) fn idle_of(&self, tenant: &Tenant) -> Arc<Idle<VersionPool>> {
+        self.idle.of(tenant)
     }
 
     /// A pool has got a worker that no call asked for.
@@ -120,33 +119,27 @@ impl HostWorkers {
     }
 
     /// A place for a worker of the tenant. Waits, if others are to give one up that are at work.
-    pub(crate) async fn place(
-        self: &Arc<Self>,
-        tenant: &Tenant,
-        limit: Duration,
-    ) -> Result<HostPlace, NoPlace> {
+    pub(crate) async fn place(&self, tenant: &Tenant, limit: Duration) -> Result<HostPlace, NoPlace> {
         let deadline = Instant::now() + limit;
-        let mut waiting = None;
         loop {
-            let mut freed = std::pin::pin!(self.freed.notified());
-            // From here on no place comes free unnoticed.
-            freed.as_mut().enable();
-            let (claim, most) = {
-                let mut places = self.places.lock();
-                (places.claim(tenant), places.most())
-            };
-            match claim {
-                Claim::Granted => return Ok(HostPlace { host: self.clone(), tenant: tenant.clone() }),
-                Claim::Yield => return Err(NoPlace::Yield(most)),
-                Claim::From(giver) if giver == *tenant => {
-                    if !self.end_idle_of(tenant, Room::Spare) && !self.end_long_idle() {
-                        return Err(NoPlace::Full(most));
+            match self.hall.ask(tenant) {
+                Asked::Place(place) => return Ok(place),
+                Asked::Yield => return Err(NoPlace::Yield(self.hall.most())),
+                Asked::Full => {
+                    let ended = self.idle.end_one_of(tenant, Room::Spare)
+                        || self.idle.end_one_idle_for(LONG_IDLE, self.clock.now());
+                    if !ended {
+                        return Err(NoPlace::Full(self.hall.most()));
                     }
                 }
-                Claim::From(giver) => {
-                    waiting.get_or_insert_with(|| Waiting::begin(self, tenant));
-                    if !self.end_idle_of(&giver, Room::Any) && timeout_at(deadline, freed).await.is_err() {
-                        return Err(NoPlace::Full(most));
+                Asked::Wait { giver, mut turn } => {
+                    // What this ends is kept for who waits with least, which may be another one.
+                    self.idle.end_one_of(&giver, Room::Any);
+                    let until = deadline.min(Instant::now() + LOOK_AGAIN);
+                    match timeout_at(until, turn.come()).await {
+                        Ok(Some(place)) => return Ok(place),
+                        Err(_) if until == deadline => return Err(NoPlace::Full(self.hall.most())),
+                        Ok(None) | Err(_) => {}
                     }
                 }
             }
@@ -154,34 +147,13 @@ impl HostWorkers {
     }
 
     /// A place for a worker that is there already.
-    pub(crate) fn take_place(self: &Arc<Self>, tenant: &Tenant) -> HostPlace {
-        self.places.lock().take(tenant);
-        HostPlace { host: self.clone(), tenant: tenant.clone() }
+    pub(crate) fn take_place(&self, tenant: &Tenant) -> HostPlace {
+        self.hall.take(tenant)
     }
 
     /// Whether a worker of the tenant that has just ended a call should go, for somebody who waits.
     pub(crate) fn wants_back(&self, tenant: &Tenant) -> bool {
-        self.is_short.load(Ordering::Relaxed) && self.places.lock().owes(tenant)
-    }
-
-    /// Ends the worker of the tenant that has been idle longest; false if all have something to do.
-    fn end_idle_of(&self, tenant: &Tenant, room: Room) -> bool {
-        let mut idle: Vec<_> = self
-            .live_pools()
-            .filter(|pool| pool.spec().tenant == *tenant)
-            .filter_map(|pool| Some((pool.idle_for()?, pool)))
-            .collect();
-        idle.sort_by_key(|(idle, _)| std::cmp::Reverse(*idle));
-        idle.iter().any(|(_, pool)| pool.make_room(room))
-    }
-
-    /// Ends the worker that has been idle longest, whoever's it is and however few it has: but not one
-    /// that has just been used, or whoever comes now and then would start anew each time.
-    fn end_long_idle(&self) -> bool {
-        let idle = self.live_pools().filter_map(|pool| Some((pool.idle_for()?, pool)));
-        let mut idle: Vec<_> = idle.filter(|(idle, _)| *idle >= LONG_IDLE).collect();
-        idle.sort_by_key(|(idle, _)| std::cmp::Reverse(*idle));
-        idle.iter().any(|(_, pool)| pool.make_room(Room::Spare))
+        self.hall.owes(tenant)
     }
 
     /// Ends an idle worker; false if all have something to do.
@@ -194,51 +166,6 @@ impl HostWorkers {
                 return true;
             }
         }
-        self.live_pools().any(|pool| pool.make_room(Room::Spare))
-    }
-
-    /// Not under the lock: pools have locks of their own, and come back here with a place.
-    fn live_pools(&self) -> impl Iterator<Item = Arc<VersionPool>> + use<> {
-        let pools: Vec<_> = self.pools.lock().iter().filter_map(Weak::upgrade).collect();
-        pools.into_iter()
-    }
-}
-
-/// A worker's place, given back by its drop.
-#[derive(Debug)]
-pub(crate) struct HostPlace {
-    host: Arc<HostWorkers>,
-    tenant: Tenant,
-}
-
-impl Drop for HostPlace {
-    fn drop(&mut self) {
-        self.host.places.lock().release(&self.tenant);
-        self.host.freed.notify_waiters();
-    }
-}
-
-/// Somebody who waits for a place, until it is dropped.
-struct Waiting<'a> {
-    host: &'a HostWorkers,
-    tenant: &'a Tenant,
-}
-
-impl<'a> Waiting<'a> {
-    fn begin(host: &'a HostWorkers, tenant: &'a Tenant) -> Self {
-        let mut places = host.places.lock();
-        places.wait(tenant);
-        host.is_short.store(true, Ordering::Relaxed);
-        drop(places);
-        Self { host, tenant }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut places = self.host.places.lock();
-        places.leave(self.tenant);
-        // Under the lock, so that it is not unsaid for one who has just begun.
-        self.host.is_short.store(places.has_waiting(), Ordering::Relaxed);
+        self.idle.end_one()
     }
 }

@@ -34,7 +34,6 @@ impl VersionPool {
                     let mut state = pool.state.lock();
                     pool.enter(&mut state, worker, Some(took), room);
                     pool.decide_in(&mut state, |policy, out| policy.on_started(now, id, took, out));
-                    pool.account.note_spare();
                 }
                 Err(error) => pool.start_failed(now, &error),
             }
