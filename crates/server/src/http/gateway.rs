@@ -33,9 +33,9 @@ use self::address::Addressee;
 use self::answer::Edge;
 use self::body::GatewayBody;
 use self::entrance::{Entrance, Visitor};
-use self::intake::Unread;
 use super::listener::Upload;
 use super::problem::Problem;
+use super::whole::{self, Unread};
 use crate::access::Access;
 use crate::bodies::BodyBudget;
 use crate::catalog::{Catalog, Deployed, Matched, Route};
@@ -144,7 +144,7 @@ impl Gateway {
         if !body.is_end_stream()
             && let Some(spent) = self.invoker.spent_quota(first)
         {
-            tokio::spawn(intake::discard(body));
+            tokio::spawn(whole::discard(body));
             let (first, nothing) = (first.clone(), Read::nothing());
             let tenant = first.tenant.clone();
             let request = self.request_of(tenant, matched, parts, nothing, time_given, Some(peer), edge)?;
@@ -153,9 +153,9 @@ impl Gateway {
         }
         let head_read = self.clock.now();
         let purse = self.bodies.purse(&first.tenant);
-        let (body, unread) = match intake::read_body(body, limit, purse).await {
+        let (body, unread) = match whole::read(body, &parts.headers, limit, Some(purse)).await {
             Ok(body) => (body, None),
-            Err(Unread::Broken(problem)) => return Err(problem.into()),
+            Err(Unread::Broken(fault)) => return Err(fault.problem().into()),
             Err(unread) => (Bytes::new(), Some(unread)),
         };
         if unread.is_none() {
@@ -451,7 +451,7 @@ impl From<Problem> for Refusal {
 /// while, so that the answer reaches it instead of a reset connection.
 fn refuse_reading(problem: Problem, body: Upload) -> Problem {
     if !body.is_end_stream() {
-        tokio::spawn(intake::discard(body));
+        tokio::spawn(whole::discard(body));
     }
     problem
 }

@@ -59,7 +59,7 @@ const PREFACE_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) const MAX_CONNECTIONS: usize = 16_384;
 
 /// Largest request head, in bytes: what nginx and Apache take, times four.
-const MAX_HEAD_BYTES: usize = 64 << 10;
+pub(crate) const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// Most header fields of a request: hyper's own default, said here because it is a limit.
 const MAX_HEADERS: usize = 100;
@@ -71,8 +71,9 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// What every TLS connection begins with: a record of type handshake (RFC 8446 section 5.1).
 const HANDSHAKE_RECORD: u8 = 0x16;
 
-/// Calls at once on one h2c connection.
-const MAX_STREAMS: u32 = 1_000;
+/// Calls at once on one connection of HTTP/2: what nginx takes, and no fewer than RFC 9113 section 5.1.2
+/// would have it. Each may hold a head and a body's window, and connections are what is counted.
+const MAX_STREAMS: u32 = 128;
 
 /// Connections that the kernel holds for us while we are busy.
 const BACKLOG: u32 = 4_096;

@@ -13,20 +13,20 @@ use axum::extract::{Form, FromRequest, FromRequestParts, Path, Query, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use fp_core::code::Code;
-use fp_core::{FunctionName, InvocationId};
+use fp_core::{FunctionName, InvocationId, Scope};
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http_body::Body as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::bodies::BodyBudget;
+use crate::bodies::{BodyBudget, NoRoom, Purse};
 use crate::http::caller::{self, Caller};
 use crate::http::guard::{media_type, unsupported_media_type};
 use crate::http::listener::UploadError;
 use crate::http::problem::Problem;
+use crate::http::whole::{self, Unread};
 
 /// Largest JSON body: a handler's source of several megabytes is generated code, and the
 /// ancestor's single-file deploys are kilobytes.
@@ -55,7 +55,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ApiJson<T> {
     }
 }
 
-/// A zip archive as the body.
+/// A zip archive as the body, of a caller that may deploy.
 #[derive(Debug)]
 pub(crate) struct ApiArchive(pub(crate) Bytes);
 
@@ -66,6 +66,13 @@ impl<S: Send + Sync> FromRequest<S> for ApiArchive {
         let media_type = media_type(request.headers());
         if media_type.as_deref() != Some("application/zip") {
             return Err(unsupported_media_type(media_type.as_deref(), "application/zip"));
+        }
+        // It may be large, and is nobody's to send but theirs who may deploy it.
+        if let Some(caller) = request.extensions().get::<Caller>()
+            && let Err(problem) = caller.require(Scope::Deploy)
+        {
+            tokio::spawn(whole::discard(request.into_body()));
+            return Err(problem);
         }
         whole_body(request, MAX_ARCHIVE_BYTES).await.map(Self)
     }
@@ -80,7 +87,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ApiForm<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let whole = read_body(Request::new(body), MAX_FORM_BYTES).await?;
+        let whole = read_body(body, &parts.headers, MAX_FORM_BYTES, None).await?;
         let form = Form::from_request(Request::from_parts(parts, Body::from(whole)), state).await;
         form.map(|Form(form)| Self(form)).map_err(|rejection| {
             let detail = format!("the form cannot be read: {}", rejection.body_text());
@@ -94,33 +101,30 @@ async fn whole_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
     let caller = parts.extensions.get::<Caller>();
     let budget = parts.extensions.get::<Arc<BodyBudget>>();
-    let mut purse = budget.zip(caller).map(|(budget, caller)| budget.purse(&caller.tenant));
-    if let Some(purse) = &mut purse {
-        // What does not say its length may have all that there may be.
-        let length = body.size_hint().upper().unwrap_or(u64::MAX).min(limit as u64);
-        purse.grow(length).map_err(|full| {
-            Problem::new(Code::Shed, full.to_string()).component("api").retry_after(Duration::from_secs(1))
-        })?;
-    }
-    let whole = read_body(Request::new(body), limit).await?;
+    let purse = budget.zip(caller).map(|(budget, caller)| budget.purse(&caller.tenant));
+    let whole = read_body(body, &parts.headers, limit, purse).await?;
     caller::ask_again(&parts.extensions)?;
-    Ok(match purse {
-        Some(purse) => purse.with(whole),
-        None => whole,
-    })
+    Ok(whole)
 }
 
-async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
-    match Limited::new(request.into_body(), limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
+async fn read_body(
+    body: Body,
+    head: &HeaderMap,
+    limit: usize,
+    purse: Option<Purse<'_>>,
+) -> Result<Bytes, Problem> {
+    whole::read(body, head, limit as u64, purse).await.map_err(|unread| match unread {
+        Unread::TooLarge => {
             let detail = format!("the body is over the limit of {limit} bytes");
             let problem = Problem::new(Code::TooLarge, detail).component("api");
-            Err(problem.hint("Send less; large code goes as an archive.").extra("limit_bytes", limit))
+            problem.hint("Send less; large code goes as an archive.").extra("limit_bytes", limit)
         }
-        Err(error) => Err(UploadError::problem_of(&*error)
-            .unwrap_or_else(|| Problem::new(Code::BadRequest, "the body ended before it was complete"))),
-    }
+        Unread::NoRoom => {
+            Problem::new(Code::Shed, NoRoom.to_string()).component("api").retry_after(Duration::from_secs(1))
+        }
+        Unread::Broken(error) => UploadError::problem_of(&error)
+            .unwrap_or_else(|| Problem::new(Code::BadRequest, "the body ended before it was complete")),
+    })
 }
 
 /// Reads JSON in two steps, so that syntax errors (400) and wrong values (422) do not mix.
@@ -305,8 +309,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_over_the_limit_is_413_with_the_limit() {
-        let request = Request::new(axum::body::Body::from("12345"));
-        let problem = read_body(request, 4).await.expect_err("too large");
+        let problem =
+            read_body(Body::from("12345"), &HeaderMap::new(), 4, None).await.expect_err("too large");
         assert_eq!(problem.status(), 413);
         let document: Value = serde_json::from_slice(&problem.to_json()).expect("JSON");
         assert_eq!(document["limit_bytes"], 4);

@@ -1,6 +1,5 @@
-//! What a caller sends along: deadline, trace context, class, body.
+//! What a caller sends along: deadline, trace context, class, what its body claims to be.
 
-use bytes::{Bytes, BytesMut};
 use fp_core::code::Code;
 use fp_core::deadline::{self, Given};
 use fp_core::settings::Criticality;
@@ -8,13 +7,8 @@ use fp_core::trace_context::TraceContext;
 use http::header::{CONTENT_TYPE, COOKIE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
-use http_body::Body as _;
-use http_body_util::BodyExt;
-use std::time::Duration;
 
-use crate::bodies::Purse;
 use crate::http::caller::{COOKIE_NAME, is_session};
-use crate::http::listener::Upload;
 use crate::http::problem::Problem;
 use crate::invoke::attempt::latin1;
 
@@ -97,78 +91,6 @@ pub(in crate::http) fn criticality(headers: &HeaderMap) -> Option<Criticality> {
         b"default" => Some(Criticality::Default),
         b"sheddable" => Some(Criticality::Sheddable),
         _ => None,
-    }
-}
-
-/// Why a body was not read to its end.
-pub(super) enum Unread {
-    /// It is larger than the limit.
-    TooLarge,
-    /// The platform holds as many bytes of bodies as it may.
-    NoRoom,
-    /// It broke off, or came too slowly.
-    Broken(Problem),
-}
-
-/// Reads the body, up to the limit, as far as the purse goes.
-pub(super) async fn read_body(mut body: Upload, limit: u64, mut purse: Purse<'_>) -> Result<Bytes, Unread> {
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    let announced = body.size_hint().lower();
-    if announced > limit {
-        return Err(refused(body, Unread::TooLarge));
-    }
-    if purse.grow(announced).is_err() {
-        return Err(refused(body, Unread::NoRoom));
-    }
-    let first = match next_data(&mut body).await? {
-        None => return Ok(Bytes::new()),
-        Some(data) if data.len() as u64 > limit => return Err(refused(body, Unread::TooLarge)),
-        Some(data) if body.is_end_stream() => return Ok(purse.with(data)),
-        Some(data) => data,
-    };
-    let mut whole = BytesMut::from(first);
-    while let Some(data) = next_data(&mut body).await? {
-        let length = (whole.len() + data.len()) as u64;
-        if length > limit {
-            return Err(refused(body, Unread::TooLarge));
-        }
-        if purse.grow(length).is_err() {
-            return Err(refused(body, Unread::NoRoom));
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(purse.with(whole.freeze()))
-}
-
-async fn next_data(body: &mut Upload) -> Result<Option<Bytes>, Unread> {
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|fault| Unread::Broken(fault.problem()))?;
-        // Trailers say nothing that a handler is told.
-        if let Ok(data) = frame.into_data() {
-            return Ok(Some(data));
-        }
-    }
-    Ok(None)
-}
-
-/// The rest is read and dropped for a while, so that the refusal reaches its sender.
-fn refused(body: Upload, why: Unread) -> Unread {
-    tokio::spawn(discard(body));
-    why
-}
-
-/// Most that is read and dropped of a refused body: enough for what a client has in flight.
-const DISCARD_BYTES: usize = 64 << 20;
-
-/// Reads a refused body for a while, so that its sender gets to read the answer.
-pub(super) async fn discard(mut body: Upload) {
-    let mut left = DISCARD_BYTES;
-    let until = tokio::time::Instant::now() + Duration::from_secs(5);
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout_at(until, body.frame()).await {
-        let Some(rest) = left.checked_sub(frame.data_ref().map_or(1, Bytes::len)) else { return };
-        left = rest;
     }
 }
 

@@ -1,8 +1,8 @@
 //! The body of a request: as it comes, but not for ever.
 //!
 //! Whoever reads it, on whichever listener, it must come on: a silence or a trickle ends it, and so
-//! does the platform's stop. The clock runs only while the sender is waited for, and one that is
-//! here with its head starts none.
+//! does the platform's stop. The clock of the whole runs from the first wait on, that of a silence while
+//! the sender is waited for; a body that is here with its head starts none.
 
 use std::error::Error;
 use std::pin::Pin;
