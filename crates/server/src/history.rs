@@ -135,6 +135,11 @@ impl History {
         self.inner.ring.begin(running);
     }
 
+    /// A call that had arrived is no more and leaves no record: nobody is there that could see one.
+    pub(crate) fn withdraw(&self, id: InvocationId) {
+        self.inner.ring.withdraw(id);
+    }
+
     /// A queued call was given to a worker.
     pub fn set_running(&self, id: InvocationId, worker: WorkerId) {
         self.inner.ring.set_running(id, worker);

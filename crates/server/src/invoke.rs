@@ -27,7 +27,7 @@ use http::HeaderMap;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use crate::bodies::NoRoom;
+use crate::bodies::{BodyBudget, NoRoom};
 use crate::catalog::{Catalog, Deployed};
 use crate::clock::Clock;
 use crate::history::{Finished, History};
@@ -192,6 +192,8 @@ pub struct Invoker {
     pub(crate) registry: Arc<Registry>,
     pub(crate) sandbox: fp_sandbox::Sandbox,
     pub(crate) clock: Clock,
+    /// Room for the bodies of accepted calls.
+    pub(crate) bodies: Arc<BodyBudget>,
     /// The edge's table from outcomes to statuses, for the record.
     pub(crate) status_of: fn(Outcome) -> u16,
     pub(crate) background: background::Background,

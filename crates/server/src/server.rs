@@ -200,12 +200,14 @@ impl Server {
         }
         let catalog =
             Arc::new(Catalog::open(registry.clone(), stored, &data_dir, setup, slo.clone(), access.clone())?);
+        let bodies = BodyBudget::of_host();
         let invoker = Arc::new(Invoker {
             catalog: catalog.clone(),
             history: history.clone(),
             registry: registry.clone(),
             sandbox: sandbox.clone(),
             clock: clock.clone(),
+            bodies: bodies.clone(),
             status_of: gateway::answer::status_of,
             background: Default::default(),
         });
@@ -215,7 +217,6 @@ impl Server {
             None if bound.addresses.gateway.ip().is_loopback() => gateway::Detail::WithoutTenants,
             None => gateway::Detail::Always(false),
         };
-        let bodies = BodyBudget::of_host();
         let gateway = Arc::new(Gateway::new(
             catalog.clone(),
             invoker.clone(),

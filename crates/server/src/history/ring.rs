@@ -158,6 +158,13 @@ impl Ring {
         self.shard(slot.running.id).lock().running.insert(slot.running.id, slot);
     }
 
+    /// Takes a call from the running ones without a record.
+    pub(crate) fn withdraw(&self, id: InvocationId) {
+        let ended = self.shard(id).lock().running.remove(&id);
+        // Freed without the lock.
+        drop(ended);
+    }
+
     pub(crate) fn set_running(&self, id: InvocationId, worker: WorkerId) {
         if let Some(slot) = self.shard(id).lock().running.get_mut(&id) {
             slot.worker = Some(worker);

@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use fp_core::settings::Handler;
 use fp_core::{EventType, FunctionName, InvocationId, SecretName, Settings, Tenant, VersionNumber};
 
@@ -61,7 +62,7 @@ pub enum AsyncState {
     },
 }
 
-/// An accepted asynchronous call.
+/// An accepted asynchronous call, without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AsyncCall {
     /// Which call.
@@ -77,8 +78,8 @@ pub struct AsyncCall {
     pub event_type: String,
     /// Verb, path, headers, trace context and correlation id as JSON: opaque to the store.
     pub head_json: String,
-    /// The body.
-    pub body: Vec<u8>,
+    /// Length of the body, which stays on disk until it is asked for.
+    pub body_bytes: u64,
     /// When it was accepted, Unix time in microseconds.
     pub accepted_us: u64,
     /// How far it is.
@@ -216,20 +217,44 @@ impl Registry {
         self.writer.run("deleting a secret", work).await
     }
 
-    /// Accepts calls: all of them, or none; synced before it returns.
+    /// Accepts calls with this body: all of them, or none; synced before it returns.
     ///
     /// # Errors
     /// As [`live_versions`](Self::live_versions); nothing was accepted then.
-    pub async fn enqueue(&self, calls: Vec<AsyncCall>) -> Result<(), StoreError> {
-        self.writer.run("accepting a call", move |connection| Ok(rows::enqueue(connection, &calls)?)).await
+    pub async fn enqueue(&self, calls: Vec<AsyncCall>, body: Bytes) -> Result<(), StoreError> {
+        self.writer
+            .run("accepting a call", move |connection| Ok(rows::enqueue(connection, &calls, &body)?))
+            .await
     }
 
-    /// Calls that were accepted and have not ended, oldest first.
+    /// Calls that were accepted and have not ended, oldest first: some of those that come after this
+    /// one, or the first; none at the end.
     ///
     /// # Errors
     /// As [`live_versions`](Self::live_versions).
-    pub async fn pending_calls(&self) -> Result<Vec<AsyncCall>, StoreError> {
-        self.writer.run("reading accepted calls", |connection| Ok(rows::pending_calls(connection)?)).await
+    pub async fn pending_calls(&self, after: Option<AsyncCall>) -> Result<Vec<AsyncCall>, StoreError> {
+        let work = move |connection: &_| Ok(rows::pending_calls(connection, after.as_ref())?);
+        self.writer.run("reading accepted calls", work).await
+    }
+
+    /// An accepted call that has not ended.
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
+    pub async fn accepted_call(&self, id: InvocationId) -> Result<Option<AsyncCall>, StoreError> {
+        self.writer.run("reading a call", move |connection| Ok(rows::accepted_call(connection, id)?)).await
+    }
+
+    /// The same with its body.
+    ///
+    /// # Errors
+    /// As [`live_versions`](Self::live_versions).
+    pub async fn whole_call(&self, id: InvocationId) -> Result<Option<(AsyncCall, Bytes)>, StoreError> {
+        let work = move |connection: &_| {
+            let Some(call) = rows::accepted_call(connection, id)? else { return Ok(None) };
+            Ok(Some((call, Bytes::from(rows::body_of_call(connection, id)?))))
+        };
+        self.writer.run("reading a call", work).await
     }
 
     /// Marks a call as dispatched and counts the attempt.

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::http::listener::MAX_HEAD_BYTES;
 use crate::http::problem::Problem;
 
 /// A request as text.
@@ -62,6 +63,12 @@ impl TextRequest {
             .http_path
             .parse()
             .map_err(|error| wrong("http_path", format!("path {:?}: {error}; escape it", self.http_path)))?;
+        if self.http_header.len() > MAX_HEAD_BYTES {
+            let length = self.http_header.len();
+            let detail =
+                format!("the header lines are {length} bytes, the most is {MAX_HEAD_BYTES}; send fewer");
+            return Err(wrong("http_header", detail));
+        }
         parts.headers = header_lines(&self.http_header);
         let body = match (self.http_body_base64, unwrap) {
             (Some(text), _) => STANDARD

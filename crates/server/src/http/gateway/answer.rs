@@ -20,15 +20,13 @@ use super::intake::cookie_name;
 use crate::clock::Clock;
 use crate::http::caller::is_session;
 use crate::http::problem::{Problem, status};
+use crate::invoke::background::MAX_CORRELATION_ID;
 use crate::invoke::{Completed, Fault, Reply};
 
 const INSTANCE_ID: HeaderName = HeaderName::from_static("x-serverless-instance-id");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-
-/// Longest correlation id that is taken over: it is stored with every record.
-const MAX_CORRELATION_ID: usize = 200;
 
 /// Headers that describe the connection, not the answer (RFC 9110 section 7.6.1); a function
 /// cannot set them, nor the length, which follows from the body.

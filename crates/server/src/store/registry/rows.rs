@@ -18,6 +18,7 @@ pub(super) fn layout() -> Migrations<'static> {
         M::up(super::secrets::LAYOUT),
         M::up(super::quotas::LAYOUT),
         M::up(WHICH_FUNCTION),
+        M::up(BODIES_APART),
     ])
 }
 
@@ -68,6 +69,21 @@ const FIRST: &str = "CREATE TABLE platform (
 
 /// Accepted calls know which function of their name they are for.
 const WHICH_FUNCTION: &str = "ALTER TABLE async_calls ADD COLUMN creation_order INTEGER";
+
+/// Bodies of accepted calls are beside them: whoever reads or marks a call passes over its body.
+const BODIES_APART: &str = "CREATE TABLE async_bodies (
+         id   BLOB PRIMARY KEY NOT NULL REFERENCES async_calls (id) ON DELETE CASCADE,
+         body BLOB NOT NULL
+     );
+     INSERT INTO async_bodies (id, body) SELECT id, body FROM async_calls WHERE length(body) > 0;
+     ALTER TABLE async_calls ADD COLUMN body_bytes INTEGER NOT NULL DEFAULT 0;
+     UPDATE async_calls SET body_bytes = length(body), body = x'';
+     ALTER TABLE async_calls DROP COLUMN body;
+     CREATE INDEX async_calls_by_age ON async_calls (accepted_us, id);";
+
+/// Calls that are read at once, and bytes of their heads: a backlog is never in memory whole.
+const PAGE: usize = 256;
+const PAGE_BYTES: usize = 1 << 20;
 
 /// Counts this start and returns how many there were.
 pub(super) fn count_start(connection: &Connection) -> rusqlite::Result<u64> {
@@ -196,21 +212,22 @@ pub(super) fn delete_function(
     Ok(marked > 0)
 }
 
-pub(super) fn enqueue(connection: &Connection, calls: &[AsyncCall]) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
+pub(super) fn enqueue(connection: &Connection, calls: &[AsyncCall], body: &[u8]) -> rusqlite::Result<()> {
+    let mut head = connection.prepare_cached(
         "INSERT INTO async_calls
-             (id, tenant, function, creation_order, event_type, head, body, accepted_us, started, attempts)
-         VALUES (:id, :tenant, :function, :order, :event_type, :head, :body, :accepted_us, :started, :attempts)",
+             (id, tenant, function, creation_order, event_type, head, body_bytes, accepted_us, started, attempts)
+         VALUES (:id, :tenant, :function, :order, :event_type, :head, :body_bytes, :accepted_us, :started, :attempts)",
     )?;
+    let mut own_body = connection.prepare_cached("INSERT INTO async_bodies (id, body) VALUES (?1, ?2)")?;
     for call in calls {
-        statement.execute(named_params! {
+        head.execute(named_params! {
             ":id": call.id.0,
             ":tenant": call.tenant.as_str(),
             ":function": call.function.as_str(),
             ":order": call.order,
             ":event_type": call.event_type,
             ":head": call.head_json,
-            ":body": call.body,
+            ":body_bytes": body.len() as u64,
             ":accepted_us": call.accepted_us,
             ":started": match call.state {
                 AsyncState::Queued => 0,
@@ -218,16 +235,44 @@ pub(super) fn enqueue(connection: &Connection, calls: &[AsyncCall]) -> rusqlite:
             },
             ":attempts": call.attempts,
         })?;
+        if !body.is_empty() {
+            own_body.execute(params![call.id.0, body])?;
+        }
     }
     Ok(())
 }
 
-pub(super) fn pending_calls(connection: &Connection) -> rusqlite::Result<Vec<AsyncCall>> {
+pub(super) fn pending_calls(
+    connection: &Connection,
+    after: Option<&AsyncCall>,
+) -> rusqlite::Result<Vec<AsyncCall>> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, tenant, function, creation_order, event_type, head, body, accepted_us, started, attempts
-         FROM async_calls ORDER BY accepted_us, id",
+        "SELECT * FROM async_calls WHERE (accepted_us, id) > (?1, ?2) ORDER BY accepted_us, id",
     )?;
-    statement.query_map([], read_call)?.collect()
+    let (after_us, after_id) = after.map_or((-1, [0; 16]), |call| (call.accepted_us as i64, call.id.0));
+    let mut rows = statement.query(params![after_us, after_id])?;
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while page.len() < PAGE && bytes < PAGE_BYTES {
+        let Some(row) = rows.next()? else { break };
+        let call = read_call(row)?;
+        bytes += call.head_json.len();
+        page.push(call);
+    }
+    Ok(page)
+}
+
+pub(super) fn accepted_call(
+    connection: &Connection,
+    id: InvocationId,
+) -> rusqlite::Result<Option<AsyncCall>> {
+    let mut statement = connection.prepare_cached("SELECT * FROM async_calls WHERE id = ?1")?;
+    statement.query_row([id.0], read_call).optional()
+}
+
+/// Empty where there is none.
+pub(super) fn body_of_call(connection: &Connection, id: InvocationId) -> rusqlite::Result<Vec<u8>> {
+    let mut statement = connection.prepare_cached("SELECT body FROM async_bodies WHERE id = ?1")?;
+    Ok(statement.query_row([id.0], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
 fn read_call(row: &Row<'_>) -> rusqlite::Result<AsyncCall> {
@@ -240,7 +285,7 @@ fn read_call(row: &Row<'_>) -> rusqlite::Result<AsyncCall> {
         order: row.get("creation_order")?,
         event_type: row.get("event_type")?,
         head_json: row.get("head")?,
-        body: row.get("body")?,
+        body_bytes: row.get("body_bytes")?,
         accepted_us,
         state: match started {
             0 => AsyncState::Queued,

@@ -29,12 +29,14 @@ fn call(serial: u64) -> AsyncCall {
         order: (serial != 2).then_some(7),
         event_type: "http|GET|/x".into(),
         head_json: r#"{"verb":"GET"}"#.into(),
-        body: vec![0, 255, serial as u8],
+        body_bytes: 3,
         accepted_us: serial * 1_000,
         state: AsyncState::Queued,
         attempts: 0,
     }
 }
+
+const BODY: Bytes = Bytes::from_static(&[0, 255, 7]);
 
 #[tokio::test]
 async fn versions_come_back_after_a_restart_in_order_of_creation() {
@@ -86,7 +88,7 @@ async fn functions_created_at_once_get_orders_of_their_own() {
 async fn accepted_calls_survive_until_they_are_finished() {
     let dir = tempfile::tempdir().unwrap();
     let registry = Registry::open(dir.path()).unwrap();
-    registry.enqueue(vec![call(2), call(1)]).await.unwrap();
+    registry.enqueue(vec![call(2), call(1)], BODY).await.unwrap();
     registry.mark_started(call(1).id, 2_000_000_000_000_000).await.unwrap();
     // As after kill -9: the writer is not asked to close.
     let copy = tempfile::tempdir().unwrap();
@@ -96,59 +98,110 @@ async fn accepted_calls_survive_until_they_are_finished() {
     let survivor = Registry::open(copy.path()).unwrap();
     let started =
         AsyncCall { state: AsyncState::Started { at_us: 2_000_000_000_000_000 }, attempts: 1, ..call(1) };
-    assert_eq!(survivor.pending_calls().await.unwrap(), [started, call(2)]);
+    assert_eq!(survivor.pending_calls(None).await.unwrap(), [started, call(2)]);
+    let (head, body) = survivor.whole_call(call(1).id).await.unwrap().unwrap();
+    assert_eq!((head.id, body), (call(1).id, BODY));
     survivor.finish_call(call(1).id).await.unwrap();
-    assert_eq!(survivor.pending_calls().await.unwrap(), [call(2)]);
+    assert_eq!(survivor.whole_call(call(1).id).await.unwrap(), None);
+    let bodies = |connection: &rusqlite::Connection| {
+        Ok(connection.query_row("SELECT count(*) FROM async_bodies", [], |row| row.get::<_, u64>(0))?)
+    };
+    assert_eq!(survivor.writer.run("counting", bodies).await.unwrap(), 1, "an ended call leaves no body");
+    assert_eq!(survivor.pending_calls(None).await.unwrap(), [call(2)]);
+}
+
+#[tokio::test]
+async fn a_backlog_is_read_in_pieces_and_without_bodies() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::open(dir.path()).unwrap();
+    let large = |serial| AsyncCall { head_json: "h".repeat(600 << 10), ..call(serial) };
+    for serial in 1..=5 {
+        registry.enqueue(vec![large(serial)], Bytes::from(vec![7; 1 << 20])).await.unwrap();
+    }
+    let (mut sizes, mut last) = (Vec::new(), None);
+    loop {
+        let page = registry.pending_calls(last.take()).await.unwrap();
+        let Some(end) = page.last().cloned() else { break };
+        assert_eq!(end.body_bytes, 1 << 20);
+        sizes.push(page.len());
+        last = Some(end);
+    }
+    assert_eq!(sizes, [2, 2, 1]);
+}
+
+#[tokio::test]
+async fn calls_that_an_earlier_release_accepted_keep_their_bodies() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("registry.db");
+    {
+        let mut connection = rusqlite::Connection::open(&path).unwrap();
+        rows::layout().to_version(&mut connection, 5).unwrap();
+        let insert = "INSERT INTO async_calls
+            (id, tenant, function, event_type, head, body, accepted_us, started, attempts, creation_order)
+            VALUES (?1, 'default', 'cats', 'http|GET|/x', '{\"verb\":\"GET\"}', x'00ff07', 1000, 0, 0, 7)";
+        connection.execute(insert, [call(1).id.0]).unwrap();
+    }
+    let registry = Registry::open(dir.path()).unwrap();
+    assert_eq!(registry.pending_calls(None).await.unwrap(), [call(1)]);
+    assert_eq!(registry.whole_call(call(1).id).await.unwrap(), Some((call(1), BODY)));
 }
 
 #[tokio::test]
 async fn a_batch_is_accepted_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let registry = Registry::open(dir.path()).unwrap();
-    registry.enqueue(vec![call(1)]).await.unwrap();
-    let refused = registry.enqueue(vec![call(2), call(1)]).await;
+    registry.enqueue(vec![call(1)], BODY).await.unwrap();
+    let refused = registry.enqueue(vec![call(2), call(1)], BODY).await;
     assert!(matches!(refused, Err(StoreError::Database { .. })), "{refused:?}");
-    assert_eq!(registry.pending_calls().await.unwrap(), [call(1)]);
+    assert_eq!(registry.pending_calls(None).await.unwrap(), [call(1)]);
 }
 
 #[tokio::test]
 async fn many_writers_share_transactions_and_one_failure_stays_alone() {
     let dir = tempfile::tempdir().unwrap();
     let registry = Arc::new(Registry::open(dir.path()).unwrap());
-    registry.enqueue(vec![call(100)]).await.unwrap();
+    registry.enqueue(vec![call(100)], BODY).await.unwrap();
     let tasks: Vec<_> = (0..200)
         .map(|serial| {
             let registry = registry.clone();
             // Serial 100 is there already.
-            tokio::spawn(async move { registry.enqueue(vec![call(serial)]).await.is_ok() })
+            tokio::spawn(async move { registry.enqueue(vec![call(serial)], BODY).await.is_ok() })
         })
         .collect();
     for (serial, task) in tasks.into_iter().enumerate() {
         assert_eq!(task.await.unwrap(), serial != 100, "{serial}");
     }
-    assert_eq!(registry.pending_calls().await.unwrap().len(), 200);
+    let mut read: Vec<AsyncCall> = Vec::new();
+    loop {
+        let page = registry.pending_calls(read.last().cloned()).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        read.extend(page);
+    }
+    assert_eq!(read, (0..200).map(call).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn a_full_disk_refuses_a_call_and_keeps_what_was_accepted() {
     let dir = tempfile::tempdir().unwrap();
     let registry = Registry::open(dir.path()).unwrap();
-    registry.enqueue(vec![call(1)]).await.unwrap();
+    registry.enqueue(vec![call(1)], BODY).await.unwrap();
     // SQLite answers SQLITE_FULL as it does when the disk is full.
     let limit = |connection: &rusqlite::Connection| {
         let pages: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
         Ok(connection.pragma_update(None, "max_page_count", pages)?)
     };
     registry.writer.run("limiting", limit).await.unwrap();
-    let large = AsyncCall { body: vec![1; 1 << 20], ..call(2) };
-    let refused = registry.enqueue(vec![large.clone()]).await;
+    let large = Bytes::from(vec![1; 1 << 20]);
+    let refused = registry.enqueue(vec![call(2)], large.clone()).await;
     assert!(matches!(refused, Err(StoreError::Database { .. })), "{refused:?}");
-    assert_eq!(registry.pending_calls().await.unwrap(), [call(1)]);
+    assert_eq!(registry.pending_calls(None).await.unwrap(), [call(1)]);
     let unlimit = |connection: &rusqlite::Connection| {
         Ok(connection.pragma_update(None, "max_page_count", 1_000_000)?)
     };
     registry.writer.run("unlimiting", unlimit).await.unwrap();
-    registry.enqueue(vec![large]).await.unwrap();
+    registry.enqueue(vec![call(2)], large).await.unwrap();
 }
 
 #[tokio::test]
