@@ -79,11 +79,11 @@ async fn a_worker_sees_and_touches_its_own_only() {
 #[tokio::test]
 async fn two_workers_share_neither_uid_nor_tmp_nor_random_numbers() {
     let stage = Stage::new().await;
-    let code = "import os, random, uuid
+    let code = "import os, random, ssl, uuid
 def handler(message, context):
     found = os.listdir('/tmp')
     open('/tmp/mine', 'w').close()
-    return [os.getuid(), found, random.random(), str(uuid.uuid4())]
+    return [os.getuid(), found, random.random(), str(uuid.uuid4()), ssl.RAND_bytes(16).hex()]
 ";
     let mut one = stage.worker(code).await;
     let mut two = stage.worker(code).await;
@@ -97,6 +97,7 @@ def handler(message, context):
     }
     assert_ne!(a[2], b[2]);
     assert_ne!(a[3], b[3]);
+    assert_ne!(a[4], b[4]);
     drop((one, two));
     stage.close().await;
 }

@@ -95,6 +95,22 @@ async fn a_module_is_imported_once_for_all_workers_of_equal_lists() {
     stage.close().await;
 }
 
+/// OpenSSL knows a fork by the process id, and that is 1 in a zygote as in each of its workers.
+#[tokio::test]
+async fn a_module_that_starts_openssl_leaves_no_two_workers_with_the_same_keys() {
+    let layer = layer("import ssl\nCONTEXT = ssl.create_default_context()\nssl.RAND_bytes(1)\n");
+    let stage = stage(&layer).await;
+    let code = "import side, ssl\ndef handler(message, context):\n    return [ssl.RAND_bytes(16).hex()]\n";
+    let spec = preloading(&stage, "f", code, &["side"]);
+    let kept = template(&stage, &spec);
+    stage.sandbox.prepare(&kept).await.expect("it imports");
+    let mut one = stage.sandbox.start_worker(&spec).await.expect("a worker");
+    let mut two = stage.sandbox.start_worker(&spec).await.expect("a worker");
+    assert_ne!(json(&mut one, 1).await.0, json(&mut two, 1).await.0);
+    drop((one, two, kept));
+    stage.close().await;
+}
+
 #[tokio::test]
 async fn functions_that_preload_nothing_see_no_layer() {
     let layer = layer(SIDE);
