@@ -40,6 +40,17 @@ def load_handler(code_dir: str, file: str, callable_name: str, path: Sequence[st
     return handler
 
 
+def rehearse(source: str, callable_name: str) -> Handler:
+    """The same for a file of our own, which leaves no module behind."""
+    name = "rehearsed"
+    module = _module(source, name)
+    del sys.modules[name]
+    handler = _find(module, callable_name, source)
+    _check_arguments(handler, callable_name)
+    is_async(handler)
+    return handler
+
+
 def is_async(handler: Handler) -> bool:
     """Whether it is `async def`, as a function or as an object that is called."""
     if type(handler) is FunctionType and not handler.__dict__:

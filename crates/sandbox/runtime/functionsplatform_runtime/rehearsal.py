@@ -21,19 +21,18 @@ from typing import Any
 
 from functionsplatform import _failure
 from functionsplatform._context import Function
-from functionsplatform.sdk import tracing
-from functionsplatform_runtime import concurrent, coroutines, load, records  # noqa: F401
+from functionsplatform_runtime import (  # noqa: F401
+    concurrent,
+    coroutines,
+    fresh,
+    load,
+    records,
+)
 from functionsplatform_runtime.frames import Channel
 from functionsplatform_runtime.worker import Worker
 
-_SOURCE = """
-def handler(message, context):
-    if message["body"] is None:
-        raise ValueError("rehearsal")
-    with tracing.start_span(context.tracer, "rehearsal") as span:
-        tracing.set_attr(span, "k", "v")
-    return {"result": message["body"]["arg"], "status": "ok"}
-"""
+# Next to this one.
+_HANDLER_FILE = "rehearsed.py"
 
 _HEAD: dict[str, Any] = {
     "v": "POST",
@@ -49,35 +48,37 @@ _HEAD: dict[str, Any] = {
 
 
 def rehearse() -> None:
-    """Run the dummy calls."""
-    rehearse_calls()
+    """Run the dummy calls, and what else a first call or failure needs."""
+    _fail(rehearse_calls())
     logging.getLogger("rehearsal").debug("no handler takes this")
     random.random()  # noqa: S311
     asyncio.run(asyncio.sleep(0))
 
 
-def rehearse_calls() -> None:
-    """The calls alone: a blank worker that waits runs them, too, to own the pages they write."""
+def rehearse_calls() -> load.Handler:
+    """Loading and calls alone: a blank worker that waits runs them, too, to own the pages they write.
+
+    Nothing here that only some workers need: each page that is written is memory of every one. The
+    pages of `_fail`, for one, are a tenth of a worker.
+    """
+    fresh.make_unique()
+    handler = load.rehearse(os.path.join(os.path.dirname(__file__), _HANDLER_FILE), "handler")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     our_side, their_side = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, our_side:
         channel = Channel(theirs.detach(), their_side.detach())
         try:
-            worker = Worker(channel)
-            worker.rehearse(Function("rehearsal"), _handler(), _HEAD, b'{"arg": 1}')
+            Worker(channel).rehearse(Function("rehearsal"), handler, _HEAD, b'{"arg": 1}')
             ours.recv(1 << 20)
         finally:
             channel.detach()
+    return handler
 
 
-def _handler() -> load.Handler:
-    names: dict[str, Any] = {"tracing": tracing}
-    exec(compile(_SOURCE, "rehearsal.py", "exec"), names)
-    handler: load.Handler = names["handler"]
+def _fail(handler: load.Handler) -> None:
+    """What handlers need that raise, and those whose arguments have to be looked at."""
     inspect.signature(handler).bind(None, None)
-    load.is_async(handler)
     try:
         handler({"body": None}, None)
     except ValueError as error:
         json.dumps(_failure.failure_of(error, os.sep + "rehearsal"))
-    return handler
