@@ -9,6 +9,7 @@
 pub(crate) mod attempt;
 pub(crate) mod background;
 pub(crate) mod flight;
+mod output;
 pub(crate) mod stream;
 
 use std::borrow::Cow;

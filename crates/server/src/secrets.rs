@@ -26,7 +26,7 @@ use crate::store::StoreError;
 use crate::store::registry::{Registry, SealedSecret};
 
 pub use self::key::KeyError;
-pub(crate) use self::mask::Mask;
+pub(crate) use self::mask::{Cut, Mask};
 pub use self::value::SecretValue;
 
 use self::key::{Key, KeyFile};

@@ -17,7 +17,7 @@ use fp_core::trace_context::TraceContext;
 use fp_core::{InvocationId, TraceId};
 use fp_sandbox::protocol::{AnswerHead, BodyKind, FailureHead, Usage, WorkerSpan};
 
-use super::{Completed, Fault, Invoker, Reply, Request};
+use super::{Completed, Fault, Invoker, Reply, Request, output};
 use crate::catalog::Deployed;
 use crate::history::{Finished, Running};
 use crate::pool::Lease;
@@ -336,16 +336,15 @@ impl Flight {
 
     /// Closes the record: SLO, metrics and history know of it when this returns.
     pub(crate) fn close(&mut self, leftovers: Leftovers, result: Option<Box<str>>) -> (Finished, Phases) {
-        let Leftovers { mut logs, spans, usage } = leftovers;
+        let Leftovers { logs, spans, usage } = leftovers;
         let mut record = self.record.take().expect("a flight is closed once");
         record.blame = record.outcome.blame(record.caller_was_short);
         record.cpu_us = usage.cpu_us;
         record.memory_peak_kib = usage.memory_peak_kib;
         let kept_bytes: usize = logs.iter().map(|line| line.text.len()).sum();
+        let mask = self.mask();
+        let mut logs = output::kept(logs, mask.as_deref(), record.log_bytes > limit);
         record.log_bytes = usage.log_bytes.max(kept_bytes as u64);
-        if kept_bytes > KEPT_LOGS {
-            cut_middle(&mut logs);
-        }
         let limit = self.function.settings.limits.logs.as_u64();
         if record.log_bytes > limit {
             let dropped = record.log_bytes - limit;
@@ -364,8 +363,7 @@ impl Flight {
         let (outcome, short, cold) = (record.outcome, record.caller_was_short, record.cold);
         self.function.book.record(now, ended_us, outcome, short, total, cold);
         let (mut spans, mut result) = (self.spans(spans), result);
-        if let Some(mask) = self.mask() {
-            mask.lines(&mut logs, record.log_bytes > limit);
+        if let Some(mask) = mask {
             spans.iter_mut().for_each(|span| mask.span(span));
             record.error.iter_mut().chain(&mut result).for_each(|text| mask.boxed(text));
         }
@@ -515,31 +513,6 @@ fn author_span(span: WorkerSpan, at: impl Fn(u64) -> u64, run: SpanId) -> Option
     })
 }
 
-/// Most bytes of a call's logs that history gets, whatever `limits.logs` lets a worker send: the ring is
-/// everybody's, and one call of 64 MiB would take the place of a hundred thousand others.
-const KEPT_LOGS: usize = 4 << 20;
-
-/// Takes the middle out of logs that are too long: how it began and how it ended say most.
-fn cut_middle(logs: &mut Vec<LogLine>) {
-    let fits = |room: usize| {
-        let mut bytes = 0;
-        move |line: &&LogLine| {
-            bytes += line.text.len();
-            bytes <= room
-        }
-    };
-    let head = logs.iter().take_while(fits(KEPT_LOGS / 4 * 3)).count();
-    let tail = logs[head..].iter().rev().take_while(fits(KEPT_LOGS / 4)).count();
-    let middle = head..logs.len() - tail;
-    let Some(first) = logs.get(head).filter(|_| !middle.is_empty()) else { return };
-    let bytes: usize = logs[middle.clone()].iter().map(|line| line.text.len()).sum();
-    let text = format!("[cut: {bytes} bytes; history keeps {KEPT_LOGS} of a call's output]\n");
-    let mark =
-        LogLine { time_us: first.time_us, source: LogSource::Platform, level: None, text: text.into() };
-    logs.splice(middle, [mark]);
-    logs.shrink_to_fit();
-}
-
 /// Largest kept result of an asynchronous call, in bytes.
 const MAX_RESULT: usize = 64 << 10;
 
@@ -570,29 +543,5 @@ fn running(record: &Invocation) -> Running {
         criticality: record.criticality,
         deadline_ms: record.deadline_ms,
         deadline_from: record.deadline_from,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn logs_that_are_too_long_keep_their_beginning_and_their_end() {
-        let line = |number: u64, bytes: usize| LogLine {
-            time_us: number,
-            source: LogSource::Stdout,
-            level: None,
-            text: "x".repeat(bytes).into(),
-        };
-        let mut logs: Vec<_> = (0..64).map(|number| line(number, 1 << 20)).collect();
-        logs.push(line(64, 9));
-        cut_middle(&mut logs);
-        let kept: Vec<_> = logs.iter().map(|line| line.time_us).collect();
-        assert_eq!(kept, [0, 1, 2, 3, 64]);
-        assert_eq!(&*logs[3].text, "[cut: 63963136 bytes; history keeps 4194304 of a call's output]\n");
-        let mut one = vec![line(0, 5 << 20)];
-        cut_middle(&mut one);
-        assert!(one.len() == 1 && one[0].text.len() < 100, "a line of its own");
     }
 }

@@ -36,6 +36,15 @@ const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 /// And with its default `safe`.
 const UNRESERVED_PATH: AsciiSet = UNRESERVED.remove(b'/');
 
+/// Where output is not whole, and so may begin or end inside a secret.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cut {
+    /// There was more before it.
+    pub(crate) before: bool,
+    /// And after it.
+    pub(crate) after: bool,
+}
+
 /// The values of some secrets, in all the forms that are looked for.
 #[derive(Default)]
 pub(crate) struct Mask {
@@ -120,9 +129,8 @@ impl Mask {
         }
     }
 
-    /// Output of a call, in order. `is_cut` says that there was more, so that it may end inside a
-    /// secret.
-    pub(crate) fn lines(&self, lines: &mut Vec<LogLine>, is_cut: bool) {
+    /// Output of a call, in order.
+    pub(crate) fn lines(&self, lines: &mut Vec<LogLine>, cut: Cut) {
         if self.patterns.is_empty() {
             return;
         }
@@ -131,12 +139,12 @@ impl Mask {
         }
         let mut marks = vec![Vec::new(); lines.len()];
         let all = |line: &LogLine| line.source != LogSource::Platform;
-        self.mark(lines, all, is_cut, &mut marks);
+        self.mark(lines, all, cut, &mut marks);
         for source in [LogSource::Stdout, LogSource::Stderr, LogSource::Logging, LogSource::Descriptor] {
             // Alone where another came between its pieces.
             let among = lines.iter().filter(|line| line.source == source).count();
             if among > 0 && lines.iter().any(|line| all(line) && line.source != source) {
-                self.mark(lines, |line| line.source == source, is_cut, &mut marks);
+                self.mark(lines, |line| line.source == source, cut, &mut marks);
             }
         }
         for (line, marks) in lines.iter_mut().zip(marks).filter(|(_, marks)| !marks.is_empty()) {
@@ -151,7 +159,7 @@ impl Mask {
         &self,
         lines: &[LogLine],
         is_chosen: impl Fn(&LogLine) -> bool,
-        is_cut: bool,
+        cut: Cut,
         marks: &mut [Vec<(Range<usize>, bool)>],
     ) {
         let chosen: Vec<_> = (0..lines.len()).filter(|at| is_chosen(&lines[*at])).collect();
@@ -163,7 +171,8 @@ impl Mask {
             text.push_str(&lines[*at].text);
         }
         let mut ranges = self.found(&text);
-        ranges.extend(is_cut.then(|| self.cut_off(&text)).flatten());
+        ranges.extend(cut.after.then(|| self.cut_off(&text)).flatten());
+        ranges.extend(cut.before.then(|| self.cut_on(&text)).flatten());
         for range in merged(ranges) {
             let first = starts.partition_point(|start| *start <= range.start) - 1;
             for (at, start) in chosen.iter().zip(&starts).skip(first) {
@@ -190,15 +199,26 @@ impl Mask {
 
     /// The beginning of a secret at the very end.
     fn cut_off(&self, text: &str) -> Option<Range<usize>> {
-        let longest = self.patterns.iter().map(|pattern| begun_at_end(text, pattern)).max()?;
+        let begun = |pattern: &Zeroizing<String>| begun_at_end(text.as_bytes(), pattern.as_bytes());
+        let longest = self.patterns.iter().map(begun).max()?;
         (longest >= LEAST).then(|| text.len() - longest..text.len())
+    }
+
+    /// The end of a secret at the very beginning: the same, read backwards.
+    fn cut_on(&self, text: &str) -> Option<Range<usize>> {
+        let ended = |pattern: &Zeroizing<String>| {
+            let backwards = |text: &[u8]| Zeroizing::new(text.iter().rev().copied().collect::<Vec<_>>());
+            let beginning = &text.as_bytes()[..text.len().min(pattern.len())];
+            begun_at_end(&backwards(beginning), &backwards(pattern.as_bytes()))
+        };
+        let longest = self.patterns.iter().map(ended).max()?;
+        (longest >= LEAST).then_some(0..longest)
     }
 }
 
 /// How many bytes at the end of `text` are the beginning of `pattern`, in linear time (the
 /// prefix function of Knuth, Morris and Pratt).
-fn begun_at_end(text: &str, pattern: &str) -> usize {
-    let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
+fn begun_at_end(text: &[u8], pattern: &[u8]) -> usize {
     let mut borders = vec![0; pattern.len()];
     let mut length = 0;
     for at in 1..pattern.len() {
@@ -351,7 +371,7 @@ mod tests {
 
     fn masked_lines(mask: &Mask, pieces: &[(LogSource, &str)], is_cut: bool) -> Vec<String> {
         let mut lines = lines(pieces);
-        mask.lines(&mut lines, is_cut);
+        mask.lines(&mut lines, Cut { before: false, after: is_cut });
         lines.into_iter().map(|line| line.text.into()).collect()
     }
 
@@ -431,9 +451,9 @@ mod tests {
         assert_eq!(masked_lines(&mask, &[(Stdout, "x top")], true), ["x top"], "too little to say anything");
         let long = format!("{}topsecre", "x".repeat(MAYBE_CUT));
         assert!(mask.masked(&long).unwrap().ends_with("x***"));
-        assert_eq!(begun_at_end("abab", "ababc"), 4);
-        assert_eq!(begun_at_end("aab", "ababc"), 2);
-        assert_eq!(begun_at_end("", "ababc"), 0);
+        assert_eq!(begun_at_end(b"abab", b"ababc"), 4);
+        assert_eq!(begun_at_end(b"aab", b"ababc"), 2);
+        assert_eq!(begun_at_end(b"", b"ababc"), 0);
     }
 
     #[test]
