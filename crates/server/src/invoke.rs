@@ -27,6 +27,7 @@ use fp_sandbox::protocol::AnswerHead;
 use http::HeaderMap;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::bodies::{BodyBudget, NoRoom};
 use crate::catalog::{Catalog, Deployed};
@@ -198,6 +199,9 @@ pub struct Invoker {
     /// The edge's table from outcomes to statuses, for the record.
     pub(crate) status_of: fn(Outcome) -> u16,
     pub(crate) background: background::Background,
+    /// What goes on of calls without whoever waited for them: handlers that finish or are being ended
+    /// after their callers have left, and streams.
+    pub(crate) endings: TaskTracker,
 }
 
 impl std::fmt::Debug for Invoker {
@@ -219,8 +223,15 @@ impl Invoker {
             return Self::fly(flight).await;
         }
         // A task of its own outlives the caller; it ends by the function's timeout at the latest.
-        let task = tokio::spawn(Self::fly(flight));
+        let task = self.endings.spawn(Self::fly(flight));
         task.await.expect("a flight does not panic")
+    }
+
+    /// Waits for what goes on of calls whose callers have left. More may come afterwards, and can be waited
+    /// for again.
+    pub(crate) async fn ended(&self) {
+        self.endings.close();
+        self.endings.wait().await;
     }
 
     async fn fly(mut flight: Flight) -> Completed {

@@ -38,6 +38,9 @@ use crate::store::{Registry, StoreError};
 use crate::tenants::limit_history;
 use crate::tls::{Certificate, TlsError};
 
+/// For calls to notice that their workers are gone: milliseconds, unless the host is far behind.
+const CUT_OFF: Duration = Duration::from_secs(2);
+
 /// Why the platform did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -210,6 +213,7 @@ impl Server {
             bodies: bodies.clone(),
             status_of: gateway::answer::status_of,
             background: Default::default(),
+            endings: Default::default(),
         });
         invoker.resume().await;
         let errors = match config.errors {
@@ -281,7 +285,7 @@ impl Server {
         ];
         let listeners_inside = sandbox.inner_listeners().expect("nobody else serves them");
         let inner = tokio::spawn(inner::serve(listeners_inside, gateway.clone(), most(16), abort.clone()));
-        let housekeeping = tokio::spawn(keep_house(app.clone(), certificates));
+        let housekeeping = management.spawn(keep_house(app.clone(), certificates));
         Self {
             app,
             gateway,
@@ -359,27 +363,41 @@ impl Server {
     pub async fn stop(self, limit: Duration) {
         self.app.readiness.on_stop();
         self.stop.cancel();
+        let listeners = self.listeners;
         let drained = async {
-            for listener in self.listeners {
+            for listener in listeners {
                 // A listener that panicked has nothing left to drain.
                 let _ = listener.await;
             }
-            self.gateway.drain().await;
-            self.app.invoker.stop_background().await;
+            Self::calls_ended(&self.gateway, &self.app.invoker).await;
         };
         if tokio::time::timeout(limit, drained).await.is_err() {
             tracing::warn!(?limit, "calls still ran at the end of the drain and were cut off");
         }
         self.abort.cancel();
         self.housekeeping.abort();
-        // It has ended its own, unless it panicked.
-        let _ = self.inner.await;
+        // They have ended their own, unless they panicked.
+        let _ = tokio::join!(self.housekeeping, self.inner);
         self.sandbox.shutdown().await;
+        // What was cut off notices now that no handler runs, and is on the record before that is closed.
+        let noticed = Self::calls_ended(&self.gateway, &self.app.invoker);
+        if tokio::time::timeout(CUT_OFF, noticed).await.is_err() {
+            tracing::warn!("calls that were cut off have not ended, and are not on the record");
+        }
         self.app.access.tick();
         self.app.slo.close().await;
         self.app.history.close().await;
         self.app.audit.close().await;
         self.registry.close().await;
+    }
+}
+
+impl Server {
+    /// Waits for the calls that no connection waits for.
+    async fn calls_ended(gateway: &Gateway, invoker: &Invoker) {
+        gateway.drain().await;
+        invoker.stop_background().await;
+        invoker.ended().await;
     }
 }
 

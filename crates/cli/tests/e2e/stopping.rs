@@ -99,6 +99,35 @@ fn the_drain_has_a_limit() {
 }
 
 #[test]
+fn a_call_that_finishes_without_its_caller_is_waited_for() {
+    let (data, dir) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    sleeper(dir.path());
+    let settings = std::fs::read_to_string(dir.path().join("function.toml")).expect("text");
+    std::fs::write(dir.path().join("function.toml"), format!("on_disconnect = \"finish\"\n{settings}"))
+        .expect("written");
+    let mut first = up().data_dir(data.path()).arg(dir.path()).start();
+    drop(begin_call(&first, "/sleep/1"));
+    first.signal("TERM");
+    assert_eq!(first.wait().code(), Some(0), "{}", first.stderr());
+    let second = up().data_dir(data.path()).start();
+    let calls = second.api("/invocations");
+    assert_eq!(calls["items"][0]["outcome"], "ok", "{calls}");
+}
+
+#[test]
+fn what_the_drain_cuts_off_is_on_the_record() {
+    let (data, dir) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    sleeper(dir.path());
+    let mut first = up().data_dir(data.path()).arg(dir.path()).args(&["--drain-limit", "100ms"]).start();
+    let _call = begin_call(&first, "/sleep/30");
+    first.signal("TERM");
+    assert_eq!(first.wait().code(), Some(0), "{}", first.stderr());
+    let second = up().data_dir(data.path()).start();
+    let calls = second.api("/invocations");
+    assert_eq!(calls["items"][0]["path"], "/sleep/30", "{calls}");
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let (mut platform, _dir) = with_sleeper();
     let _call = begin_call(&platform, "/sleep/30");

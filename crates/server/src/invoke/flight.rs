@@ -292,9 +292,7 @@ impl Flight {
         self.end_run();
         let leftovers = self.note_fault(&fault, logs, failure);
         let (finished, phases) = self.close(leftovers, None);
-        if let Some(lease) = self.lease.take() {
-            settle_later(lease, self.entry.take());
-        }
+        self.settle_later();
         self.completed(Reply::Fault(Box::new(fault)), phases, Some(finished))
     }
 
@@ -329,7 +327,7 @@ impl Flight {
         Completed { reply, id: self.id, trace: self.trace.clone(), phases, finished }
     }
 
-    pub(crate) fn into_completed(self: &Flight, reply: Reply) -> Completed {
+    pub(crate) fn completed_with(&self, reply: Reply) -> Completed {
         let phases = self.record.as_ref().map(|record| record.phases).unwrap_or_default();
         self.completed(reply, phases, None)
     }
@@ -342,10 +340,10 @@ impl Flight {
         record.cpu_us = usage.cpu_us;
         record.memory_peak_kib = usage.memory_peak_kib;
         let kept_bytes: usize = logs.iter().map(|line| line.text.len()).sum();
-        let mask = self.mask();
-        let mut logs = output::kept(logs, mask.as_deref(), record.log_bytes > limit);
         record.log_bytes = usage.log_bytes.max(kept_bytes as u64);
         let limit = self.function.settings.limits.logs.as_u64();
+        let mask = self.mask();
+        let mut logs = output::kept(logs, mask.as_deref(), record.log_bytes > limit);
         if record.log_bytes > limit {
             let dropped = record.log_bytes - limit;
             let mark = format!("[truncated: {dropped} bytes more than limits.logs of {limit} bytes]\n");
@@ -379,6 +377,18 @@ impl Flight {
             level: None,
             text: format!("{text}{newline}").into(),
         }
+    }
+
+    /// Ends a call that was answered without its handler's end, so that the worker or its slot can
+    /// be given back; nobody waits for the logs any more. A reusable one goes back at once. Until its
+    /// handler has ended the call is under way, and keeps its place in the quotas.
+    pub(crate) fn settle_later(&mut self) {
+        let Some(mut lease) = self.lease.take().filter(|lease| !lease.is_reusable()) else { return };
+        let entry = self.entry.take();
+        self.invoker.endings.spawn(async move {
+            lease.settle(GRACE, true).await;
+            drop((lease, entry));
+        });
     }
 
     /// The author's spans in the record's form.
@@ -429,26 +439,16 @@ impl Drop for Flight {
             mark: self.mark,
             entry: self.entry.take(),
         };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            let logs = lease.settle(GRACE, false).await;
-            drop(lease);
-            orphan.close(Leftovers { logs, ..Leftovers::default() }, None);
-        });
+        let invoker = self.invoker.clone();
+        invoker.endings.spawn_on(
+            async move {
+                let logs = lease.settle(GRACE, false).await;
+                drop(lease);
+                orphan.close(Leftovers { logs, ..Leftovers::default() }, None);
+            },
+            invoker.sandbox.runtime(),
+        );
     }
-}
-
-/// Ends a call that was answered without its handler's end, so that the worker or its slot can
-/// be given back; nobody waits for the logs any more. A reusable one goes back at once. Until its
-/// handler has ended the call is under way, and keeps its place in the quotas.
-pub(crate) fn settle_later(mut lease: Lease, entry: Option<CallEntry>) {
-    if lease.is_reusable() {
-        return;
-    }
-    tokio::spawn(async move {
-        lease.settle(GRACE, true).await;
-        drop((lease, entry));
-    });
 }
 
 fn root_span(request: &Request, started_us: u64) -> TraceContext {

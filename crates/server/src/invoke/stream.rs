@@ -13,7 +13,7 @@ use fp_sandbox::StreamPiece;
 use fp_sandbox::protocol::{AnswerHead, FailureHead};
 use tokio::sync::mpsc;
 
-use super::flight::{Flight, Leftovers, settle_later};
+use super::flight::{Flight, Leftovers};
 use super::{Completed, Fault, Reply, StreamBroken, attempt};
 
 /// A caller that takes nothing for this long holds up the stream, not the handler: far above what
@@ -30,20 +30,21 @@ pub(super) fn begin(flight: Flight, head: AnswerHead) -> Completed {
         drop(sender);
         return end_at_head(flight, status, Reply::Stream { head, pieces });
     }
-    let completed = flight.into_completed(Reply::Stream { head, pieces });
-    tokio::spawn(carry(flight, status, sender));
+    let completed = flight.completed_with(Reply::Stream { head, pieces });
+    let invoker = flight.invoker.clone();
+    invoker.endings.spawn(carry(flight, status, sender));
     completed
 }
 
 /// To a HEAD the head is the whole answer: the handler is told to stop, for it may never do so by
 /// itself, and the call has ended as it should.
 fn end_at_head(mut flight: Flight, status: u16, reply: Reply) -> Completed {
-    let mut lease = flight.lease.take().expect("a stream holds its lease until its end");
+    let lease = flight.lease.as_mut().expect("a stream holds its lease until its end");
     lease.give_up();
     let logs = lease.take_logs();
     note_end(&mut flight, status, 0);
     let (finished, phases) = flight.close(Leftovers { logs, ..Leftovers::default() }, None);
-    settle_later(lease, flight.entry.take());
+    flight.settle_later();
     flight.completed(reply, phases, Some(finished))
 }
 
@@ -79,9 +80,7 @@ async fn carry(mut flight: Flight, status: u16, sender: Pieces) {
             let leftovers = flight.note_fault(&fault, logs, failure);
             flight.record().status = status;
             flight.close(leftovers, None);
-            if let Some(lease) = flight.lease.take() {
-                settle_later(lease, flight.entry.take());
-            }
+            flight.settle_later();
             // A caller that is gone as well needs no word.
             let _ = sender.send(Err(StreamBroken(fault.outcome.word()))).await;
         }
