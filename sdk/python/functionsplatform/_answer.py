@@ -105,9 +105,10 @@ def _envelope_status(result: dict[Any, Any]) -> int | None:
         status = result.get("statusCode")
         if status is None:
             return None
-    if type(status) is not int or not 200 <= status <= 599:
+    # `http.HTTPStatus` counts; what is only equal to a whole number (200.0) does not.
+    if not isinstance(status, int) or not 200 <= status <= 599:
         return None
-    return status if _ENVELOPE_KEYS.issuperset(result) else None
+    return int(status) if _ENVELOPE_KEYS.issuperset(result) else None
 
 
 def _from_envelope(envelope: dict[str, Any], status: int) -> Answer:

@@ -249,6 +249,8 @@ def test_large_bodies_come_and_go_by_memfd(start):
         ("{'status_code': 201, 'body': {'a': 1}}", {"s": 201}, b'{"a": 1}'),
         ("{'statusCode': 404, 'body': 'no'}", {"s": 404, "k": "text"}, b"no"),
         ("{'status_code': 204}", {"s": 204, "k": "none"}, b""),
+        ("{'status_code': __import__('http').HTTPStatus.NOT_FOUND}", {"s": 404, "k": "none"}, b""),
+        ("{'status_code': 200.0}", {}, b'{"status_code": 200.0}'),
         ("__import__('collections').OrderedDict(status_code=204)", {"s": 204, "k": "none"}, b""),
         ("{'status_code': 200, 'other': 1}", {}, b'{"status_code": 200, "other": 1}'),
         ("{'status_code': 99}", {}, b'{"status_code": 99}'),
