@@ -54,12 +54,9 @@ enum What {
     },
     /// Which function answers a request, and why
     Route {
-        /// The verb of the request
-        #[arg(value_parser = payload::verb)]
-        verb: String,
-        /// Its path, without query string
-        #[arg(value_parser = payload::path)]
-        path: String,
+        /// The request: `VERB /path`, an event type such as 'http|GET|/cats', or a path (then GET)
+        #[arg(required = true, num_args = 1..=2, value_names = ["VERB", "PATH"])]
+        request: Vec<String>,
     },
 }
 
@@ -72,7 +69,10 @@ impl Explain {
             What::Call { id } => wait(call::explain(global, &Client::new(global)?, id)),
             What::Timeout { id } => wait(timeout::explain(global, &Client::new(global)?, id)),
             What::Scaling { name } => wait(scaling::explain(global, &Client::new(global)?, name)),
-            What::Route { verb, path } => wait(explain_route(global, verb, path)),
+            What::Route { request } => {
+                let (verb, path) = requested(request).map_err(Failure::usage)?;
+                wait(explain_route(global, &verb, &path))
+            }
         }
     }
 }
@@ -114,6 +114,25 @@ fn as_json(code: Code) -> Value {
         "code": code.word(), "title": code.title(), "meaning": code.meaning(),
         "what_to_do": code.what_to_do(), "retryable": code.retryable(),
     })
+}
+
+/// The verb and the path that one or two words name, without query string.
+fn requested(words: &[String]) -> Result<(String, String), String> {
+    let (verb, path) = match words {
+        [verb, path] => (verb.as_str(), path.as_str()),
+        [word] if word.starts_with('/') => ("GET", word.as_str()),
+        [word] => {
+            let request = word.strip_prefix("http|").unwrap_or(word);
+            request.split_once(['|', ' ']).ok_or_else(|| {
+                format!(
+                    "{word} names no route; write GET /cats, http|GET|/cats, or a path, which begins with /"
+                )
+            })?
+        }
+        _ => return Err("a route is a verb and a path".into()),
+    };
+    let path = path.trim().split('?').next().unwrap_or_default();
+    Ok((payload::verb(verb)?, payload::path(path)?))
 }
 
 async fn explain_route(global: &Global, verb: &str, path: &str) -> Result<Exit, Failure> {
@@ -232,6 +251,19 @@ mod tests {
         assert_eq!(winner, "http|GET|/a/b");
         assert_eq!(beaten, ["http|*|/{*rest}", "http|GET|/a/{x}"]);
         assert_eq!(explained(&events, "PUT", "/a/b"), ("http|*|/{*rest}".into(), vec![]));
+    }
+
+    #[test]
+    fn a_route_is_named_as_people_name_it() {
+        let of = |words: &[&str]| requested(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        for words in [&["get", "/cats"][..], &["/cats"], &["GET /cats"], &["http|GET|/cats"], &["/cats?n=1"]]
+        {
+            assert_eq!(of(words), Ok(("GET".to_owned(), "/cats".to_owned())), "{words:?}");
+        }
+        assert_eq!(of(&["POST /a b"]), Ok(("POST".to_owned(), "/a b".to_owned())));
+        for words in [&["cats"][..], &["GET", "cats"], &["GET cats"], &["G(T", "/cats"]] {
+            assert!(of(words).is_err(), "{words:?}");
+        }
     }
 
     #[test]

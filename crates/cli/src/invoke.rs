@@ -34,7 +34,7 @@ pub(crate) struct Invoke {
     /// A header, as 'Name: value'; may be given many times
     #[arg(short = 'H', long, value_name = "HEADER")]
     header: Vec<payload::Header>,
-    /// The verb, where the function answers any [default: POST with a body, else GET]
+    /// The verb, where the function answers any or none [default: POST with a body, else GET]
     #[arg(short = 'X', long, value_name = "VERB", value_parser = payload::verb)]
     verb: Option<String>,
     /// The path with its query string; needed where the function's route has parameters
@@ -50,8 +50,11 @@ impl Invoke {
     pub(crate) async fn run(&self, client: &Client) -> Result<Exit, Failure> {
         let body = self.data.as_deref().map(payload::read).transpose()?;
         let function = client.get(&format!("/functions/{}", segment(&self.name))).await?.read()?;
-        let event = first_event(&self.name, &function)?;
-        let (verb, path) = self.target(&event)?;
+        let (verb, path) = match first_event(&self.name, &function)? {
+            Some(event) => self.target(&event)?,
+            // Whatever it is asked by its name, then.
+            None => (self.verb(&Verb::Any), self.path.clone().unwrap_or_else(|| "/".into())),
+        };
         let lines: Vec<_> = self.header.iter().map(payload::Header::as_line).collect();
         let mut request = json!({"http_verb": verb, "http_path": path, "http_header": lines.join("\n")});
         match body.map(String::from_utf8) {
@@ -63,14 +66,18 @@ impl Invoke {
         self.show(client.post_and_stream(&route, &request).await?).await
     }
 
-    /// The verb and the path that lead to the function.
-    fn target(&self, event: &EventType) -> Result<(String, String), Failure> {
-        let EventType::Http { verb, path } = event;
-        let verb = match (verb, &self.verb) {
+    fn verb(&self, answered: &Verb) -> String {
+        match (answered, &self.verb) {
             (_, Some(wanted)) => wanted.clone(),
             (Verb::Exactly(verb), None) => verb.clone(),
             (Verb::Any, None) => if self.data.is_some() { "POST" } else { "GET" }.into(),
-        };
+        }
+    }
+
+    /// The verb and the path that lead to the function.
+    fn target(&self, event: &EventType) -> Result<(String, String), Failure> {
+        let EventType::Http { verb, path } = event;
+        let verb = self.verb(verb);
         if let Some(path) = &self.path {
             return Ok((verb, path.clone()));
         }
@@ -153,12 +160,10 @@ fn is_problem(headers: &HeaderMap) -> bool {
     content_type.is_some_and(|text| text.starts_with("application/problem+json"))
 }
 
-fn first_event(name: &str, function: &Value) -> Result<EventType, Failure> {
+fn first_event(name: &str, function: &Value) -> Result<Option<EventType>, Failure> {
     let list = ["events", "event_types"].iter().find_map(|key| function.get(*key)?.get(0)?.as_str());
-    let text = list.or_else(|| function.get("event_type")?.as_str()).ok_or_else(|| {
-        Failure::new(Exit::Other, format!("{name} answers no event, so there is no way to call it"))
-    })?;
-    text.parse().map_err(|error| Failure::new(Exit::Other, format!("{name}: {error}")))
+    let event = list.or_else(|| function.get("event_type")?.as_str()).map(str::parse).transpose();
+    event.map_err(|error| Failure::new(Exit::Other, format!("{name}: {error}")))
 }
 
 fn print_head(status: StatusCode, headers: &HeaderMap) -> Result<(), Failure> {

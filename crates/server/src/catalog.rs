@@ -218,14 +218,17 @@ impl Catalog {
         Ok(self.snapshot.load().route(tenant, verb, &normal, sight))
     }
 
-    /// What they lead to where there is no other function than this one.
+    /// What they lead to where there is no other function than this one. One without events answers
+    /// whatever it is asked by its name.
     pub(crate) fn route_within(
         function: &Arc<Deployed>,
         verb: &str,
         raw_path: &str,
     ) -> Result<Route, BadPath> {
         let normal = route::normal_path(raw_path)?;
-        let (name, order, events) = (&function.name, function.order, &function.events);
+        let anything = ["http|*|/", "http|*|/{*path}"].map(|event| event.parse().expect("an event type"));
+        let events = if function.events.is_empty() { &anything[..] } else { &function.events };
+        let (name, order) = (&function.name, function.order);
         let only = Routed { name, order, events, function: function.clone() };
         let table = RouteTable::build([only].into_iter());
         Ok(table.map_or(Route::Nothing { near: Vec::new() }, |table| table.find(verb, &normal)))

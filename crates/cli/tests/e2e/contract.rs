@@ -124,6 +124,17 @@ fn callers_mistakes_are_refused_before_a_worker_runs() {
     assert_eq!((nowhere.status().as_u16(), header(&nowhere, "x-correlation-id")), (404, "mine"));
 }
 
+#[test]
+fn an_answer_over_the_limit_names_the_limit() {
+    let platform = up().start();
+    let code = "def handler(message, context):\n    return 'x' * 2000\n";
+    deploy(&platform, "large", "http|GET|/large", code, &json!({"limits": {"response": "1KiB"}}));
+    let answer = send(&platform, "GET", "/large", &[], b"");
+    let problem = json_of(&answer);
+    assert_eq!((answer.status().as_u16(), &problem["code"]), (502, &json!("too_large")), "{problem}");
+    assert_eq!(problem["limit_bytes"], 1024, "{problem}");
+}
+
 const ANSWERS: &str = r#"
 import asyncio, time
 

@@ -72,6 +72,27 @@ fn a_callers_mistake_is_refused_alike_at_every_way_in() {
 }
 
 #[test]
+fn who_answers_no_event_is_called_by_name() {
+    let platform = up().start();
+    let source = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| std::fs::write(source.path().join(name), text).expect("written");
+    write("function.toml", "name = \"inner\"\nhandler = \"main.py:handler\"\n");
+    write("main.py", "def handler(message, context):\n    return message['verb'] + message['path']\n");
+    let deployed = platform.cli(&["deploy", source.path().to_str().expect("text")]);
+    assert!(deployed.status.success(), "{deployed:?}");
+    for (arguments, said) in [
+        (&["invoke", "inner"][..], "GET/"),
+        (&["invoke", "inner", "-d", "x"], "POST/"),
+        (&["invoke", "inner", "-X", "PUT", "-P", "/any/where"], "PUT/any/where"),
+    ] {
+        let ran = platform.cli(arguments);
+        assert_eq!((ran.status.code(), ran.stdout.trim()), (Some(0), said), "{ran:?}");
+    }
+    let unreachable = platform.get("/any/where");
+    assert_eq!(unreachable.status(), 404);
+}
+
+#[test]
 fn invoke_runs_the_named_function_and_no_other() {
     let platform = up().start();
     let one = "def handler(message, context):\n    return {'who': 1}\n";

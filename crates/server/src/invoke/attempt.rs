@@ -262,7 +262,9 @@ pub(crate) fn failed(flight: &Flight, failure: &FailureHead) -> Fault {
         FailureKind::DeadlineExceeded => expired(flight),
         FailureKind::Cancelled => fault(flight, Outcome::Cancelled, "run", "the call was cancelled".into()),
         FailureKind::ResponseTooLarge => {
-            fault(flight, Outcome::ResponseTooLarge, "run", failure.message.clone())
+            let limit_bytes = Some(flight.function.settings.limits.response.as_u64());
+            let fault = fault(flight, Outcome::ResponseTooLarge, "run", failure.message.clone());
+            Fault { limit_bytes, ..fault }
         }
     }
 }

@@ -31,7 +31,6 @@ fn is_near(value: Option<f64>, wanted: f64) -> bool {
 
 #[test]
 fn every_call_of_260_ms_is_reported_as_260_ms() {
-    // CASES S5.
     let book = FunctionBook::default();
     (0..1_000).for_each(|_| record(&book, 5, Outcome::Ok, 260, false));
     let view = book.view(Duration::from_secs(6));
