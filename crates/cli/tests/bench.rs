@@ -1,6 +1,6 @@
 //! `bench` against a server that stops answering for a while: the open loop must show it, the
-//! closed loop hides it (case G1, with real sockets and a tenth of a tenth of the time; the
-//! exact figures are tested in virtual time beside the schedule).
+//! closed loop hides it (with real sockets and a tenth of a tenth of the time; the exact
+//! figures are tested in virtual time beside the schedule).
 
 use std::convert::Infallible;
 use std::process::Command;

@@ -1,8 +1,8 @@
 //! The gateway's edge: what is no HTTP, HTTP/2, and callers that are slower than anybody needs to be.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -107,4 +107,32 @@ fn a_slow_upload_is_not_the_functions_time() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+/// One that sends a byte now and then would hold its connection for ever.
+#[test]
+fn a_head_that_comes_drop_by_drop_is_cut_off() {
+    let platform = up().start();
+    let trickle = |begin: &str| {
+        let mut stream = TcpStream::connect(platform.gateway).expect("it listens");
+        stream.write_all(begin.as_bytes()).expect("it takes that");
+        stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a limit");
+        let begun = Instant::now();
+        loop {
+            let _ = stream.write_all(b"x");
+            let mut answer = [0; 1024];
+            match stream.read(&mut answer) {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                // Closed, with or without a word about it.
+                Ok(0) | Err(_) => return begun.elapsed(),
+                Ok(_) => {}
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{begin:?} holds its connection");
+        }
+    };
+    std::thread::scope(|threads| {
+        for begin in ["G", "GET /hello HTTP/1.1\r\nHost: a\r\nX-", "PRI * HTTP/2.0\r\n"] {
+            threads.spawn(move || trickle(begin));
+        }
+    });
 }

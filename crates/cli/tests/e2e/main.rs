@@ -7,6 +7,7 @@ mod platform;
 mod audit;
 mod callers;
 mod contract;
+mod deadlines;
 mod edge;
 mod edge_audit;
 mod explaining;
