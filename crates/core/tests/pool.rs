@@ -233,7 +233,7 @@ fn a_spoilt_worker_holds_its_place_until_it_is_gone() {
     assert_eq!(bench.started(9, 2, 2), [run(2, 2)]);
 }
 
-/// CASES D3: one worker at most, busy for 500 ms, and a call with 200 ms left.
+/// One worker at most, busy for 500 ms, and a call with 200 ms left.
 #[test]
 fn a_call_that_cannot_make_it_is_refused_at_once_when_history_says_so() {
     let mut bench = Bench::new(PoolConfig { max: 1, ..CONFIG });
@@ -277,7 +277,7 @@ fn a_short_deadline_is_not_judged_while_nothing_runs() {
     assert_eq!(bench.arrives(now + 99_000, 2, now + 99_010), [Decision::Start { count: 1 }]);
 }
 
-/// CASES D4: the only worker becomes free with three jobs of 100 ms waiting, which have 350, 250
+/// The only worker becomes free with three jobs of 100 ms waiting, which have 350, 250
 /// and 150 ms left, in that order of arrival.
 #[test]
 fn the_earliest_deadline_goes_first() {
@@ -459,7 +459,7 @@ fn a_closed_pool_hands_back_its_queue_and_lets_its_workers_finish() {
     assert_eq!(bench.pool.next_wake(), None);
 }
 
-/// CASES C2, evenly spaced: 0 → 100 calls/s of a function of 1 s whose start takes 300 ms.
+/// Evenly spaced: 0 → 100 calls/s of a function of 1 s whose start takes 300 ms.
 #[test]
 fn a_step_of_even_arrivals_is_served_within_a_start_and_a_run() {
     #[derive(PartialEq, Eq, PartialOrd, Ord)]

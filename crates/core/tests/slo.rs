@@ -53,7 +53,7 @@ fn first_firing(
     fired
 }
 
-/// CASES S1: crossings at 51.84, 129.6, 259.2 and 259.2 s, evaluated every second, wherever the
+/// Crossings at 51.84, 129.6, 259.2 and 259.2 s, evaluated every second, wherever the
 /// outage falls within the slots.
 #[test]
 fn a_full_outage_is_noticed_within_a_second_of_the_crossing() {
@@ -99,7 +99,6 @@ fn the_alert_table_follows_the_window() {
     }
 }
 
-/// CASES S2.
 #[test]
 fn the_budget_is_so_many_seconds_of_full_outage() {
     for (percent, days, budget) in [(99.9, 7, 604.8), (99.9, 30, 2592.0), (99.99, 30, 259.2)] {
@@ -121,7 +120,6 @@ fn the_budget_is_so_many_seconds_of_full_outage() {
     assert_eq!((empty.attained_percent, empty.budget_left), (None, 1.0));
 }
 
-/// CASES S3.
 #[test]
 fn ratios_are_weighted_by_events() {
     let mut history = History::new();
@@ -137,7 +135,7 @@ fn ratios_are_weighted_by_events() {
     assert!((ratio - 0.000_499_5).abs() < 1e-9, "{ratio}");
 }
 
-/// CASES S4: with 10 calls in the window one failure is 100 times the budget, and no alert.
+/// With 10 calls in the window one failure is 100 times the budget, and no alert.
 #[test]
 fn at_low_traffic_an_alert_waits_for_evidence() {
     let objective = availability(99.9, 30);
@@ -161,7 +159,7 @@ fn the_short_window_ends_the_alert_soon_after_the_trouble() {
         history.add(EPOCH + seconds(second), count);
     }
     assert!(objective.alerts(&history, EPOCH + seconds(4200))[0].firing);
-    // CASES: short × (1 − factor × budget) = 295.7 s after recovery.
+    // short × (1 − factor × budget) = 295.7 s after recovery.
     assert!(objective.alerts(&history, EPOCH + seconds(4490))[0].firing);
     assert!(!objective.alerts(&history, EPOCH + seconds(4500))[0].firing);
 }

@@ -25,7 +25,7 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_does_not() {
     }
 }
 
-/// CASES C2, evenly spaced: no call is slower than a start and a run, with at most 131 workers.
+/// Evenly spaced calls: no call is slower than a start and a run, with at most 131 workers.
 #[test]
 fn a_step_of_even_arrivals() {
     let report = report("step", 0);
@@ -34,7 +34,7 @@ fn a_step_of_even_arrivals() {
     assert!(report.workers.most <= 131 && report.workers.started <= 131, "{report}");
 }
 
-/// CASES C2, Poisson: the same bound, with at most 160 workers in 30 s.
+/// Poisson arrivals: the same bound, with at most 160 workers in 30 s.
 #[test]
 fn a_step_of_poisson_arrivals() {
     for seed in 0..20 {
@@ -45,8 +45,7 @@ fn a_step_of_poisson_arrivals() {
     }
 }
 
-/// CASES L1, its first half: work that would be late is not begun. (Answers within 120 ms take a
-/// bound on the queue's delay.)
+/// Work that would be late is not begun. (Quick answers besides take a bound on the queue's delay.)
 #[test]
 fn overload_costs_nothing_of_the_capacity() {
     let report = report("overload", 1);
@@ -56,7 +55,6 @@ fn overload_costs_nothing_of_the_capacity() {
     assert!(report.total.failed.get(late).copied().unwrap_or(0) < 60, "at most one a second: {report}");
 }
 
-/// CASES L2.
 #[test]
 fn a_greedy_caller_takes_only_what_others_leave() {
     let report = report("fairness", 1);
@@ -67,7 +65,6 @@ fn a_greedy_caller_takes_only_what_others_leave() {
     assert!(report.total.answered_per_second >= 98.0, "{report}");
 }
 
-/// CASES L3.
 #[test]
 fn critical_calls_are_served_and_the_others_get_the_rest() {
     let report = report("priority", 1);

@@ -115,7 +115,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// The server of case G1: 1 ms of work, nothing at all from 50 s to 60 s.
+    /// A server with 1 ms of work, and nothing at all from 50 s to 60 s.
     fn frozen_until(t: Duration) -> Duration {
         let (from, to) = (Duration::from_secs(50), Duration::from_secs(60));
         if t >= from && t < to { to } else { t }
