@@ -38,7 +38,8 @@ const KEY_FILE: &str = "secrets.key";
 /// Largest value, in bytes: what AWS takes for one; a chain of certificates fits.
 pub const MAX_VALUE: usize = 64 << 10;
 
-/// Earlier values of a secret that stay masked: a worker may have kept one in a variable.
+/// Earlier values of a secret that a function was given which stay masked in what is kept of its calls:
+/// a worker may have kept one in a variable.
 const PAST_VALUES: usize = 2;
 
 /// Why a secret cannot be kept or read.
@@ -101,9 +102,7 @@ pub struct SecretView {
 
 #[derive(Debug, Clone)]
 struct Entry {
-    /// None after a delete, as long as the platform lives.
-    value: Option<Arc<SecretValue>>,
-    past: Vec<Arc<SecretValue>>,
+    value: Arc<SecretValue>,
     created_us: u64,
     rotated_us: u64,
 }
@@ -174,7 +173,7 @@ impl Secrets {
     /// The secrets of a tenant, by name.
     pub fn list(&self, tenant: &Tenant) -> Vec<SecretView> {
         let entries = self.entries.load();
-        let own = entries.all.iter().filter(|((whose, _), entry)| whose == tenant && entry.value.is_some());
+        let own = entries.all.iter().filter(|((whose, _), _)| whose == tenant);
         own.map(|((_, name), entry)| view(name, entry)).collect()
     }
 
@@ -185,7 +184,7 @@ impl Secrets {
 
     /// What a secret holds now.
     pub(crate) fn value(&self, tenant: &Tenant, name: &SecretName) -> Option<Arc<SecretValue>> {
-        self.entries.load().get(tenant, name)?.value.clone()
+        self.entries.load().get(tenant, name).map(|entry| entry.value.clone())
     }
 
     /// Whether a secret holds a byte that no environment variable can.
@@ -211,9 +210,7 @@ impl Secrets {
         }
         let key = key.as_ref().expect("made above");
         let place = (tenant.clone(), name.clone());
-        let before = self.entries.load().get(tenant, name).cloned();
-        let alive = before.as_ref().filter(|entry| entry.value.is_some());
-        let created_us = alive.map_or(now_us, |entry| entry.created_us);
+        let created_us = self.entries.load().get(tenant, name).map_or(now_us, |entry| entry.created_us);
         let row = SealedSecret {
             tenant: tenant.clone(),
             name: name.clone(),
@@ -223,8 +220,7 @@ impl Secrets {
             sealed: seal::seal(key, &Place { tenant, name }, value.bytes()),
         };
         self.registry.put_secret(row).await?;
-        let past = before.map(past_of).unwrap_or_default();
-        let entry = Entry { value: Some(Arc::new(value)), past, created_us, rotated_us: now_us };
+        let entry = Entry { value: Arc::new(value), created_us, rotated_us: now_us };
         let view = view(name, &entry);
         self.swap(|entries| {
             entries.all.insert(place, entry);
@@ -232,7 +228,8 @@ impl Secrets {
         Ok(view)
     }
 
-    /// Deletes one; false if there was none.
+    /// Deletes one; false if there was none. Functions that were given it go on masking it; nothing
+    /// of it is kept here, so that who sets and deletes in turn holds no more than who sets.
     ///
     /// # Errors
     /// When the disk fails; the secret stays then.
@@ -240,10 +237,7 @@ impl Secrets {
         let _writing = self.writing.lock().await;
         let existed = self.registry.delete_secret(tenant, name).await?;
         self.swap(|entries| {
-            if let Some(entry) = entries.all.get_mut(&(tenant.clone(), name.clone())) {
-                entry.past = past_of(entry.clone());
-                entry.value = None;
-            }
+            entries.all.remove(&(tenant.clone(), name.clone()));
         });
         Ok(existed)
     }
@@ -285,7 +279,8 @@ impl Secrets {
         let wanted = settings.secrets.iter().map(|name| (name.clone(), variables(name))).collect();
         let nothing = Given {
             change: 0,
-            values: Vec::new(),
+            values: vec![None; settings.secrets.len()],
+            past: vec![Vec::new(); settings.secrets.len()],
             frames: Arc::new(SecretFrames::new(0)),
             mask: Arc::new(Mask::default()),
         };
@@ -307,23 +302,11 @@ fn opened(file: &KeyFile, key: Option<&Key>, row: SealedSecret) -> Result<Entry,
     }
     let place = Place { tenant: &row.tenant, name: &row.name };
     match seal::open(key, &place, row.sealed) {
-        Some(value) => Ok(Entry {
-            value: Some(Arc::new(value)),
-            past: Vec::new(),
-            created_us: row.created_us,
-            rotated_us: row.rotated_us,
-        }),
+        Some(value) => {
+            Ok(Entry { value: Arc::new(value), created_us: row.created_us, rotated_us: row.rotated_us })
+        }
         None => Err(SecretsError::Tampered { tenant: row.tenant, name: row.name }),
     }
-}
-
-/// All values until now, the latest last.
-fn past_of(entry: Entry) -> Vec<Arc<SecretValue>> {
-    let mut past = entry.past;
-    past.extend(entry.value);
-    let surplus = past.len().saturating_sub(PAST_VALUES);
-    past.drain(..surplus);
-    past
 }
 
 fn view(name: &SecretName, entry: &Entry) -> SecretView {
@@ -342,12 +325,16 @@ pub(crate) struct FunctionSecrets {
     given: ArcSwap<Given>,
 }
 
+type Value = Arc<SecretValue>;
+
 /// The values at one time, in the form that workers take.
 #[derive(Debug)]
 struct Given {
     /// The count of changes that this was made at.
     change: u64,
-    values: Vec<Option<Arc<SecretValue>>>,
+    values: Vec<Option<Value>>,
+    /// Values that workers were given before, of each name the latest last.
+    past: Vec<Vec<Value>>,
     frames: Arc<SecretFrames>,
     mask: Arc<Mask>,
 }
@@ -370,35 +357,52 @@ impl FunctionSecrets {
         if given.change == entries.change || is_over() {
             return given;
         }
-        // Two calls may do this at once. Should the one that stores last have looked first, the next
-        // call sees that and does it again.
-        let next = Arc::new(self.taken_from(&entries, &given));
-        self.given.store(next.clone());
-        next
+        // Two calls may do this at once. Each goes on from what the other has stored: a value that one of
+        // them has given away is never forgotten unmasked.
+        self.given.rcu(|given| {
+            // Another saw a later change.
+            if given.change >= entries.change {
+                given.clone()
+            } else {
+                Arc::new(self.taken_from(&entries, given))
+            }
+        });
+        self.given.load_full()
     }
 
     fn taken_from(&self, entries: &Entries, before: &Given) -> Given {
         let change = entries.change;
-        let entry = |name: &SecretName| entries.get(&self.tenant, name);
-        let values: Vec<_> =
-            self.wanted.iter().map(|(name, _)| entry(name).and_then(|entry| entry.value.clone())).collect();
-        let is_same = |(new, old): (&Option<Arc<_>>, &Option<Arc<_>>)| match (new, old) {
+        let value_of = |name: &SecretName| entries.get(&self.tenant, name).map(|entry| entry.value.clone());
+        let values: Vec<_> = self.wanted.iter().map(|(name, _)| value_of(name)).collect();
+        let is_same = |(new, old): (&Option<Value>, &Option<Value>)| match (new, old) {
             (Some(new), Some(old)) => Arc::ptr_eq(new, old),
             (new, old) => new.is_none() && old.is_none(),
         };
         // Another's secret has changed: workers need not hear of it.
-        if before.values.len() == values.len() && values.iter().zip(&before.values).all(is_same) {
-            return Given { change, values, frames: before.frames.clone(), mask: before.mask.clone() };
+        if values.iter().zip(&before.values).all(is_same) {
+            let (past, frames, mask) = (before.past.clone(), before.frames.clone(), before.mask.clone());
+            return Given { change, values, past, frames, mask };
         }
+        let past: Vec<_> = before
+            .past
+            .iter()
+            .zip(before.values.iter().zip(&values))
+            .map(|(past, (old, new))| if is_same((new, old)) { past.clone() } else { longer(past, old) })
+            .collect();
         let mut frames = SecretFrames::new(change);
         for ((name, variables), value) in self.wanted.iter().zip(&values) {
             frames.add(name, variables, value.as_ref().map(|value| value.bytes()));
         }
-        let known = self.wanted.iter().filter_map(|(name, _)| entry(name));
-        let all = known.flat_map(|entry| entry.value.iter().chain(&entry.past));
+        let all = values.iter().flatten().chain(past.iter().flatten());
         let mask = Mask::of(all.map(|value| value.bytes()));
-        Given { change, values, frames: Arc::new(frames), mask: Arc::new(mask) }
+        Given { change, values, past, frames: Arc::new(frames), mask: Arc::new(mask) }
     }
+}
+
+/// Earlier values with one more, the latest last; the earliest go.
+fn longer(past: &[Value], value: &Option<Value>) -> Vec<Value> {
+    let all: Vec<_> = past.iter().chain(value).cloned().collect();
+    all[all.len().saturating_sub(PAST_VALUES)..].to_vec()
 }
 
 #[cfg(test)]

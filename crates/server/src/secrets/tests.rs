@@ -131,7 +131,7 @@ async fn values_are_those_of_the_change_that_they_are_counted_under() {
             for _ in 0..20_000 {
                 secrets.swap(|entries| {
                     let value = Arc::new(SecretValue::from(entries.change.to_string().into_bytes()));
-                    entries.all.values_mut().for_each(|entry| entry.value = Some(value.clone()));
+                    entries.all.values_mut().for_each(|entry| entry.value = value.clone());
                 });
             }
             over.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -144,6 +144,25 @@ async fn values_are_those_of_the_change_that_they_are_counted_under() {
             assert!(fits, "workers would keep a value that is not that of the last change");
         }
     });
+}
+
+#[tokio::test]
+async fn who_sets_and_deletes_in_turn_holds_nothing() {
+    let stage = Stage::new();
+    let secrets = Arc::new(stage.open(false).await.unwrap());
+    let settings = Settings { secrets: vec![name("MINE")], ..Settings::default() };
+    let mine = secrets.of_function(&Tenant::default(), &settings).unwrap();
+    for round in 0..20 {
+        set(&secrets, &format!("S{round}"), "value-of-a-round").await;
+        secrets.delete(&Tenant::default(), &name(&format!("S{round}"))).await.unwrap();
+        set(&secrets, "MINE", &format!("mine-in-round-{round}-")).await;
+        mine.frames();
+        secrets.delete(&Tenant::default(), &name("MINE")).await.unwrap();
+    }
+    assert!(secrets.entries.load().all.is_empty());
+    assert_eq!(mine.mask().masked("mine-in-round-19-").as_deref(), Some("***"), "a worker may have kept it");
+    let given = mine.current();
+    assert_eq!(given.past.iter().map(Vec::len).collect::<Vec<_>>(), [PAST_VALUES]);
 }
 
 #[tokio::test]
