@@ -39,6 +39,10 @@ pub use crate::store::registry::StoredTenant;
 /// company's department. All keys are in memory, a few hundred bytes each.
 const MAX_KEYS: usize = 1_000;
 
+/// Keys of one tenant that have ended and are still listed when it makes another; those that ended first
+/// are forgotten, so that who makes and revokes keys in turn holds no more than who makes them.
+const MAX_ENDED: usize = MAX_KEYS;
+
 /// The granularity of "last used", in microseconds: a minute, so that a busy key costs the registry
 /// a write a minute.
 const USE_GRAIN_US: u64 = 60 * 1_000_000;
@@ -164,7 +168,13 @@ impl Key {
 
     /// Whether it opens anything.
     pub fn is_live(&self, now_us: u64) -> bool {
-        self.stored.revoked_us.is_none() && self.stored.expires_us.is_none_or(|expires| now_us < expires)
+        self.ended_us(now_us).is_none()
+    }
+
+    /// When it ended, if it has.
+    fn ended_us(&self, now_us: u64) -> Option<u64> {
+        let expired_us = self.stored.expires_us.filter(|expires| now_us >= *expires);
+        [self.stored.revoked_us, expired_us].into_iter().flatten().min()
     }
 
     fn note_use(&self, now_us: u64) {
@@ -431,9 +441,9 @@ impl Access {
         if new.expires_us.is_some_and(|expires_us| expires_us <= now_us) {
             return Err(AccessError::AlreadyExpired);
         }
-        if self.keys(&new.tenant).iter().filter(|key| key.is_live(now_us)).count() >= MAX_KEYS {
+        let Some(surplus) = self.surplus_beside_one_more(&new.tenant, now_us) else {
             return Err(AccessError::TooManyKeys { tenant: new.tenant });
-        }
+        };
         let id = self.free_id();
         let secret = URL_SAFE_NO_PAD.encode(random::bytes::<32>());
         let stored = StoredKey {
@@ -447,10 +457,31 @@ impl Access {
             last_used_us: None,
             revoked_us: None,
         };
-        self.registry.put_key(stored.clone()).await?;
+        self.registry.put_key(stored.clone(), surplus.clone()).await?;
         let key = Arc::new(Key::new(stored));
-        self.swap(|snapshot| drop(snapshot.keys.insert(id, key.clone())));
+        self.swap(|snapshot| {
+            snapshot.keys.insert(id, key.clone());
+            surplus.iter().for_each(|id| drop(snapshot.keys.remove(id)));
+        });
         Ok(FreshKey { key, text: PresentedKey { id, secret: &secret }.to_string() })
+    }
+
+    /// The keys that ended too long ago to be listed still if a tenant makes one more; none where it has
+    /// as many in force as it may.
+    fn surplus_beside_one_more(&self, tenant: &Tenant, now_us: u64) -> Option<Vec<KeyId>> {
+        let snapshot = self.snapshot.load();
+        let own = snapshot.keys.values().filter(|key| key.tenant() == tenant);
+        let mut in_force = 0;
+        let mut ended = Vec::new();
+        for key in own {
+            match key.ended_us(now_us) {
+                Some(ended_us) => ended.push((ended_us, key.id())),
+                None => in_force += 1,
+            }
+        }
+        ended.sort_unstable();
+        ended.truncate(ended.len().saturating_sub(MAX_ENDED));
+        (in_force < MAX_KEYS).then(|| ended.into_iter().map(|(_, id)| id).collect())
     }
 
     fn free_id(&self) -> KeyId {

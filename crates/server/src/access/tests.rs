@@ -116,6 +116,28 @@ async fn a_revocation_is_written_also_when_nobody_waits_for_it() {
 }
 
 #[tokio::test]
+async fn who_makes_and_revokes_keys_in_turn_holds_no_more_for_it() {
+    let room = Room::new().await;
+    let default = Tenant::default();
+    let acme = room.tenant("acme").await;
+    let others = room.access.create_key(new_key(&acme, "read")).await.unwrap().key;
+    room.access.revoke_key(&acme, others.id().as_str()).await.unwrap();
+    let mut made = Vec::new();
+    for _ in 0..MAX_ENDED + 20 {
+        let key = room.access.create_key(new_key(&default, "read")).await.unwrap().key;
+        room.access.revoke_key(&default, key.id().as_str()).await.unwrap();
+        made.push(key.id());
+    }
+    let last = room.key(&default, "read").await;
+    let room = room.again().await;
+    let listed: Vec<_> = room.access.keys(&default).iter().map(|key| key.id()).collect();
+    assert_eq!(listed.len(), MAX_ENDED + 1);
+    assert!(room.access.check(&last).is_some());
+    assert!(listed.contains(&made[20]) && !listed.contains(&made[19]), "the first to end go first");
+    assert!(room.access.key(others.id()).is_some(), "nobody else's");
+}
+
+#[tokio::test]
 async fn a_key_is_of_no_use_from_its_expiry_on() {
     let room = Room::new().await;
     let default = Tenant::default();

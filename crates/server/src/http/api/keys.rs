@@ -77,7 +77,7 @@ impl KeyView {
 /// The keys of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 struct KeyPage {
-    /// In the order in which they were made; those that ended stay listed for thirty days.
+    /// In the order in which they were made; those that ended stay listed for thirty days, the last thousand of them.
     items: Vec<KeyView>,
     /// Always null: the list is complete.
     #[schema(value_type = Option<String>)]

@@ -95,9 +95,13 @@ impl Registry {
         self.writer.run("reading keys", work).await
     }
 
-    /// Keeps a new key.
-    pub async fn put_key(&self, key: StoredKey) -> Result<(), StoreError> {
-        self.writer.run("writing a key", move |connection| Ok(put_key(connection, &key)?)).await
+    /// Keeps a new key, and forgets others for it.
+    pub async fn put_key(&self, key: StoredKey, forgotten: Vec<KeyId>) -> Result<(), StoreError> {
+        let work = move |connection: &_| {
+            put_key(connection, &key)?;
+            Ok(forget_keys(connection, &forgotten)?)
+        };
+        self.writer.run("writing a key", work).await
     }
 
     /// Notes that a key was revoked.
@@ -180,6 +184,11 @@ fn put_key(connection: &Connection, key: &StoredKey) -> rusqlite::Result<()> {
             ":expires_us": key.expires_us,
         })
         .map(drop)
+}
+
+fn forget_keys(connection: &Connection, ids: &[KeyId]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("DELETE FROM keys WHERE id = ?1")?;
+    ids.iter().try_for_each(|id| statement.execute([id.as_str()]).map(drop))
 }
 
 fn revoke_key(connection: &Connection, id: KeyId, revoked_us: u64) -> rusqlite::Result<()> {
