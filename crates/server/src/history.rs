@@ -36,6 +36,7 @@ use disk::Disk;
 use record::Record;
 use ring::Ring;
 use select::Selection;
+pub(crate) use traces::{Traces, Which};
 pub use types::{
     Cursor, CursorError, DiskState, Entry, Filter, HistoryStatus, Lookup, Page, Running, RunningView,
     TraceEntry, TraceSummary,
@@ -43,10 +44,6 @@ pub use types::{
 
 /// Below the data directory.
 const DIRECTORY: &str = "history";
-
-/// Pages of matching calls that a search for traces goes through: with many calls per trace it
-/// may find fewer traces than asked, rather than read all of history.
-const SEARCH_PAGES: usize = 20;
 
 /// A list that goes to disk is cut off after this long; its page then says where to go on.
 const QUERY_TIME: Duration = Duration::from_secs(2);
@@ -198,8 +195,23 @@ impl History {
     /// The newest traces with at least one ended call that passes the filter; its `limit` counts
     /// traces.
     pub async fn search_traces(&self, tenant: &Tenant, filter: &Filter) -> Vec<TraceSummary> {
-        let (tenant, filter) = (tenant.clone(), filter.clone());
-        self.in_background(move |inner| inner.search_traces(&tenant, filter)).await.unwrap_or_default()
+        let summaries = |traces: &mut Traces<'_>| {
+            traces.filter_map(|(trace_id, calls)| traces::summarise(trace_id, &calls)).collect()
+        };
+        self.read_traces(tenant, Which::Newest(filter.clone()), summaries).await.unwrap_or_default()
+    }
+
+    /// Has traces of a tenant read one after the other, all of them within the time of one query and in
+    /// one place for queries. None only when the runtime is stopping.
+    pub(crate) async fn read_traces<T, F>(&self, tenant: &Tenant, which: Which, read: F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Traces<'_>) -> T + Send + 'static,
+    {
+        let tenant = tenant.clone();
+        let query =
+            move |inner: &Inner| read(&mut Traces::new(inner, &tenant, which, Instant::now() + QUERY_TIME));
+        self.in_background(query).await
     }
 
     /// Calls of a tenant that have not ended.
@@ -348,28 +360,6 @@ impl Inner {
         }
         self.disk.reader().trace(trace_id, near_us, &mut calls);
         traces::in_order(calls.into_calls())
-    }
-
-    fn search_traces(&self, tenant: &Tenant, mut filter: Filter) -> Vec<TraceSummary> {
-        let wanted = filter.limit.clamp(1, Filter::MAX_LIMIT);
-        let deadline = Instant::now() + QUERY_TIME;
-        let mut found: Vec<TraceSummary> = Vec::new();
-        for _ in 0..SEARCH_PAGES {
-            let page = self.list(tenant, &filter, deadline);
-            for entry in page.items {
-                let Entry::Done(invocation) = entry else { continue };
-                let is_new = found.iter().all(|summary| summary.trace_id != invocation.trace_id);
-                if is_new && found.len() < wanted {
-                    let calls = self.trace(tenant, invocation.trace_id, deadline);
-                    found.extend(traces::summarise(invocation.trace_id, &calls));
-                }
-            }
-            filter.cursor = page.next;
-            if found.len() >= wanted || filter.cursor.is_none() || Instant::now() >= deadline {
-                break;
-            }
-        }
-        found
     }
 }
 

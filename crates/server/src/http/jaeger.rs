@@ -18,16 +18,19 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
-use self::model::{LogLines, Trace};
+use self::model::{LogLines, Room, Trace};
 use self::search::{Parameters, Search};
 use crate::app::App;
-use crate::history::Filter;
+use crate::history::{Filter, Traces, Which};
 use crate::http::caller::Caller;
 use crate::http::problem::Problem;
 
 /// Traces that are looked at to learn a service's operations: enough for each operation of a
 /// function to appear, few enough to read in milliseconds.
 const SAMPLE: usize = 100;
+
+/// Most traces that are asked for by their ids at once: Jaeger's UI compares a handful.
+const MOST_IDS: usize = 100;
 
 /// The routes under `/api` of the traces port, without the guard.
 pub fn router(app: Arc<App>) -> Router {
@@ -135,11 +138,19 @@ async fn list_operations(
 async fn operations(app: &App, tenant: &Tenant, service: &str) -> BTreeSet<(String, &'static str)> {
     let Ok(function) = service.parse::<FunctionName>() else { return BTreeSet::new() };
     let filter = Filter { function: Some(function), limit: SAMPLE, ..Filter::default() };
-    let mut operations = BTreeSet::new();
-    for trace in load(app, tenant, &filter).await {
-        operations.extend(trace.operations_of(service));
-    }
-    operations
+    let service = service.to_owned();
+    let read = move |traces: &mut Traces<'_>| {
+        let (mut room, mut operations) = (Room::default(), BTreeSet::new());
+        for (trace_id, calls) in traces {
+            let trace = Trace::of(trace_id, &calls, LogLines::LeaveOut, &mut room);
+            operations.extend(trace.operations_of(&service));
+            if room.is_spent() {
+                break;
+            }
+        }
+        operations
+    };
+    app.history.read_traces(tenant, Which::Newest(filter), read).await.unwrap_or_default()
 }
 
 async fn search_traces(
@@ -150,42 +161,79 @@ async fn search_traces(
     caller.require(Scope::Read)?;
     let tenant = &caller.tenant;
     let parameters = Parameters::parse(query.as_deref());
-    let ids: Vec<_> = parameters.all("traceID").collect();
+    let ids = match ids(&parameters) {
+        Ok(ids) => ids,
+        Err(error) => return Ok(error.into_response()),
+    };
     if !ids.is_empty() {
-        return Ok(traces_by_id(&app, tenant, &ids).await);
+        let read = |traces: &mut Traces<'_>| answer(collect(traces, LogLines::Include, usize::MAX, |_| true));
+        return Ok(in_turn(&app, tenant, Which::These(ids), read).await);
     }
     let search = match Search::read(&parameters, app.clock.wall_now_us()) {
         Ok(search) => search,
         Err(error) => return Ok(error.into_response()),
     };
-    let mut found = load(&app, tenant, &search.filter()).await;
-    found.retain(|trace| search.matches(trace));
-    found.truncate(search.limit);
-    Ok(answer(found))
+    let newest = Which::Newest(search.filter());
+    // Without log lines: a list needs none.
+    let read = move |traces: &mut Traces<'_>| {
+        answer(collect(traces, LogLines::LeaveOut, search.limit, |trace| search.matches(trace)))
+    };
+    Ok(in_turn(&app, tenant, newest, read).await)
 }
 
-/// The traces that pass a filter, newest first, without log lines: a list needs none.
-async fn load(app: &App, tenant: &Tenant, filter: &Filter) -> Vec<Trace> {
-    let mut traces = Vec::new();
-    for summary in app.history.search_traces(tenant, filter).await {
-        // It may have been dropped from the ring since it was listed.
-        if let Some(calls) = app.history.trace(tenant, summary.trace_id).await {
-            traces.push(Trace::of(summary.trace_id, &calls, LogLines::LeaveOut));
+/// The ids that are asked for, each once.
+fn ids(parameters: &Parameters) -> Result<Vec<TraceId>, JaegerError> {
+    let mut ids = Vec::new();
+    for text in parameters.all("traceID") {
+        let id = read_trace_id(text)?;
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+        if ids.len() > MOST_IDS {
+            let detail = format!("more than {MOST_IDS} values of 'traceID'; ask for fewer at once");
+            return Err(JaegerError::bad_request(detail));
         }
     }
-    traces
+    Ok(ids)
 }
 
-async fn traces_by_id(app: &App, tenant: &Tenant, ids: &[&str]) -> Response {
-    let mut traces = Vec::new();
-    for id in ids {
-        match find(app, tenant, id).await {
-            Ok(trace) => traces.push(trace),
-            Err(error) if error.code == 404 => {}
-            Err(error) => return error.into_response(),
+/// Has an answer made from traces, and written, where queries are run.
+async fn in_turn<F>(app: &App, tenant: &Tenant, which: Which, read: F) -> Response
+where
+    F: FnOnce(&mut Traces<'_>) -> Response + Send + 'static,
+{
+    let made = app.history.read_traces(tenant, which, read).await;
+    made.unwrap_or_else(|| answer::<Trace>(Vec::new()))
+}
+
+/// As many traces as wanted, of those that match, as far as there is time and room. What does not match
+/// is dropped before the next one is read.
+fn collect(
+    traces: &mut Traces<'_>,
+    lines: LogLines,
+    most: usize,
+    matches: impl Fn(&Trace) -> bool,
+) -> Vec<Trace> {
+    let (mut room, mut found) = (Room::default(), Vec::new());
+    while found.len() < most && !room.is_spent() {
+        let Some((trace_id, calls)) = traces.next() else { break };
+        let before = room;
+        let trace = Trace::of(trace_id, &calls, lines, &mut room);
+        if matches(&trace) {
+            found.push(trace);
+        } else {
+            room = before;
         }
     }
-    answer(traces)
+    if found.len() < most
+        && traces.is_late()
+        && let Some(last) = found.last_mut()
+    {
+        last.warn(
+            "the search took too long: there may be more traces, or more of this one; ask for a shorter time",
+        );
+    }
+    found
 }
 
 async fn get_trace(
@@ -194,17 +242,15 @@ async fn get_trace(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     caller.require(Scope::Read)?;
-    Ok(match find(&app, &caller.tenant, &id).await {
-        Ok(trace) => answer(vec![trace]),
-        Err(error) => error.into_response(),
-    })
-}
-
-async fn find(app: &App, tenant: &Tenant, id: &str) -> Result<Trace, JaegerError> {
-    let trace_id = read_trace_id(id)?;
-    let calls = app.history.trace(tenant, trace_id).await;
-    let calls = calls.filter(|calls| !calls.is_empty()).ok_or_else(JaegerError::not_found)?;
-    Ok(Trace::of(trace_id, &calls, LogLines::Include))
+    let trace_id = match read_trace_id(&id) {
+        Ok(trace_id) => trace_id,
+        Err(error) => return Ok(error.into_response()),
+    };
+    let read = |traces: &mut Traces<'_>| match collect(traces, LogLines::Include, 1, |_| true) {
+        none if none.is_empty() => JaegerError::not_found().into_response(),
+        found => answer(found),
+    };
+    Ok(in_turn(&app, &caller.tenant, Which::These(vec![trace_id]), read).await)
 }
 
 /// Jaeger's clients leave out leading zeros and may write capitals.
@@ -224,5 +270,44 @@ mod tests {
         for bad in ["", "0", "xyz", "1".repeat(33).as_str()] {
             assert_eq!(read_trace_id(bad).expect_err(bad).code, 400);
         }
+    }
+
+    fn asked(texts: impl Iterator<Item = String>) -> Result<usize, u16> {
+        let query: Vec<_> = texts.map(|text| format!("traceID={text}")).collect();
+        ids(&Parameters::parse(Some(&query.join("&")))).map(|ids| ids.len()).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn a_trace_is_read_once_however_often_it_is_asked_for() {
+        assert_eq!(asked((0..5_000).map(|_| "1".to_owned())), Ok(1));
+        assert_eq!(asked(["1", "01", "2"].map(str::to_owned).into_iter()), Ok(2));
+        assert_eq!(asked((1..=100).map(|id| format!("{id:x}"))), Ok(100));
+        assert_eq!(asked((1..=101).map(|id| format!("{id:x}"))), Err(400));
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_traces_stays_within_its_room_and_says_so() {
+        use crate::clock::Clock;
+        use crate::config::HistoryConfig;
+        use crate::history::History;
+        use crate::history::tests::{call, trace_of};
+
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = HistoryConfig { ring_bytes: 256 << 20, ..HistoryConfig::default() };
+        let history = History::open(&config, dir.path(), Clock::start()).expect("it opens");
+        for serial in 0..8 {
+            let mut kept = call(serial);
+            let line = kept.logs[0].clone();
+            kept.logs = vec![line; 30_000];
+            history.finish(kept);
+        }
+        let ids = (0..8).map(trace_of).collect();
+        let read = |traces: &mut Traces<'_>| collect(traces, LogLines::Include, usize::MAX, |_| true);
+        let found = history.read_traces(&Tenant::default(), Which::These(ids), read).await.expect("it runs");
+        assert!((1..8).contains(&found.len()), "{} traces", found.len());
+        let json = |trace: &Trace| serde_json::to_value(trace).expect("JSON");
+        assert_eq!(json(&found[0])["warnings"], serde_json::Value::Null);
+        let warnings = json(found.last().expect("some"))["warnings"].to_string();
+        assert!(warnings.contains("too large"), "{warnings}");
     }
 }

@@ -19,6 +19,35 @@ pub(super) enum LogLines {
     LeaveOut,
 }
 
+/// Most that the traces of one answer may take here, and about what they are as JSON: more than a UI shows
+/// of traces, few enough that a dozen answers at once do no harm.
+const MOST_BYTES: usize = 32 << 20;
+
+/// How many bytes may still be added to an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    left: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { left: MOST_BYTES }
+    }
+}
+
+impl Room {
+    /// Nothing more fits.
+    pub(super) fn is_spent(self) -> bool {
+        self.left == 0
+    }
+
+    fn take(&mut self, bytes: usize) -> bool {
+        let left = self.left.checked_sub(bytes);
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
 /// A trace.
 #[derive(Debug, Serialize)]
 pub(super) struct Trace {
@@ -82,17 +111,26 @@ struct Process {
 }
 
 impl Trace {
-    /// A trace of the calls that are kept of it.
-    pub(super) fn of(trace_id: TraceId, calls: &[TraceEntry], lines: LogLines) -> Self {
+    /// A trace of the calls that are kept of it, as far as there is room.
+    pub(super) fn of(trace_id: TraceId, calls: &[TraceEntry], lines: LogLines, room: &mut Room) -> Self {
         let trace_id = trace_id.to_string();
         let mut trace = Self { trace_id, spans: Vec::new(), processes: BTreeMap::new(), warnings: None };
         for call in calls {
-            trace.add_call(call, lines);
+            if trace.add_call(call, lines, room).is_none() {
+                trace.warn("the answer is too large: more spans or log lines are kept than are shown; ask for fewer traces at once, or for the logs of single invocations at /invocations/{id}/logs");
+                break;
+            }
         }
         trace
     }
 
-    fn add_call(&mut self, call: &TraceEntry, lines: LogLines) {
+    /// Says what its reader must know.
+    pub(super) fn warn(&mut self, text: &str) {
+        self.warnings.get_or_insert_default().push(text.to_owned());
+    }
+
+    /// None when there is no more room.
+    fn add_call(&mut self, call: &TraceEntry, lines: LogLines, room: &mut Room) -> Option<()> {
         let process_id = self.process_of(&call.kept);
         let invocation = &call.kept.invocation;
         let run = phase_span_id(invocation.span_id, "run");
@@ -106,11 +144,14 @@ impl Trace {
                 }));
                 span.tags.push(Tag::text("span.kind", "server"));
             }
-            if own.span_id == run && lines == LogLines::Include {
-                span.logs.extend(call.kept.logs.iter().map(Log::of_line));
-            }
+            room.take(span.bytes()).then_some(())?;
+            let is_whole = own.span_id != run
+                || lines == LogLines::LeaveOut
+                || call.kept.logs.iter().all(|line| span.add_line(line, room));
             self.spans.push(span);
+            is_whole.then_some(())?;
         }
+        Some(())
     }
 
     /// The process of a call's function and version, added when it is new.
@@ -162,6 +203,24 @@ impl Span {
         }
     }
 
+    fn add_line(&mut self, line: &LogLine, room: &mut Room) -> bool {
+        let log = Log::of_line(line);
+        let has_room = room.take(log.bytes());
+        if has_room {
+            self.logs.push(log);
+        }
+        has_room
+    }
+
+    /// What it takes here.
+    fn bytes(&self) -> usize {
+        let texts = self.trace_id.len() + self.span_id.len() + self.operation_name.len();
+        let references = self.references.len() * (size_of::<Reference>() + texts);
+        let tags: usize = self.tags.iter().map(Tag::bytes).sum();
+        let logs: usize = self.logs.iter().map(Log::bytes).sum();
+        size_of::<Self>() + texts + references + tags + logs
+    }
+
     fn kind(&self) -> &'static str {
         let is_server = |tag: &Tag| tag.key == "span.kind" && tag.value == "server";
         if self.tags.iter().any(is_server) { "server" } else { "internal" }
@@ -200,6 +259,12 @@ impl Tag {
         Self { key: key.to_owned(), r#type, value }
     }
 
+    /// What it takes here.
+    fn bytes(&self) -> usize {
+        let value = self.value.as_str().map_or(0, str::len);
+        size_of::<Self>() + self.key.len() + value
+    }
+
     fn value_text(&self) -> String {
         match &self.value {
             Value::String(text) => text.clone(),
@@ -213,6 +278,11 @@ impl Log {
         let mut fields = vec![Tag::text("event", &event.name)];
         fields.extend(event.attributes.iter().map(|(key, value)| Tag::of(key, value)));
         Self { timestamp: event.time_ns / 1_000, fields }
+    }
+
+    /// What it takes here.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.fields.iter().map(Tag::bytes).sum::<usize>()
     }
 
     fn of_line(line: &LogLine) -> Self {
@@ -304,7 +374,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_trace_has_jaegers_shape() {
-        let trace = Trace::of(TraceId::from_parts(1_000, 9), &[call()], LogLines::Include);
+        let trace =
+            Trace::of(TraceId::from_parts(1_000, 9), &[call()], LogLines::Include, &mut Room::default());
         let json = serde_json::to_value(&trace).expect("JSON");
         let id = "0000000003e800000000000000000009";
         assert_eq!(json["traceID"], id);
@@ -347,7 +418,12 @@ pub(super) mod tests {
         let mut other = (*call().kept).clone();
         other.invocation.version = VersionNumber(4);
         let other = TraceEntry { kept: Arc::new(other) };
-        let trace = Trace::of(TraceId::from_parts(1, 1), &[call(), call(), other], LogLines::LeaveOut);
+        let trace = Trace::of(
+            TraceId::from_parts(1, 1),
+            &[call(), call(), other],
+            LogLines::LeaveOut,
+            &mut Room::default(),
+        );
         assert_eq!(trace.processes.len(), 2);
         assert!(trace.spans.iter().all(|span| trace.service_of(span) == "cats"));
         assert!(trace.spans.iter().all(|span| span.logs.is_empty() || span.operation_name == "fetch"));

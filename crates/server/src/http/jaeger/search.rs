@@ -172,8 +172,8 @@ fn tags(parameters: &Parameters) -> Result<Vec<(String, String)>, JaegerError> {
 mod tests {
     use fp_core::TraceId;
 
-    use super::super::model::LogLines;
     use super::super::model::tests::call;
+    use super::super::model::{LogLines, Room};
     use super::*;
 
     fn read(query: &str) -> Result<Search, JaegerError> {
@@ -213,7 +213,8 @@ mod tests {
 
     #[test]
     fn one_span_must_meet_everything() {
-        let trace = Trace::of(TraceId::from_parts(1_000, 9), &[call()], LogLines::LeaveOut);
+        let trace =
+            Trace::of(TraceId::from_parts(1_000, 9), &[call()], LogLines::LeaveOut, &mut Room::default());
         let meets = |query: &str| read(&format!("service=cats&{query}")).expect(query).matches(&trace);
         assert!(meets(""));
         assert!(meets("operation=fetch&minDuration=100us&maxDuration=200us"));
