@@ -11,6 +11,7 @@ pub(crate) mod answer;
 mod body;
 pub(in crate::http) mod entrance;
 pub(in crate::http) mod intake;
+mod look;
 
 use std::hash::{BuildHasher, Hash as _, Hasher};
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ use self::address::Addressee;
 use self::answer::Edge;
 use self::body::GatewayBody;
 use self::entrance::{Entrance, Visitor};
+use self::look::Look;
 use super::listener::Upload;
 use super::problem::Problem;
 use super::whole::{self, Unread};
@@ -55,6 +57,7 @@ pub(crate) struct Gateway {
     errors: Detail,
     /// Second, third, … functions of an event type; they outlive the caller.
     others: TaskTracker,
+    look: Look,
     hasher: std::hash::RandomState,
 }
 
@@ -77,6 +80,7 @@ impl Gateway {
             hosts,
             errors,
             others: TaskTracker::new(),
+            look: Look::default(),
             hasher: std::hash::RandomState::new(),
         }
     }
@@ -126,7 +130,7 @@ impl Gateway {
             Ok(matched) => matched,
             Err(problem) => return Err(refuse_reading(problem, body).into()),
         };
-        let mut entrance = visitor.enter(&matched.functions).await;
+        let entrance = visitor.enter(&matched.functions).await;
         let Some(open) = entrance.first_open() else {
             let problem = entrance.refusal().expect("each of them refuses");
             return Err(refuse_reading(problem, body).into());
@@ -158,13 +162,16 @@ impl Gateway {
             Err(Unread::Broken(fault)) => return Err(fault.problem().into()),
             Err(unread) => (Bytes::new(), Some(unread)),
         };
-        if unread.is_none() {
-            entrance.check_body(&matched.functions, &body);
-        }
-        if entrance.first_open().is_none() {
-            return Err(entrance.refusal().expect("each of them refuses").into());
-        }
-        intake::check_json(&parts.headers, &body)?;
+        let entrance = if unread.is_none() {
+            let (entrance, json) = self.look.at(entrance, &matched.functions, &parts.headers, &body).await;
+            if entrance.first_open().is_none() {
+                return Err(entrance.refusal().expect("each of them refuses").into());
+            }
+            json?;
+            entrance
+        } else {
+            entrance
+        };
         let first = first.clone();
         let functions = matched.functions.clone();
         let upload = self.clock.now().saturating_sub(head_read);
@@ -342,6 +349,11 @@ impl Gateway {
         let Admitted { functions, request, entrance } = admitted;
         for (place, other) in functions.iter().enumerate().skip(1) {
             let Some(request) = entrance.request(place, request.clone()) else { continue };
+            // The body was read up to the limit of the first that lets its caller in.
+            if request.body.len() as u64 > other.settings.limits.body.as_u64() {
+                self.invoker.refuse_body(other.clone(), request);
+                continue;
+            }
             let (invoker, other) = (self.invoker.clone(), other.clone());
             self.others.spawn(async move {
                 let mut completed = invoker.call(other, request).await;

@@ -64,7 +64,7 @@ impl<'a> Visitor<'a> {
     /// Asks each of some functions, none of which needs to ask anything.
     pub(super) async fn enter(&self, functions: &[Arc<Deployed>]) -> Entrance {
         if functions.iter().all(|function| function.checks.is_none()) {
-            return Entrance(Vec::new());
+            return Entrance::free();
         }
         // In a box: calls that are not asked anything need no room for it.
         Box::pin(self.enter_guarded(functions)).await
@@ -166,6 +166,16 @@ impl Pass {
 }
 
 impl Entrance {
+    /// Of functions none of which asks anything.
+    pub(super) fn free() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Whether one of them looks at the body.
+    pub(super) fn wants_body(&self) -> bool {
+        self.0.iter().any(|pass| matches!(pass, Pass::Signed(_)))
+    }
+
     /// Which function is the first that may let the caller in; whether its limits are to be asked.
     pub(super) fn first_open(&self) -> Option<usize> {
         if self.0.is_empty() {

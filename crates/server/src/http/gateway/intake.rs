@@ -103,7 +103,12 @@ const MAX_JSON_DIGITS: usize = 4300;
 /// Refuses a body that claims to be JSON and is not, or that Python's parser would not take:
 /// handlers get such bodies parsed, and what cannot be parsed is the caller's mistake.
 pub(in crate::http) fn check_json(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
-    if body.is_empty() || !claims_json(headers) {
+    if claims_json(headers) { check_json_text(body) } else { Ok(()) }
+}
+
+/// The same for a body that claims to be JSON.
+pub(super) fn check_json_text(body: &[u8]) -> Result<(), Problem> {
+    if body.is_empty() {
         return Ok(());
     }
     let refuse = |what: String| Problem::new(Code::InvalidBody, format!("the body is not JSON: {what}"));
@@ -127,7 +132,7 @@ pub(in crate::http) fn check_json(headers: &HeaderMap, body: &[u8]) -> Result<()
 
 /// Whether a handler gets the body parsed as JSON: the rule of the SDK's `_message.py`, on the
 /// same text, so that there is no body that only one of the two takes for JSON.
-fn claims_json(headers: &HeaderMap) -> bool {
+pub(super) fn claims_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter().map(|value| latin1(value.as_bytes()));
     let Some(first) = values.next() else { return false };
     let whole = values.fold(first, |joined, next| format!("{joined}, {next}").into());
