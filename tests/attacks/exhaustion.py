@@ -92,21 +92,6 @@ def pipes():
     return seen
 
 
-def watches():
-    held = []
-
-    def take():
-        number = libc.inotify_init1(0)
-        if number < 0:
-            raise OSError(ctypes.get_errno(), "inotify_init1")
-        held.append(number)
-
-    seen = count(take, 1_000_000)
-    for number in held:
-        os.close(number)
-    return seen
-
-
 def polls():
     held = []
     seen = count(lambda: held.append(select.epoll()), 1_000_000)

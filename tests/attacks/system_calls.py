@@ -60,6 +60,10 @@ CALLS = {
     "perf_event_open": (298, 241, NOTHING, 0, -1, -1, 0),
     "open_by_handle_at": (304, 265, -100, NOTHING, 0),
     "name_to_handle_at": (303, 264, -100, b"/", NOTHING, NOTHING, 0),
+    # By inode, and the root shows those of the host: what everybody opens, and when.
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26, 0),
+    "inotify_add_watch": (254, 27, 0, b"/usr/bin", 0x21),
     "fanotify_init": (300, 262, 0, 0),
     "syslog": (103, 116, 3, NOTHING, 4096),
     "personality": (135, 92, 0x0040000),
@@ -115,6 +119,7 @@ def handler(message, context):
     # Compiled programs come from a pot that all users of the host share.
     said["filter of a socket"] = refused(lambda: filter_socket(26))
     said["filter of a port"] = refused(lambda: filter_socket(51))
+    said["notices of a directory"] = refused(lambda: notices("/usr/bin"))
     said["raw"] = refused(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
     said["calls_of_i386"] = in_a_child(call_as_i386) if X86_64 else "SIGSYS"
     # A child that got through one of the clones would otherwise go on as a second handler.
@@ -146,6 +151,14 @@ def refused(call):
 def interface(request, argument):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         fcntl.ioctl(one, request, argument)
+
+
+def notices(directory):
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_NOTIFY, fcntl.DN_ACCESS | fcntl.DN_MULTISHOT)
+    finally:
+        os.close(descriptor)
 
 
 def filter_socket(option):

@@ -137,7 +137,7 @@ fn start() -> Result<Launcher, String> {
     }
     let (cgroups, lingering) = Cgroups::prepare(run_dir, &tag(run_dir));
     let parts = Parts::new(init.first_worker, cgroups.bound_memory(init.worker_memory));
-    let mut filters = seccomp::compile(crate::runtime::SECCOMP_RULES)?;
+    let mut filters = seccomp::compile(crate::runtime::SECCOMP_RULES, host.mode)?;
     if !host.seccomp {
         filters = Filters { base: Vec::new(), feigned: Vec::new(), denied: Vec::new(), worker: Vec::new() };
     }

@@ -2,8 +2,8 @@
 //!
 //! Four programs. The large allow-list (everything else answers ENOSYS) is installed once in the
 //! zygote and inherited, because installing it costs 0.4 ms; so are the lists of what is said to have
-//! been done and is not, and of arguments that are refused. The short deny-list in each child ends what only building the sandbox
-//! needed. Arguments are compared by their lower 32 bits, because that is what the kernel reads of
+//! been done and is not, and of arguments that are refused. The short deny-list in each child ends
+//! what only building the sandbox needed, and filters of a worker's own. Arguments are compared by their lower 32 bits, because that is what the kernel reads of
 //! all those that are named here: what a program puts above them decides nothing.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use seccompiler::{BpfProgram, TargetArch};
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::Mode;
 
 /// ENOSYS: what a program expects from a kernel that lacks the call, so it falls back.
 const ENOSYS: u32 = 38;
@@ -46,6 +48,9 @@ struct Rule {
     why: String,
     #[serde(default)]
     arch: Option<String>,
+    /// Only where the worker has this.
+    #[serde(default)]
+    with: Option<Having>,
     #[serde(default)]
     allow: Vec<String>,
     #[serde(default)]
@@ -55,6 +60,12 @@ struct Rule {
     /// All of them must hold.
     #[serde(default)]
     arguments: Vec<Argument>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Having {
+    IpcNamespace,
 }
 
 /// A condition on one argument: its lower half (masked) equals one of the values, or all of it, which
@@ -82,13 +93,17 @@ impl Argument {
     }
 }
 
-/// Compiles the programs for this machine. The error is one for us: the rules are ours.
-pub(crate) fn compile(rules: &str) -> Result<Filters, String> {
-    compile_for(rules, std::env::consts::ARCH)
+/// Compiles the programs for this machine and this mode. The error is one for us: the rules are ours.
+pub(crate) fn compile(rules: &str, mode: Mode) -> Result<Filters, String> {
+    compile_for(rules, mode, std::env::consts::ARCH)
 }
 
-fn compile_for(rules: &str, arch: &str) -> Result<Filters, String> {
-    let rules: Rules = serde_json::from_str(rules).map_err(|e| e.to_string())?;
+fn compile_for(rules: &str, mode: Mode, arch: &str) -> Result<Filters, String> {
+    let mut rules: Rules = serde_json::from_str(rules).map_err(|e| e.to_string())?;
+    rules.base.retain(|rule| match rule.with {
+        Some(Having::IpcNamespace) => mode != Mode::Reduced,
+        None => true,
+    });
     let errno = |number: u32| json!({ "errno": number });
     let document = json!({
         "base": {
@@ -175,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_rules_compile_and_the_child_pays_for_a_short_one_only() {
-        let filters = compile(crate::runtime::SECCOMP_RULES).expect("our own rules");
+        let filters = compile(crate::runtime::SECCOMP_RULES, Mode::Root).expect("our own rules");
         assert!(filters.base.len() > 2000, "{} bytes", filters.base.len());
         assert!(filters.worker.len() / 8 < 60, "{} instructions", filters.worker.len() / 8);
     }
@@ -183,7 +198,7 @@ mod tests {
     #[test]
     fn the_rules_compile_for_every_architecture_we_name() {
         for arch in ["x86_64", "aarch64"] {
-            compile_for(crate::runtime::SECCOMP_RULES, arch).expect(arch);
+            compile_for(crate::runtime::SECCOMP_RULES, Mode::Root, arch).expect(arch);
         }
     }
 
@@ -192,7 +207,10 @@ mod tests {
         let rules: Rules = serde_json::from_str(crate::runtime::SECCOMP_RULES).expect("our own rules");
         let all = [&rules.base, &rules.feigned, &rules.denied, &rules.worker].into_iter().flatten();
         assert!(all.into_iter().all(|rule| rule.why.len() > 5));
-        assert!(compile(r#"{"base": [], "feigned": [], "denied": [], "worker": []}"#).is_ok());
-        assert!(compile(r#"{"base": [], "feigned": [], "denied": [], "worker": [], "extra": 1}"#).is_err());
+        assert!(compile(r#"{"base": [], "feigned": [], "denied": [], "worker": []}"#, Mode::Root).is_ok());
+        assert!(
+            compile(r#"{"base": [], "feigned": [], "denied": [], "worker": [], "extra": 1}"#, Mode::Root)
+                .is_err()
+        );
     }
 }

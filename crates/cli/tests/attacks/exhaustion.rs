@@ -17,7 +17,6 @@ fn each_resource_ends_at_a_limit_of_the_workers_own() {
         ("large_file", "EFBIG", 0, true),
         ("descriptors", "EMFILE", 1024, true),
         ("pipes", "EMFILE", 512, true),
-        ("watches", "EMFILE", 1024, true),
         ("polls", "EMFILE", 1024, true),
         ("shared_memory", "ENOSPC", 4096, tmp),
         ("threads", "can't start new thread", 24, tasks),
