@@ -11,8 +11,9 @@ import struct
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # equal on every architecture
 PATH_BENEATH = 1
-# From the seventh version on each refusal is an audit record: a worker must not fill the host's log.
-QUIET_SINCE, LOG_SAME_EXEC_OFF = 7, 1
+# From the seventh version on each refusal is an audit record: a worker must not fill the host's log,
+# neither with ours nor with those of domains that it makes inside (..._LOG_SUBDOMAINS_OFF).
+QUIET_SINCE, LOG_SAME_EXEC_OFF, LOG_SUBDOMAINS_OFF = 7, 1, 4
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
 # Removing, making, and moving between directories; bits 4 to 13.
@@ -45,7 +46,8 @@ def prepare(version):
     attributes = struct.pack("<QQQ", known, 0, scope)[: 24 if version >= 6 else 8]
     # Kept open; workers close them with everything else.
     shared = [_rule(LOOK, os.open("/", _PLACE)), _rule(WRITE & known, os.open("/dev", _PLACE))]
-    return attributes, shared, WRITE & known, known, LOG_SAME_EXEC_OFF if version >= QUIET_SINCE else 0
+    quiet = LOG_SAME_EXEC_OFF | LOG_SUBDOMAINS_OFF if version >= QUIET_SINCE else 0
+    return attributes, shared, WRITE & known, known, quiet
 
 
 def restrict(prepared, done, libc):
