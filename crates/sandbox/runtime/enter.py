@@ -45,6 +45,17 @@ SYS_CAPGET, SYS_CAPSET = {"x86_64": (125, 126)}.get(os.uname().machine, (90, 91)
 # all there is: a worker goes before a service of the host's own, whatever was given to us.
 OOM_SCORE = 500
 
+# The same in all workers, and no obstacle to the zygote, so set once: locked memory, a page or two for
+# keys; the size of files, far above what /tmp holds and answers may have, for descriptors elsewhere;
+# no priority above others', whatever the platform itself was given; pending signals, because POSIX
+# timers take one each, and thousands that end at once are one interrupt that nobody's share pays for.
+LIMITS = (("MEMLOCK", 64 << 10), ("FSIZE", 1 << 30), ("NICE", 0), ("RTPRIO", 0), ("SIGPENDING", 1024))
+
+# Version 3 header, own process; effective, permitted and inheritable all empty; and room for what is
+# left. Made here, because a fork should not have to.
+_CAPABILITIES_HEADER, _NO_CAPABILITIES = struct.pack("<II", 0x20080522, 0), bytes(24)
+_CAPABILITIES_LEFT = ctypes.create_string_buffer(24)
+
 # The user that a worker sees itself as inside its own user namespace (mode `user_namespace`).
 INNER_ID = 1000
 
@@ -105,9 +116,13 @@ def _bind(root, source, target=None, read_only=True):
 
 
 def _write(step, path, text):
+    # Not `open`: a text file has buffers and a codec, and forks write some lines each.
     try:
-        with open(path, "w") as file:
-            file.write(text)
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(number, text.encode())
+        finally:
+            os.close(number)
     except OSError as error:
         raise StepError(step, error.errno or errno.EIO) from None
 
@@ -188,15 +203,15 @@ def die_with_parent():
 
 
 def guard_zygote(mode, filters):
-    """What can be given up before the forks, so that no fork pays for it."""
+    """What can be given up or limited before the forks, so that no fork pays for it."""
     if mode == "root" or (mode == "reduced" and os.geteuid() == 0):
         # Children lose their privileges with the uid; this makes it final for what they exec.
         drop_bounding_set()
+    for name, value in LIMITS:
+        _limit(name, value)
     # One, not zero: with zero a helper that core_pattern pipes to still gets the memory, as root and
     # outside of every cgroup (core(5)). The filter keeps workers from making it zero.
-    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    core = 1 if hard == resource.RLIM_INFINITY else min(hard, 1)
-    resource.setrlimit(resource.RLIMIT_CORE, (core, core))
+    _limit("CORE", 1)
     # Not above others' priority, whatever the platform was started with.
     if os.getpriority(os.PRIO_PROCESS, 0) < 0:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
@@ -205,33 +220,74 @@ def guard_zygote(mode, filters):
     _prctl("no_new_privs", PR_SET_NO_NEW_PRIVS, 1)
     for name, program in zip(("base", "feigned", "denied"), filters):
         if program:
-            install_filter(f"seccomp ({name})", program)
+            install_filter(f"seccomp ({name})", prepared_filter(program))
 
 
 def drop_bounding_set():
     for capability in range(LAST_CAPABILITY):
         if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:
-            if ctypes.get_errno() == errno.EINVAL:
+            # The kernel's last one was before this. Or there is no right to drop any (a container
+            # that has given up CAP_SETPCAP): no_new_privs, of which all processes here are, keeps
+            # from them what an exec would bring, whatever this set holds.
+            if ctypes.get_errno() in (errno.EINVAL, errno.EPERM):
                 return
             raise StepError("drop the capability bounding set", ctypes.get_errno())
 
 
-def install_filter(step, program):
+def _limit(name, value):
+    """Soft and hard, and never above what there is."""
+    kind = getattr(resource, "RLIMIT_" + name)
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    try:
+        resource.setrlimit(kind, (value, value))
+    except OSError as error:
+        raise StepError(f"limit {name}", error.errno or errno.EIO) from None
+
+
+def oom_score():
+    """What each worker has to write to its `oom_score_adj`; `None` where it is born with as much. Only
+    ever more than ours: less takes a privilege, and would spare workers before the platform."""
+    with open("/proc/self/oom_score_adj", "rb") as file:
+        return str(OOM_SCORE) if int(file.read()) < OOM_SCORE else None
+
+
+def prepared_filter(program):
+    """A filter as the kernel takes it, and what it points to."""
+    if not program:
+        return None
     buffer = ctypes.create_string_buffer(program, len(program))
-    header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-    _done(step, libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0))
+    return struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer)), buffer
+
+
+def install_filter(step, prepared):
+    _done(step, libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, prepared[0], 0, 0))
 
 
 # --- in each child ---------------------------------------------------------------------------
 
 
-def enter(mode, order, descriptors, control, network, groups, worker_filter, own_proc, prepared):
+class Prepared:
+    """What is the same in all workers of a zygote, made once, in the root that they will have."""
+
+    def __init__(self, mode, own_proc, landlock_version, worker_filter):
+        self.mode = mode
+        self.own_proc = own_proc
+        self.landlock = landlock.prepare(landlock_version)
+        self.worker_filter = prepared_filter(worker_filter)
+        self.oom_score = oom_score()
+
+
+def enter(prepared, order, descriptors, control, network, groups):
     """Makes this forked child a sandboxed worker: requests on 3, side channel on 4,
     answers on 5, the output pipe on 1 and 2, `control` moved to 6 until the zygote's side has
     been told."""
+    mode, own_proc, worker_filter = prepared.mode, prepared.own_proc, prepared.worker_filter
     # No signal to a group or a session of the launcher's: neither ends at a namespace.
     os.setsid()
-    _write("oom score", "/proc/self/oom_score_adj", str(OOM_SCORE))
+    if prepared.oom_score:
+        _write("oom score", "/proc/self/oom_score_adj", prepared.oom_score)
     for group in groups:
         # A single thread that moves itself avoids the lock that a foreign writer waits for.
         if os.write(group, b"0") != 1:
@@ -239,9 +295,9 @@ def enter(mode, order, descriptors, control, network, groups, worker_filter, own
     if mode != "reduced":
         _own_namespaces(network)
         _own_mounts(mode, order, own_proc)
-    if prepared:
+    if prepared.landlock:
         # After the mounts, which it would refuse; no_new_privs is the zygote's already.
-        landlock.restrict(prepared, _done, libc)
+        landlock.restrict(prepared.landlock, _done, libc)
     _own_descriptors(descriptors, control)
     _own_limits(order)
     if worker_filter and mode == "root":
@@ -291,14 +347,7 @@ def _own_descriptors(descriptors, control):
 
 def _own_limits(order):
     for name, value in order["limits"].items():
-        kind = getattr(resource, "RLIMIT_" + name)
-        hard = resource.getrlimit(kind)[1]
-        if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)
-        try:
-            resource.setrlimit(kind, (value, value))
-        except OSError as error:
-            raise StepError(f"limit {name}", error.errno or errno.EIO) from None
+        _limit(name, value)
     os.umask(0o022)
 
 
@@ -327,10 +376,7 @@ def _no_capabilities():
     uid 0, and a host may have no uids to give."""
     if libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0) < 0:
         raise StepError("clear the ambient capabilities", ctypes.get_errno())
-    # Version 3 header, own process; effective, permitted and inheritable all empty.
-    header = struct.pack("<II", 0x20080522, 0)
-    _done("drop capabilities", libc.syscall(SYS_CAPSET, header, bytes(24)))
-    left = ctypes.create_string_buffer(24)
-    _done("read the capabilities", libc.syscall(SYS_CAPGET, header, left))
-    if any(left.raw):
+    _done("drop capabilities", libc.syscall(SYS_CAPSET, _CAPABILITIES_HEADER, _NO_CAPABILITIES))
+    _done("read the capabilities", libc.syscall(SYS_CAPGET, _CAPABILITIES_HEADER, _CAPABILITIES_LEFT))
+    if any(_CAPABILITIES_LEFT.raw):
         raise StepError("drop capabilities", errno.EPERM)

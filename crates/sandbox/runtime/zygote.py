@@ -4,11 +4,11 @@ Started by the launcher as `python3 -I -S zygote.py` with a SEQPACKET socket to 
 descriptor 0. Speaks JSON messages, one object each, `t` says which:
 
     launcher -> zygote   config {...}                       once, first
-                         fork {serial, uid, network, ...}   descriptors: requests, answers,
+                         fork {serial, uid, own_network, ...}   descriptors: requests, answers,
                                                           side, output, network, cgroups
     zygote -> launcher   importing {module}                 before each module of the template
                          preload_failed {module, why, traceback}   and the zygote ends
-                         ready {python}                     once
+                         ready                              once
                          forked {serial, pid}               descriptor: pidfd
                          failed {serial, step, why}         no worker came of that order
                          exited {pid, status}               a child was reaped
@@ -61,7 +61,7 @@ def main():
     gc.collect()
     gc.freeze()
     zygote = Zygote(control, config, enter, rehearse, serve, namespaces, worker_filter)
-    zygote.send({"t": "ready", "python": sys.version.split()[0]})
+    zygote.send({"t": "ready"})
     zygote.run()
 
 
@@ -167,14 +167,11 @@ def _send(control, message, descriptors=()):
 class Zygote:
     def __init__(self, control, config, enter, rehearse, serve, pid_namespace, worker_filter):
         self.control = control
-        self.mode = config["mode"]
-        self.own_proc = config["own_proc"]
-        self.landlock = enter.landlock.prepare(config["landlock"])
+        self.prepared = enter.Prepared(config["mode"], config["own_proc"], config["landlock"], worker_filter)
         self.enter = enter
         self.rehearse = rehearse
         self.serve = serve
         self.pid_namespace = pid_namespace
-        self.worker_filter = worker_filter
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def send(self, message, descriptors=()):
@@ -249,8 +246,8 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
                 self.enter.enter(
-                    self.mode, order, descriptors[:4], self.control.fileno(), descriptors[4:network_end],
-                    descriptors[network_end:], self.worker_filter, self.own_proc, self.landlock,
+                    self.prepared, order, descriptors[:4], self.control.fileno(),
+                    descriptors[4:network_end], descriptors[network_end:],
                 )
             except Exception as error:
                 self._tell({"t": "failed", "serial": order["serial"], "step": getattr(error, "step", "enter"), "why": str(error)})

@@ -23,19 +23,8 @@ use crate::open_files::{OpenFiles, REMEDY};
 use crate::start::{Ended, Exit, LimitHit};
 
 /// Limits that every worker starts with, by name of `RLIMIT_…`. Files: enough for a pool of
-/// clients, far below the host's own; locked memory: a page or two for keys; no priority above
-/// others', whatever the platform itself was given. The size of files: far above what /tmp holds and
-/// answers may have, for descriptors elsewhere. Pending signals: POSIX timers take one each, and
-/// thousands that end at once are one interrupt that nobody's share pays for. (Core files are the
-/// zygote's to forbid.)
-const RLIMITS: [(&str, u64); 6] = [
-    ("NOFILE", 1024),
-    ("MEMLOCK", 64 << 10),
-    ("FSIZE", 1 << 30),
-    ("NICE", 0),
-    ("RTPRIO", 0),
-    ("SIGPENDING", 1024),
-];
+/// clients, far below the host's own. (The others are the same in the zygote, which sets them once.)
+const RLIMITS: [(&str, u64); 1] = [("NOFILE", 1024)];
 
 /// One worker from its fork order to its end.
 pub(super) struct Entry {

@@ -105,6 +105,12 @@ pub(crate) fn skip(needs: &str, why: &str) {
     assert!(!is_ci || is_known, "in CI no test is left out for want of {needs:?}: {why}");
 }
 
+/// For the uids of workers where no mounts show it to them.
+pub(crate) fn make_readable(dir: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("readable");
+}
+
 pub(crate) fn write_code(code_dir: &Path, code: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::create_dir_all(code_dir).expect("a directory for the code");

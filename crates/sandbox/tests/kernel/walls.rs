@@ -67,6 +67,7 @@ def handler(message, context):
         'huge': errno_of(libc.syscall(9, 0, ctypes.c_long(2 << 20), 3, 0x40022, -1, 0)),
         'huge_file': refused(lambda: os.memfd_create('x', 4)),
         'core': errno_of(libc.prctl(62, 1, 0, 0, 0)),
+        'watches': [errno_of(libc.inotify_init1(0)), errno_of(libc.fcntl(os.open('/usr/bin', os.O_RDONLY), 1026, 1))],
         'families': [refused(lambda: socket.socket(*which)) for which in
             ((2, 1, 132), (2, 1, 262), (2, 6, 33), (2, 5, 0), (2, 3, 255), (16, 3, 12), (16, 3, 4), (38, 5, 0), (40, 1, 0))],
         'needed': [refused(lambda: socket.socket(*which).close()) for which in
@@ -84,6 +85,7 @@ def handler(message, context):
         assert_eq!(seen["needed"], json!([0, 0, 0, 0, 0, 0, 0, 0, 0]));
         assert_eq!(seen["priority"], json!([1, 1]));
         assert_eq!(seen["file"], 0);
+        assert_eq!(seen["watches"], json!([38, 1]), "they would tell what others open");
         if cfg!(target_arch = "x86_64") {
             assert_eq!(seen["mapped"], 12, "ENOMEM, because the question is answered");
             assert_eq!((&seen["huge"], &seen["huge_file"], &seen["core"]), (&json!(1), &json!(1), &json!(1)));
@@ -153,6 +155,45 @@ fn without_the_right_to_set_up_networks_the_fence_and_own_networks_are_said_to_b
     }
     assert_eq!(mechanism("uid per worker")["enforced"], true);
     assert_eq!(report["host"]["meets_floor"], false);
+}
+
+/// As the pods of most clusters are: with a score that cannot be lowered, and root without the right to
+/// take rights away. In the second round without namespaces as well, where nothing may outlive a worker.
+#[test]
+fn in_a_container_with_few_rights_workers_start_and_are_no_better_off_than_the_platform() {
+    let setpriv = std::process::Command::new("setpriv").arg("--version").output();
+    if !rustix::process::geteuid().is_root() || setpriv.is_err() {
+        return crate::stage::skip("root", "only root has capabilities to give up, by setpriv");
+    }
+    let code = format!(
+        "{TRYING}
+def handler(message, context):
+    return {{
+        'score': int(open('/proc/self/oom_score_adj').read()),
+        'shared memory': errno_of(libc.shmget(0, ctypes.c_size_t(4096), 0o1600)),
+    }}
+"
+    );
+    for (kind, mode, shared_memory) in [("platform", "root", 0), ("confined-platform", "reduced", 38)] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        crate::stage::make_readable(dir.path());
+        crate::stage::write_code(&dir.path().join("code"), &code);
+        let mut command = std::process::Command::new("sh");
+        let script = "echo 800 >/proc/self/oom_score_adj && exec setpriv --bounding-set -sys_resource,-setpcap \
+            --inh-caps -sys_resource,-setpcap \"$@\"";
+        command.args(["-c", script, "sh", EXECUTABLE, kind]);
+        command.arg(dir.path().join("run")).arg(dir.path().join("code"));
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let mut line = String::new();
+        let mut stdout = std::io::BufReader::new(child.stdout.take().expect("piped"));
+        std::io::BufRead::read_line(&mut stdout, &mut line).expect("a line");
+        drop(child.stdin.take());
+        assert!(child.wait().expect("it ends").success(), "{line}");
+        let report: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!(report["mode"], mode, "{report}");
+        assert_eq!(report["answer"], json!({"score": 800, "shared memory": shared_memory}));
+    }
 }
 
 #[tokio::test]
