@@ -1,6 +1,6 @@
 //! What an attack, or a tenant that wants everything, costs the victim in time: its p99 stays within a
-//! fifth, or 5 ms, of what it is alone. Not part of an ordinary run, because it is about the release
-//! build and takes three minutes: `.ci/run build siege` runs it.
+//! fifth, or 5 ms, of what it is alone. Not part of `cargo test`, because it is about the release
+//! build and takes three minutes: the stage `siege` of `.ci/run` runs it.
 //!
 //! Windows alone and besieged take turns, and medians over the turns are compared: whatever else the
 //! machine does meets both alike, and one bad second of it decides nothing. What is over its bound is
