@@ -289,7 +289,8 @@ def enter(prepared, order, descriptors, control, network, groups):
     if prepared.oom_score:
         _write("oom score", "/proc/self/oom_score_adj", prepared.oom_score)
     for group in groups:
-        # A single thread that moves itself avoids the lock that a foreign writer waits for.
+        # Of version 1, where a single thread that moves itself avoids the lock that a foreign writer
+        # waits for. In one of version 2 it is born, or else waits.
         if os.write(group, b"0") != 1:
             raise StepError("join the cgroups", errno.EIO)
     if mode != "reduced":

@@ -139,6 +139,8 @@ pub(crate) struct ZygoteConfig<'a> {
     pub own_proc: bool,
     /// Version of landlock's interface; 0 where it is not used.
     pub landlock: u32,
+    /// The last cgroup of an order is the directory of a group of version 2.
+    pub unified: bool,
     /// Modules to import, in this order.
     pub preload: &'a [String],
     /// What is added to `sys.path` for them.

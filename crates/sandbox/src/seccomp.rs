@@ -123,7 +123,8 @@ fn compile_for(rules: &str, mode: Mode, arch: &str) -> Result<Filters, String> {
         },
         "worker": {
             "mismatch_action": "allow",
-            "match_action": errno(EPERM),
+            // Not EPERM: whoever may not call clone3 tries clone only if there is none.
+            "match_action": errno(ENOSYS),
             "filter": filter(&rules.worker, arch, |rule| &rule.deny),
         },
     });

@@ -3,9 +3,12 @@
 //! Ours, in each hierarchy: `functionsplatform-…` for everything, below it one group for each
 //! tenant ([`tenants`]), in which its workers' leaves stand, and the leaves of zygotes.
 //!
-//! Version 1, version 2 and hosts with both: each controller is taken where it is mounted. A
-//! worker joins by writing `0` into a descriptor that it inherits; a pid written from outside
-//! waits 5–11 ms for a grace period of the kernel, so nobody does that. Our groups stand below
+//! Version 1, version 2 and hosts with both: each controller is taken where it is mounted. In version
+//! 1 a worker joins by writing `0` into the `tasks` that it inherits; in version 2 it is born in its
+//! group, whose directory its zygote has for that. Any other way (a pid written from outside, and in
+//! version 2 also one's own) waits 5–11 ms for a grace period of the kernel, so only zygotes
+//! themselves take it, and workers where the kernel or the C library know no such birth, or whose
+//! zygote preloads: libraries must hear of a fork from the C library. Our groups stand below
 //! the launcher's own group where that is allowed, so that a container's limits hold; their
 //! places are recorded in the run directory, so that the next launcher sweeps what a killed one
 //! left.
@@ -14,6 +17,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -132,32 +136,40 @@ impl Cgroups {
         }
     }
 
-    /// A leaf for one worker in its tenant's group, with the descriptors that it joins by.
+    /// Whether one of them is of version 2; it is the last, then.
+    pub(super) fn is_unified(&self) -> bool {
+        self.hierarchies.iter().any(|hierarchy| hierarchy.unified)
+    }
+
+    /// A leaf for one worker in its tenant's group, with the descriptors that it joins by, or of
+    /// version 2 is born by.
     pub(super) fn create(&self, tenant: &str, name: &str) -> io::Result<(Group, Vec<OwnedFd>)> {
-        Self::create_in(self.hierarchies.iter(), &format!("{tenant}/{name}"))
+        Self::create_in(self.hierarchies.iter(), &format!("{tenant}/{name}"), birthplace)
     }
 
     /// A leaf for a zygote, for its memory and tasks. Its CPU stays the launcher's where that is
     /// a hierarchy apart: forks must not wait behind the workers that they are for.
     pub(super) fn create_for_zygote(&self, name: &str) -> io::Result<(Group, Vec<OwnedFd>)> {
         let limits = |h: &&Hierarchy| h.controllers.iter().any(|controller| *controller != Controller::Cpu);
-        Self::create_in(self.hierarchies.iter().filter(limits), name)
+        Self::create_in(self.hierarchies.iter().filter(limits), name, join_file)
     }
 
     fn create_in<'a>(
         hierarchies: impl Iterator<Item = &'a Hierarchy>,
         name: &str,
+        join: fn(&Path, bool) -> io::Result<File>,
     ) -> io::Result<(Group, Vec<OwnedFd>)> {
         let mut group = Group { leaves: Vec::new() };
-        let mut joins = Vec::new();
-        for hierarchy in hierarchies {
-            let leaf = hierarchy.dir.join(name);
-            fs::create_dir(&leaf)?;
-            let join = leaf.join(if hierarchy.unified { "cgroup.procs" } else { "tasks" });
-            group.leaves.push((leaf, hierarchy.unified, hierarchy.controllers.clone()));
-            joins.push(OpenOptions::new().write(true).open(join)?.into());
+        let joins: io::Result<_> =
+            hierarchies.map(|hierarchy| group.add_leaf(hierarchy, name, join)).collect();
+        match joins {
+            Ok(joins) => Ok((group, joins)),
+            Err(error) => {
+                // Nobody would look for those that were made already.
+                group.remove();
+                Err(error)
+            }
         }
-        Ok((group, joins))
     }
 
     /// Removes our groups and those of tenants; the leaves must be gone.
@@ -170,6 +182,19 @@ impl Cgroups {
 }
 
 impl Group {
+    fn add_leaf(
+        &mut self,
+        hierarchy: &Hierarchy,
+        name: &str,
+        join: fn(&Path, bool) -> io::Result<File>,
+    ) -> io::Result<OwnedFd> {
+        let leaf = hierarchy.dir.join(name);
+        fs::create_dir(&leaf)?;
+        self.leaves.push((leaf.clone(), hierarchy.unified, hierarchy.controllers.clone()));
+        hierarchy.controllers.iter().try_for_each(|one| set_for_good(&leaf, hierarchy.unified, *one))?;
+        join(&leaf, hierarchy.unified).map(OwnedFd::from)
+    }
+
     pub(super) fn limit(&self, limits: &Limits) -> io::Result<()> {
         for (leaf, unified, controllers) in &self.leaves {
             for controller in controllers {
@@ -225,14 +250,32 @@ fn write(dir: &Path, file: &str, value: &str) -> io::Result<()> {
     opened.write_all(value.as_bytes())
 }
 
+/// What takes a `0` of whoever joins.
+fn join_file(leaf: &Path, unified: bool) -> io::Result<File> {
+    OpenOptions::new().write(true).open(leaf.join(if unified { "cgroup.procs" } else { "tasks" }))
+}
+
+/// What a worker joins by, or of version 2 is born by.
+fn birthplace(leaf: &Path, unified: bool) -> io::Result<File> {
+    match unified {
+        true => OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(leaf),
+        false => join_file(leaf, unified),
+    }
+}
+
+/// What is the same whatever the limits, so that it is not on the way when they are set.
+fn set_for_good(leaf: &Path, unified: bool, controller: Controller) -> io::Result<()> {
+    if !unified || controller != Controller::Memory {
+        return Ok(());
+    }
+    // One victim is not enough: a worker whose child was killed is no worker.
+    write(leaf, "memory.oom.group", "1")?;
+    ignore_missing(write(leaf, "memory.swap.max", "0"))
+}
+
 fn set_limit(leaf: &Path, unified: bool, controller: Controller, limits: &Limits) -> io::Result<()> {
     match (controller, unified) {
-        (Controller::Memory, true) => {
-            write(leaf, "memory.max", &limits.memory.to_string())?;
-            // One victim is not enough: a worker whose child was killed is no worker.
-            write(leaf, "memory.oom.group", "1")?;
-            ignore_missing(write(leaf, "memory.swap.max", "0"))
-        }
+        (Controller::Memory, true) => write(leaf, "memory.max", &limits.memory.to_string()),
         (Controller::Memory, false) => {
             let memory = limits.memory.to_string();
             write(leaf, "memory.limit_in_bytes", &memory)?;
@@ -450,7 +493,11 @@ fn try_group(place: &Place, parent: &Path, dir: &Path, wanted: &[Controller]) ->
     let probe = dir.join("probe");
     fs::create_dir(&probe)?;
     let limits = Limits { memory: 64 << 20, tasks: 8, cpu: 1.0, cpu_limit: None };
-    let limited = wanted.iter().try_for_each(|c| set_limit(&probe, place.unified, *c, &limits));
+    let set = |c: &Controller| {
+        set_for_good(&probe, place.unified, *c)?;
+        set_limit(&probe, place.unified, *c, &limits)
+    };
+    let limited = wanted.iter().try_for_each(set);
     let joinable = OpenOptions::new().write(true).open(probe.join("cgroup.procs")).map(drop::<File>);
     fs::remove_dir(&probe)?;
     limited.and(joinable)
@@ -472,6 +519,19 @@ mod tests {
         assert_eq!(found[0].controllers, [Controller::Cpu]);
         assert_eq!(found[0].own, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(found[1].own, Path::new("/sys/fs/cgroup/memory/inner"));
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_made_whole_leaves_nothing() {
+        let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("another"));
+        let hierarchy =
+            |dir: &Path, unified| Hierarchy { dir: dir.to_owned(), unified, controllers: Vec::new() };
+        // Of version 2 the directory itself is enough; in that of version 1 there is no file to join by.
+        let both = [hierarchy(one.path(), true), hierarchy(two.path(), false)];
+        Cgroups::create_in(both[..1].iter(), "whole", birthplace).expect("a group");
+        Cgroups::create_in(both.iter(), "half", birthplace).expect_err("no `tasks`");
+        assert!(one.path().join("whole").exists() && !one.path().join("half").exists());
+        assert!(!two.path().join("half").exists());
     }
 
     #[test]

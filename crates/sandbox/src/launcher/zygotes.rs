@@ -172,6 +172,7 @@ impl Launcher {
             gid: super::probe::FIRST_UID,
             own_proc: self.host.own_proc,
             landlock: self.host.landlock.as_ref().map_or(0, |version| *version),
+            unified: self.cgroups.is_unified(),
             preload: &key.preload,
             path,
             layers,
