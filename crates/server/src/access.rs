@@ -248,6 +248,8 @@ pub struct Access {
     clock: Clock,
     /// Held while a change is made from the latest snapshot, written and swapped in.
     changes: tokio::sync::Mutex<()>,
+    /// Held over the whole of what begins, ends or is set with a tenant, in all rooms.
+    lives: tokio::sync::Mutex<()>,
 }
 
 impl Access {
@@ -268,6 +270,7 @@ impl Access {
             registry,
             clock,
             changes: tokio::sync::Mutex::new(()),
+            lives: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -376,6 +379,12 @@ impl Access {
         let default = Tenant::default();
         let opens = |key: &Arc<Key>| key.scopes().allow(Scope::Admin) && key.is_live(now_us);
         self.keys(&default).iter().any(opens)
+    }
+
+    /// Lets through one at a time of those who begin, end or set something with a tenant in several rooms:
+    /// nothing of an earlier one of a name happens to a later one, and what is written last is in force.
+    pub(crate) async fn lives(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.lives.lock().await
     }
 
     /// Makes a tenant.

@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 
 use super::extract::{Answer, ApiJson, TextPath};
 use crate::app::App;
-use crate::http::caller::Caller;
+use crate::http::caller::{Caller, refused};
 use crate::http::openapi;
 use crate::http::problem::Problem;
 
@@ -137,8 +137,8 @@ async fn put_quota(
     let quota = Quota::from_json(&body).map_err(|error| {
         Problem::new(Code::InvalidSettings, error.to_string()).field(error.field.as_str())
     })?;
-    let written = app.set_quota(&tenant, quota).await;
-    written.map_err(|error| Problem::new(error.code(), error.to_string()))?;
+    let since_us = app.access.tenant_since(&tenant).ok_or_else(|| no_tenant(&name))?;
+    app.set_quota(&tenant, since_us, quota).await.map_err(refused)?;
     Ok(Answer(view(&app, tenant).await))
 }
 
