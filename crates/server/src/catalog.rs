@@ -9,6 +9,7 @@ mod error;
 mod preloads;
 mod secrets;
 mod snapshot;
+mod turns;
 mod workers;
 
 use std::collections::{BTreeMap, HashSet};
@@ -40,6 +41,7 @@ pub use self::secrets::{SecretNotDeleted, SecretUse};
 use self::code_store::{CodeHold, CodeStore, Tree};
 pub(crate) use self::snapshot::Sight;
 use self::snapshot::Snapshot;
+use self::turns::Turns;
 pub(crate) use self::workers::WorkerSetup;
 
 /// One live version of a function, with its workers.
@@ -133,6 +135,8 @@ pub struct Catalog {
     access: Arc<Access>,
     /// One deploy or delete of a function at a time; the value is a gate, not data.
     gates: Mutex<BTreeMap<(Tenant, FunctionName), Gate>>,
+    /// How many deploys are carried out at once.
+    turns: Turns,
     /// Archives that are unpacked at once: each takes up to 250 MiB while it is.
     unpacking: Arc<Semaphore>,
     /// Held while a new snapshot is made from the latest, written to the registry and swapped in.
@@ -186,6 +190,7 @@ impl Catalog {
             slo,
             access,
             gates: Mutex::default(),
+            turns: Turns::default(),
             unpacking: Arc::new(Semaphore::new(UNPACKINGS)),
             swap: tokio::sync::Mutex::new(()),
         })
@@ -241,10 +246,15 @@ impl Catalog {
     }
 
     /// Makes a new version of a function, loads it, and only then lets it answer. Goes on when the
-    /// future is dropped: a client that leaves must not leave half a deploy.
+    /// future is dropped: a client that leaves must not leave half a deploy, or while it waits for its turn,
+    /// any.
     pub async fn deploy(self: &Arc<Self>, request: DeployRequest) -> Result<Arc<Deployed>, CatalogError> {
         let catalog = self.clone();
-        let whole = tokio::spawn(async move { catalog.deploy_whole(request).await });
+        let turn = self.turns.take(&request.tenant).await;
+        let whole = tokio::spawn(async move {
+            let _turn = turn;
+            catalog.deploy_whole(request).await
+        });
         whole.await.expect("a deploy does not panic")
     }
 
@@ -261,6 +271,8 @@ impl Catalog {
         let pool = self.workers.pool(&version, &self.code);
         let template = self.workers.template(&pool).await?;
         let memory = pool.reserve().map_err(|over| CatalogError::over_quota(&over))?;
+        // Also where none is free: those who start workers for calls are to know of it.
+        let place = self.workers.host.take_place(&request.tenant);
         let began = self.workers.clock.now();
         let worker = self.workers.load(&pool, &version.settings).await?;
         // From the check to the swap nobody else changes the routes: what the registry holds must
@@ -275,7 +287,7 @@ impl Catalog {
         self.registry.put_version(version.clone()).await.map_err(CatalogError::from_store)?;
         code.keep();
         if version.settings.scaling.idle != IdleTime::After(Duration::ZERO) {
-            pool.adopt(worker, memory, self.workers.clock.now().saturating_sub(began));
+            pool.adopt(worker, memory, place, self.workers.clock.now().saturating_sub(began));
             self.workers.host.keep(&pool);
         }
         let fresh = Arc::new(Deployed::of(version, pool, template, code, checks, &self.slo));

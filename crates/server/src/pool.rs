@@ -29,7 +29,7 @@ mod lease;
 mod start;
 mod workers;
 
-use self::host::{Entered, Holds, HostWorkers, Idle};
+use self::host::{Entered, Holds, HostPlace, HostWorkers, Idle};
 pub use self::lease::Lease;
 use self::lease::{Granted, Seat};
 pub use self::workers::WorkerInfo;
@@ -180,9 +180,15 @@ impl VersionPool {
     }
 
     /// Takes over a worker that a deploy has loaded the handler in.
-    pub(crate) fn adopt(self: &Arc<Self>, worker: Worker, memory: MemoryEntry, took: Duration) {
+    pub(crate) fn adopt(
+        self: &Arc<Self>,
+        worker: Worker,
+        memory: MemoryEntry,
+        place: HostPlace,
+        took: Duration,
+    ) {
         let now = self.clock.now();
-        let room = Room { _memory: memory, _place: self.host.take_place(&self.spec.tenant) };
+        let room = Room { _memory: memory, _place: place };
         let worker = match self.ready(worker) {
             Ok(worker) => worker,
             Err(error) => {
