@@ -15,6 +15,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fp_core::Tenant;
+use fp_core::outcome::{Outcome, ShedReason};
 use fp_core::pool::Room;
 use fp_sandbox::Sandbox;
 use parking_lot::Mutex;
@@ -68,6 +69,13 @@ pub(crate) enum NoPlace {
     /// Those who hold less come first.
     #[error("the tenant has more than its share of the platform's {0} workers, and others wait for theirs")]
     Yield(u32),
+}
+
+impl NoPlace {
+    /// How calls end that no other worker is there for: neither they nor their function have done it.
+    pub(super) fn outcome(self) -> Outcome {
+        Outcome::Shed(ShedReason::QueueFull)
+    }
 }
 
 impl HostWorkers {
@@ -167,5 +175,19 @@ impl HostWorkers {
             }
         }
         self.idle.end_one()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fp_core::outcome::Blame;
+
+    use super::*;
+
+    #[test]
+    fn that_a_host_is_full_is_no_functions_fault() {
+        for why in [NoPlace::Full(2), NoPlace::Yield(2)] {
+            assert_eq!(why.outcome().blame(false), Some(Blame::Platform));
+        }
     }
 }

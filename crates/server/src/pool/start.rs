@@ -54,9 +54,9 @@ impl VersionPool {
 
     fn start_without_place(self: &Arc<Self>, why: NoPlace) {
         let now = self.clock.now();
+        tracing::debug!(function = %self.spec.function, %why, "there is no place for a worker");
         let mut state = self.state.lock();
-        state.last_start_error = Some(why.to_string().into());
-        self.decide_in(&mut state, |policy, out| policy.on_start_denied(now, Outcome::StartFailed, out));
+        self.decide_in(&mut state, |policy, out| policy.on_start_denied(now, why.outcome(), out));
     }
 
     fn start_failed(self: &Arc<Self>, now: Duration, error: &StartError) {
