@@ -1,6 +1,7 @@
 //! Secrets as functions need them: none may be missing that a live function names, and none goes
 //! while one is live, unless that is asked for.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use fp_core::code::Code;
@@ -24,7 +25,18 @@ pub struct SecretUse {
 impl Catalog {
     /// The secrets of a tenant, by name, with the functions that read them.
     pub fn list_secrets(&self, tenant: &Tenant) -> Vec<SecretUse> {
-        let used = |secret: SecretView| SecretUse { functions: self.readers(tenant, &secret.name), secret };
+        // One pass over the functions, whatever number of secrets there is.
+        let mut readers: BTreeMap<SecretName, Vec<FunctionName>> = BTreeMap::new();
+        for function in self.list(tenant) {
+            let needed: BTreeSet<_> = function.settings.needed_secrets().collect();
+            for secret in needed {
+                readers.entry(secret.clone()).or_default().push(function.name.clone());
+            }
+        }
+        let used = |secret: SecretView| {
+            let functions = readers.remove(&secret.name).unwrap_or_default();
+            SecretUse { secret, functions }
+        };
         self.workers.secrets.list(tenant).into_iter().map(used).collect()
     }
 
