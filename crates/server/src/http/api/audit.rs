@@ -95,7 +95,7 @@ async fn list_audit(
     let query = query.read(app.clock.wall_now_us())?;
     let tenant = (caller.tenant != Tenant::default()).then(|| caller.tenant.clone());
     let query = match &tenant {
-        Some(tenant) => of_tenant(&app, query, tenant),
+        Some(tenant) => of_tenant(query, tenant, caller.since_us),
         None => query,
     };
     let page = app.audit.list(query).await.map_err(|error| {
@@ -108,10 +108,8 @@ async fn list_audit(
 }
 
 /// What a tenant sees begins with it: an earlier one of its name was somebody else.
-fn of_tenant(app: &App, query: Query, tenant: &Tenant) -> Query {
-    let tenants = app.access.tenants();
-    let begun_us = tenants.iter().find(|known| known.name == *tenant).map(|known| known.created_us);
-    Query { tenant: Some(tenant.clone()), since_us: query.since_us.max(begun_us), ..query }
+fn of_tenant(query: Query, tenant: &Tenant, began_us: u64) -> Query {
+    Query { tenant: Some(tenant.clone()), since_us: query.since_us.max(Some(began_us)), ..query }
 }
 
 /// A tenant learns that the operator did something in it, and not with which key and from where.
@@ -126,6 +124,16 @@ fn without_the_operator(record: Record) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tenant_reads_from_its_beginning_on_whatever_it_asks_for() {
+        let tenant = "acme".parse().expect("a name");
+        for (asked, since_us) in [(None, 7), (Some(5), 7), (Some(9), 9)] {
+            let query = AuditQuery::default().read(0).expect("nothing is asked for");
+            let query = of_tenant(Query { since_us: asked, ..query }, &tenant, 7);
+            assert_eq!((query.tenant.as_ref(), query.since_us), (Some(&tenant), Some(since_us)));
+        }
+    }
 
     #[test]
     fn a_query_names_the_parameter_at_fault() {
