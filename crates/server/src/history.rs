@@ -144,8 +144,10 @@ impl History {
 
     /// A call has ended; its record is visible to queries when this returns.
     pub fn finish(&self, kept: Kept) -> Finished {
-        let weight = self.inner.disk.weigh(&kept.invocation);
-        let is_shown = self.inner.shown_since(&kept.invocation.tenant).is_some();
+        let Invocation { tenant, started_us, .. } = &kept.invocation;
+        // What nobody may see takes no part of what a later tenant of the name has.
+        let is_shown = self.inner.shows(tenant, tenant, *started_us);
+        let weight = if is_shown { self.inner.disk.weigh(&kept.invocation) } else { 0 };
         let record = Record::new(kept, weight);
         let record = if is_shown { self.inner.ring.finish(record) } else { self.inner.ring.end(record) };
         if weight > 0 {

@@ -237,11 +237,19 @@ async fn a_tenant_sees_its_own_calls_and_none_of_an_earlier_one_of_its_name() {
     assert_eq!(ids(&history.list(&tenant(), &Filter::default()).await), [id_of(3)]);
     history.close().await;
     drop(history);
-    // All of it is on disk.
+    // What came before its end is on disk.
     let history = open(&dir);
     assert_eq!(seen(&history).await, [], "nobody has said that there is such a tenant");
     history.show_tenant(&acme, EPOCH_US + 2_000);
-    assert_eq!(seen(&history).await, [id_of(4), id_of(2)]);
+    assert_eq!(seen(&history).await, [id_of(2)]);
+    let before = theirs(1);
+    assert!(before.invocation.started_us < EPOCH_US + 2_000);
+    history.finish(before);
+    assert_eq!(
+        history.ring_bytes_of(&acme),
+        0,
+        "a call of the earlier one takes none of the later one's room"
+    );
 }
 
 #[tokio::test]
