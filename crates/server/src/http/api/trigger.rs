@@ -85,8 +85,6 @@ fn call_of(request: TextRequest, by: Arc<Value>) -> Result<TriggerCall, Problem>
     })
 }
 
-/// A path that no function answers is 404 here also when other verbs have it: the 405 and its
-/// `Allow` would speak of this very route.
 fn refused(error: TriggerError) -> Problem {
     let problem = Problem::new(error.code, error.detail);
     let problem = match error.limit_bytes {
@@ -103,7 +101,6 @@ fn refused(error: TriggerError) -> Problem {
     };
     match error.code {
         Code::NoRoute => problem.field("http_path"),
-        Code::MethodNotAllowed => problem.with_status(StatusCode::NOT_FOUND).field("http_verb"),
         Code::InvalidPath => problem.with_status(StatusCode::UNPROCESSABLE_ENTITY).field("http_path"),
         Code::TooLarge => problem.field("http_body"),
         _ => problem,
