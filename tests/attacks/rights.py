@@ -55,12 +55,13 @@ def refused(attempt):
 
 
 def oom_score():
-    """What is left of an attempt to be spared when memory runs out."""
-    try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("-1000")
-    except OSError:
-        pass
+    """What is left of attempts to be spared when memory runs out: for good, and before most others."""
+    for score in ("-1000", "0"):
+        try:
+            with open("/proc/self/oom_score_adj", "w") as file:
+                file.write(score)
+        except OSError:
+            pass
     with open("/proc/self/oom_score_adj") as file:
         return int(file.read())
 
