@@ -332,6 +332,8 @@ fn an_accepted_call_runs_also_when_its_caller_left_while_it_was_written() {
         items.iter().any(|item| item["path"] == "/functions/trigger")
     });
     database.execute_batch("ROLLBACK").expect("it is held");
+    // Writes are in the order of their asking: what this one finds written is all there will be.
+    assert_eq!(create(&platform, "two", "http|GET|/two", ECHO, &json!({})).status(), 200);
     // It was accepted and has run; or, where this took so long that the platform gave up, it never was.
     let left = || -> u64 {
         database.query_row("SELECT count(*) FROM async_calls", [], |row| row.get(0)).expect("a count")
