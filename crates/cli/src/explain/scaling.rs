@@ -70,8 +70,11 @@ impl Pool {
             older => format!(" {older} of them serve an older version to its last call."),
         };
         format!(
-            "{function_name}, version {version}, has {} workers: {busy} busy, {idle} idle; {waiting}.{older}",
-            self.workers.len()
+            "{function_name}, version {version}, has {}: {busy} busy, {idle} idle; {waiting}.{older}",
+            match self.workers.len() {
+                1 => "1 worker".to_owned(),
+                count => format!("{count} workers"),
+            }
         )
     }
 

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use serde_json::{Value, json};
 
-use crate::platform::{Platform, call, up};
+use crate::contract::deploy;
+use crate::platform::{Platform, up};
 
 /// Works for a while, asks the next one, and tells what time each had when it began.
 const LINK: &str = r#"
@@ -38,16 +39,6 @@ def handler(message, context):
     time.sleep(0.25)
 "#;
 
-fn deploy(platform: &Platform, name: &str, code: &str, settings: &Value) {
-    let body = json!({
-        "function_name": name, "event_type": format!("http|GET|/{name}"), "function_code": code,
-        "settings": settings,
-    });
-    let request = Request::post("/functions").header("content-type", "application/json");
-    let answer = call(platform.api, request.body(Bytes::from(body.to_string())).expect("a request"));
-    assert_eq!(answer.status(), 200, "{answer:?}");
-}
-
 fn within(platform: &Platform, path: &str, time: &str) -> Response<Bytes> {
     let request = Request::get(path).header("X-Request-Timeout", time);
     platform.call(request.body(Bytes::new()).expect("a request"))
@@ -62,7 +53,7 @@ fn a_chain_hands_on_the_time_that_is_left() {
     let platform = up().start();
     for (name, next, work) in [("c", "None", "0"), ("b", "'c'", "0.4"), ("a", "'b'", "0.7")] {
         let code = LINK.replace("{next}", next).replace("{work}", work);
-        deploy(&platform, name, &code, &json!({"timeout": "1m"}));
+        deploy(&platform, name, &format!("http|GET|/{name}"), &code, &json!({"timeout": "1m"}));
     }
     let answer = within(&platform, "/a", "30s");
     assert_eq!(answer.status(), 200, "{answer:?}");
@@ -77,7 +68,13 @@ fn a_chain_hands_on_the_time_that_is_left() {
 #[test]
 fn a_call_whose_time_ends_in_the_queue_never_runs() {
     let platform = up().start();
-    deploy(&platform, "busy", BUSY, &json!({"network": "full", "scaling": {"max": 1, "idle": "1m"}}));
+    deploy(
+        &platform,
+        "busy",
+        "http|GET|/busy",
+        BUSY,
+        &json!({"network": "full", "scaling": {"max": 1, "idle": "1m"}}),
+    );
     let runs = || json_of(&platform.get("/busy?count=1"))["runs"].clone();
     let begun = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let busy = format!("/busy?tell={}", begun.local_addr().expect("bound").port());

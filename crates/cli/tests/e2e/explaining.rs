@@ -4,17 +4,8 @@ use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
 
-use crate::platform::{Platform, call, up};
-
-fn deploy(platform: &Platform, name: &str, code: &str, settings: Value) {
-    let body = json!({
-        "function_name": name, "event_type": format!("http|GET|/{name}"), "function_code": code,
-        "settings": settings,
-    });
-    let request = Request::post("/functions").header("content-type", "application/json");
-    let answer = call(platform.api, request.body(Bytes::from(body.to_string())).expect("a request"));
-    assert_eq!(answer.status(), 200, "{answer:?}");
-}
+use crate::contract::deploy;
+use crate::platform::{Platform, up};
 
 /// Calls it, with a header, and says which invocation that was.
 fn ask(platform: &Platform, path: &str, header: Option<(&str, &str)>, wanted: u16) -> String {
@@ -37,7 +28,7 @@ fn explained(platform: &Platform, what: &[&str]) -> Value {
 fn a_timeout_is_explained_by_who_set_it() {
     let platform = up().start();
     let code = "import time\ndef handler(message, context):\n    time.sleep(30)\n";
-    deploy(&platform, "slow", code, json!({ "timeout": "300ms" }));
+    deploy(&platform, "slow", "http|GET|/slow", code, &json!({ "timeout": "300ms" }));
     let own = ask(&platform, "/slow", None, 504);
     let told = explained(&platform, &["timeout", &own]);
     assert_eq!((&told["limit"], &told["deadline_from"]), (&json!("timeout"), &json!("timeout")));
@@ -56,7 +47,7 @@ fn a_timeout_is_explained_by_who_set_it() {
 fn calls_and_workers_are_explained() {
     let platform = up().start();
     let code = "def handler(message, context):\n    return {'a': 1 // 0}\n";
-    deploy(&platform, "broken", code, json!({ "scaling": { "idle": "0s" } }));
+    deploy(&platform, "broken", "http|GET|/broken", code, &json!({ "scaling": { "idle": "0s" } }));
     let failed = ask(&platform, "/broken", None, 500);
     let told = explained(&platform, &["call", &failed]);
     assert_eq!((&told["outcome"], &told["blame"]), (&json!("function_error"), &json!("function")));

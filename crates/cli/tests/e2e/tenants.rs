@@ -486,6 +486,17 @@ fn a_call_from_another_tenant_is_linked_to_and_has_no_parent() {
     assert!(own["link"].is_null(), "{own}");
 }
 
+/// `/f`, which wants the host's network.
+fn deploy_in_full_network(platform: &Platform, who: As<'_>, code: &str) -> Response<Bytes> {
+    let body = json!({
+        "function_name": "f",
+        "event_type": "http|GET|/f",
+        "function_code": code,
+        "settings": { "network": "full" },
+    });
+    send(platform, Port::Api, "POST", "/functions", who, Some(body))
+}
+
 #[test]
 fn permissions_that_are_taken_back_hold_from_the_next_start_on() {
     let (data, file) =
@@ -504,14 +515,8 @@ fn permissions_that_are_taken_back_hold_from_the_next_start_on() {
     }
     create_tenant(&platform, "acme", As::default());
     let code = "import os\ndef handler(message, context):\n    return [sorted(context['services']), os.environ['FUNCTIONSPLATFORM_GATEWAY']]\n";
-    let body = json!({
-        "function_name": "f",
-        "event_type": "http|GET|/f",
-        "function_code": code,
-        "settings": { "network": "full" },
-    });
     let who = As { tenant: Some("acme"), ..As::default() };
-    done(send(&platform, Port::Api, "POST", "/functions", who, Some(body)));
+    done(deploy_in_full_network(&platform, who, code));
     let outside = format!("http://{}/t/acme", platform.gateway);
     assert_eq!(document(&at_gateway(&platform, None, "/t/acme/f")), json!([["sql_db"], outside]));
     assert!(platform.stop().success());
@@ -563,14 +568,7 @@ fn a_named_tenant_is_in_the_hosts_network_only_where_the_operator_says_so() {
     let (platform, _file) = configured("[tenants]\nfull_network = [\"acme\"]\n");
     let deploy = |tenant: Option<&str>| {
         let who = As { tenant, ..As::default() };
-        let code = "def handler(message, context):\n    return 1\n";
-        let body = json!({
-            "function_name": "f",
-            "event_type": "http|GET|/f",
-            "function_code": code,
-            "settings": { "network": "full" },
-        });
-        send(&platform, Port::Api, "POST", "/functions", who, Some(body))
+        deploy_in_full_network(&platform, who, "def handler(message, context):\n    return 1\n")
     };
     create_tenant(&platform, "acme", As::default());
     create_tenant(&platform, "globex", As::default());
