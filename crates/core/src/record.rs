@@ -152,7 +152,7 @@ pub struct Invocation {
     pub cpu_us: u64,
     /// Highest memory of the worker's process so far, in KiB (`ru_maxrss`).
     pub memory_peak_kib: u64,
-    /// Which limit was hit: `memory`, `tasks`, `files`, `disk`, `cpu`, `logs`.
+    /// Which limit was hit: `memory`, `worker_memory`, `tasks`, `files`, `disk`, `cpu`, `logs`.
     pub limit_hit: Option<Box<str>>,
     /// Verdict of the latency SLI: under the threshold or not; none without an objective.
     pub latency_met: Option<bool>,

@@ -8,7 +8,7 @@ use fp_core::record::LogLine;
 
 use crate::protocol::{AnswerHead, CallHead, EndHead, FailureHead};
 use crate::secrets::SecretFrames;
-use crate::start::{Exit, LimitHit};
+use crate::start::{Exit, LimitHit, MEMORY_SHORT};
 
 /// One call of a handler.
 #[derive(Debug)]
@@ -104,6 +104,12 @@ pub enum CallError {
         /// What was printed and logged before.
         logs: Vec<LogLine>,
     },
+    /// The worker was killed within its own memory limit: the platform's doing.
+    #[error("{MEMORY_SHORT}")]
+    MemoryShort {
+        /// What was printed and logged before.
+        logs: Vec<LogLine>,
+    },
     /// The worker broke the frame protocol and was killed.
     #[error("the worker broke the protocol: {what}")]
     Protocol {
@@ -134,10 +140,20 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// The process, whose memory was limited to so much, ended during the call.
+    pub(crate) fn gone(exit: Exit, limit: u64, logs: Vec<LogLine>) -> Self {
+        match exit.killed_for_memory() {
+            Some(LimitHit::Memory) => Self::OutOfMemory { limit, logs },
+            Some(_) => Self::MemoryShort { logs },
+            None => Self::Crashed { exit, logs },
+        }
+    }
+
     /// The limit that ended the call, where one did.
     pub fn limit_hit(&self) -> Option<LimitHit> {
         match self {
             Self::OutOfMemory { .. } => Some(LimitHit::Memory),
+            Self::MemoryShort { .. } => Some(LimitHit::WorkerMemory),
             Self::Crashed { exit, .. } => exit.limit_hit,
             _ => None,
         }
@@ -148,6 +164,7 @@ impl CallError {
         match self {
             Self::Crashed { logs, .. }
             | Self::OutOfMemory { logs, .. }
+            | Self::MemoryShort { logs }
             | Self::Protocol { logs, .. }
             | Self::EndedForAnother { logs, .. }
             | Self::Host { logs, .. } => logs,

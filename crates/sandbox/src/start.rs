@@ -12,12 +12,19 @@ use crate::protocol::{FailureHead, FailureKind};
 /// The exception with which the runtime says that a handler is not what it should be.
 const RUNTIMES_OWN: &str = "BadHandler";
 
+/// What is said of a worker that the platform, or the kernel for it, chose when there was no memory.
+pub(crate) const MEMORY_SHORT: &str = "the worker was ended within its own memory limit, because the memory \
+    of all workers was short; try again later, let it use less, or let the operator raise worker_memory";
+
 /// A limit that ended or hindered a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LimitHit {
-    /// Killed by the memory limit.
+    /// Killed by its own memory limit.
     Memory,
+    /// Killed within it, because the memory of all workers was short: at their common limit, at its
+    /// tenant's part of that, or because its tenant had more than its share.
+    WorkerMemory,
     /// A fork or a thread was refused.
     Tasks,
 }
@@ -27,6 +34,7 @@ impl LimitHit {
     pub fn word(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::WorkerMemory => "worker_memory",
             Self::Tasks => "tasks",
         }
     }
@@ -57,9 +65,11 @@ impl Exit {
     /// Nobody is left who could know.
     pub(crate) const LOST: Self = Self { ended: Ended::Lost, limit_hit: None };
 
-    /// The kernel killed it for its memory.
-    pub fn is_out_of_memory(&self) -> bool {
-        self.limit_hit == Some(LimitHit::Memory) && self.ended == Ended::Signal(libc::SIGKILL)
+    /// The limit on memory that it was killed for.
+    pub(crate) fn killed_for_memory(&self) -> Option<LimitHit> {
+        let for_memory =
+            self.limit_hit.filter(|limit| matches!(limit, LimitHit::Memory | LimitHit::WorkerMemory));
+        for_memory.filter(|_| self.ended == Ended::Signal(libc::SIGKILL))
     }
 }
 
@@ -124,6 +134,12 @@ pub enum StartError {
         /// What it printed while loading.
         output: String,
     },
+    /// The worker was killed within its own memory limit.
+    #[error("{MEMORY_SHORT}")]
+    MemoryShort {
+        /// What it printed while loading.
+        output: String,
+    },
     /// The worker broke the frame protocol.
     #[error("the worker broke the protocol: {what}")]
     Protocol {
@@ -150,6 +166,17 @@ pub enum StartError {
     /// A module cannot be preloaded.
     #[error("{0}")]
     Preload(PreloadFault),
+}
+
+impl StartError {
+    /// The process, whose memory was limited to so much, ended while loading.
+    pub(crate) fn gone(exit: Exit, limit: u64, output: String) -> Self {
+        match exit.killed_for_memory() {
+            Some(LimitHit::Memory) => Self::OutOfMemory { limit, output },
+            Some(_) => Self::MemoryShort { output },
+            None => Self::Crashed { exit, output },
+        }
+    }
 }
 
 impl From<Refusal> for StartError {

@@ -262,10 +262,7 @@ impl Worker {
             Err(_) => return Err(StartError::TimedOut { limit, output }),
         };
         Err(match broken {
-            Broken::Gone if exit.is_out_of_memory() => {
-                StartError::OutOfMemory { limit: self.process.memory, output }
-            }
-            Broken::Gone | Broken::GoneUnread => StartError::Crashed { exit, output },
+            Broken::Gone | Broken::GoneUnread => StartError::gone(exit, self.process.memory, output),
             Broken::Protocol(what) => StartError::Protocol { what },
             Broken::Host(what) => StartError::Host(what),
         })
@@ -471,10 +468,7 @@ impl Worker {
         let logs = self.logs.take(0);
         match broken {
             _ if unread => CallError::NeverStarted { exit },
-            _ if gone && exit.is_out_of_memory() => {
-                CallError::OutOfMemory { limit: self.process.memory, logs }
-            }
-            Broken::Gone | Broken::GoneUnread => CallError::Crashed { exit, logs },
+            Broken::Gone | Broken::GoneUnread => CallError::gone(exit, self.process.memory, logs),
             Broken::Protocol(what) => CallError::Protocol { what, logs },
             Broken::Host(what) => CallError::Host { what, logs },
         }

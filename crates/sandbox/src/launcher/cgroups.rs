@@ -86,7 +86,11 @@ pub(super) struct Group {
 /// What the limits saw in a worker's life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Events {
-    pub out_of_memory: bool,
+    /// The kernel killed one of its processes for memory.
+    pub killed_for_memory: bool,
+    /// It came to its own limit.
+    pub own_memory_full: bool,
+    /// A fork or a thread was refused.
     pub tasks_refused: bool,
 }
 
@@ -209,7 +213,8 @@ impl Group {
         for (leaf, unified, controllers) in &self.leaves {
             if controllers.contains(&Controller::Memory) {
                 let file = if *unified { "memory.events" } else { "memory.oom_control" };
-                events.out_of_memory |= count(&leaf.join(file), "oom_kill") > 0;
+                events.killed_for_memory |= count(&leaf.join(file), "oom_kill") > 0;
+                events.own_memory_full |= is_memory_full(leaf, *unified);
             }
             if controllers.contains(&Controller::Tasks) {
                 events.tasks_refused |= count(&leaf.join("pids.events"), "max") > 0;
@@ -223,8 +228,7 @@ impl Group {
         let of_memory =
             self.leaves.iter().find(|(_, _, controllers)| controllers.contains(&Controller::Memory));
         let Some((leaf, unified, _)) = of_memory else { return 0 };
-        let file = leaf.join(if *unified { "memory.current" } else { "memory.usage_in_bytes" });
-        fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        tenants::memory_held(leaf, *unified)
     }
 
     /// Removes the leaves; false when something still runs in one. It is killed then: that
@@ -324,6 +328,21 @@ fn count(file: &Path, key: &str) -> u64 {
     let text = fs::read_to_string(file).unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Whether a leaf's own limit was met, and not only one above it, which the kernel asks next. Version 1
+/// does not say so (its `failcnt` stays 0 in newer kernels), but how near it came.
+fn is_memory_full(leaf: &Path, unified: bool) -> bool {
+    /// What the kernel takes at once, if it can.
+    const BATCH: u64 = 64 * 4096;
+    if unified {
+        return count(&leaf.join("memory.events"), "oom") > 0;
+    }
+    ["memory", "memory.memsw"].into_iter().any(|kind| {
+        let number = |file: &str| tenants::number(&leaf.join(format!("{kind}.{file}")));
+        let (peak, limit) = (number("max_usage_in_bytes"), number("limit_in_bytes"));
+        peak.zip(limit).is_some_and(|(peak, limit)| peak.saturating_add(BATCH) >= limit)
+    })
 }
 
 fn kill_all_in(leaf: &Path) {
@@ -571,6 +590,20 @@ mod tests {
         assert!(outside.try_wait().expect("a child").is_none());
         outside.kill().expect("it ends");
         outside.wait().expect("it has ended");
+    }
+
+    #[test]
+    fn a_limit_of_its_own_is_told_from_one_above() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let is_full = |unified: bool, files: &[(&str, &str)]| {
+            files.iter().for_each(|(file, text)| fs::write(dir.path().join(file), text).expect("it writes"));
+            is_memory_full(dir.path(), unified)
+        };
+        assert!(!is_full(true, &[("memory.events", "low 0\nmax 9\noom 0\noom_kill 1\n")]));
+        assert!(is_full(true, &[("memory.events", "low 0\nmax 9\noom 1\noom_kill 1\n")]));
+        let of_1 = |peak| [("memory.limit_in_bytes", "67108864\n"), ("memory.max_usage_in_bytes", peak)];
+        assert!(!is_full(false, &of_1("33554432\n")));
+        assert!(is_full(false, &of_1("67100672\n")));
     }
 
     #[test]

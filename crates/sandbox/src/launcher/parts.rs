@@ -6,18 +6,19 @@
 //! is nobody's yet: whoever comes first gets both. A tenant that has had one keeps one of its kind
 //! ready in its part while it goes on. Beyond that its workers are forked on the way, at 2-3 ms more.
 //!
-//! Memory is looked after while several tenants have workers: [`fp_core::share::memory_caps`] decides,
-//! up to four times a second, whose part may not grow, and who is to end a worker.
+//! Their memory is [`memory`]'s.
+
+mod memory;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fp_core::Tenant;
 use fp_core::settings::Network;
-use fp_core::share::{DEFAULT_WEIGHT, Use, memory_caps};
+use fp_core::share::DEFAULT_WEIGHT;
 
+use self::memory::Cap;
 use super::Launcher;
-use crate::control::FromLauncher;
 
 /// The part of the operator's own tenant, there from the beginning.
 pub(super) const OWN: u64 = 0;
@@ -29,12 +30,8 @@ const KEPT: Duration = Duration::from_secs(60);
 /// Tenants that keep a blank worker ready at once, the latest ones: some 30 MiB of them.
 const MOST_READY: usize = 8;
 
-/// Between two looks at the memory: workers grow by hundreds of MB in that time, which is what is kept
-/// free for the others.
-const LOOK: Duration = Duration::from_millis(250);
-
-/// The same while less than half of it is taken.
-const CALM_LOOK: Duration = Duration::from_secs(1);
+/// Until a part is looked at again whose last blank workers are just ending.
+const ENDING: Duration = Duration::from_millis(250);
 
 /// What blank workers differ in: their template and their network.
 pub(super) type Kind = (u64, Network);
@@ -48,13 +45,13 @@ struct Part {
     kinds: Vec<Kind>,
     /// When one was last wanted or there.
     used: Instant,
-    /// Its memory is limited.
-    is_capped: bool,
+    /// What limits its memory.
+    cap: Cap,
 }
 
 impl Part {
     fn of(tenant: Option<Tenant>) -> Self {
-        Self { tenant, kinds: Vec::new(), used: Instant::now(), is_capped: false }
+        Self { tenant, kinds: Vec::new(), used: Instant::now(), cap: Cap::default() }
     }
 }
 
@@ -180,7 +177,7 @@ impl Launcher {
 
     pub(super) fn make_part_group(&self, id: u64) -> Result<(), String> {
         self.cgroups.create_tenant(&self.parts.group_of(id)).map_err(|error| {
-            self.cgroups.remove_tenant(&self.parts.group_of(id));
+            self.cgroups.tenant(&self.parts.group_of(id)).remove();
             format!("making a tenant's cgroups: {error}")
         })
     }
@@ -262,14 +259,22 @@ impl Launcher {
         let over: Vec<_> = self.parts.all.iter().filter(is_over).map(|(id, _)| *id).collect();
         for id in over {
             let is_empty = !self.workers.values().any(|entry| entry.part == id && !entry.is_blank());
-            if is_empty && self.end_blanks_in(id) && self.cgroups.remove_tenant(&self.parts.group_of(id)) {
-                self.parts.all.remove(&id);
+            if is_empty && self.end_blanks_in(id) {
+                self.remove_part(id);
             } else if let Some(part) = self.parts.all.get_mut(&id) {
                 // Its workers keep it, and what is ending is asked again soon.
-                part.used = if is_empty { now.checked_sub(KEPT - LOOK).unwrap_or(now) } else { now };
+                part.used = if is_empty { now.checked_sub(KEPT - ENDING).unwrap_or(now) } else { now };
                 part.kinds.clear();
             }
         }
+    }
+
+    /// The tenant's next worker gets another one: of this one's groups some may be gone, while in others
+    /// what is left of a worker lingers.
+    fn remove_part(&mut self, id: u64) {
+        self.parts.all.remove(&id);
+        let group = self.cgroups.tenant(&self.parts.group_of(id));
+        self.lingering.extend(Some(group).filter(|group| !group.remove()));
     }
 
     /// True when there were none.
@@ -282,84 +287,5 @@ impl Launcher {
             }
         }
         none
-    }
-
-    fn has_tenants_at_work(&self) -> bool {
-        self.workers.values().any(|entry| entry.part != OWN && !entry.is_blank())
-    }
-
-    fn watch_memory(&mut self, now: Instant) {
-        let Some(budget) = self.parts.memory else { return };
-        if !self.has_tenants_at_work() {
-            if self.parts.look_at.take().is_some() {
-                let all: Vec<_> = self.parts.all.keys().copied().collect();
-                all.into_iter().for_each(|part| self.cap_part(part, None));
-            }
-        } else if self.parts.look_at.is_none_or(|at| at <= now) {
-            let used = self.cgroups.memory_used(None);
-            self.share_memory(used, budget);
-            self.parts.look_at = Some(now + if used < budget / 2 { CALM_LOOK } else { LOOK });
-        }
-    }
-
-    /// Limits those who have more than their share of a memory that is short.
-    fn share_memory(&mut self, used: u64, budget: u64) {
-        let tenants: Vec<_> = self.parts.all.iter().filter(|(_, part)| part.tenant.is_some()).collect();
-        if used < budget / 2 && !tenants.iter().any(|(_, part)| part.is_capped) {
-            return;
-        }
-        let uses: Vec<_> = tenants
-            .iter()
-            .map(|(id, part)| Use {
-                weight: self.parts.weight(part.tenant.as_ref()),
-                used: self.cgroups.memory_used(Some(&self.parts.group_of(**id))),
-            })
-            .collect();
-        let ids: Vec<_> = tenants.iter().map(|(id, _)| **id).collect();
-        let caps = memory_caps(budget, &uses);
-        let mut above = Vec::new();
-        for ((id, it), cap) in ids.into_iter().zip(&uses).zip(caps) {
-            self.cap_part(id, cap.map(|_| it.used));
-            if let Some(cap) = cap {
-                above.push((it.used as f64 / it.weight, id));
-                self.shrink_part(id, it.used.saturating_sub(cap));
-            }
-        }
-        above.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let names = above.iter().filter_map(|(_, id)| self.parts.all.get(id)?.tenant.clone());
-        let names: Vec<_> = names.collect();
-        if !names.is_empty() {
-            self.say(&FromLauncher::MemoryShort(names), &[]);
-        }
-    }
-
-    fn cap_part(&mut self, id: u64, cap: Option<u64>) {
-        let group = self.parts.group_of(id);
-        let Some(part) = self.parts.all.get_mut(&id) else { return };
-        if cap.is_none() && !part.is_capped {
-            return;
-        }
-        // Refused where it has grown meanwhile: the next look is soon.
-        part.is_capped = self.cgroups.cap_memory(&group, cap).is_ok() && cap.is_some();
-    }
-
-    /// Ends the largest workers of a part until so much comes free.
-    fn shrink_part(&mut self, id: u64, mut surplus: u64) {
-        let mut workers: Vec<_> = self
-            .workers
-            .iter()
-            .filter(|(_, entry)| entry.part == id && !entry.is_blank())
-            .map(|(serial, entry)| (entry.memory_used(), *serial))
-            .collect();
-        workers.sort_unstable_by(|a, b| b.cmp(a));
-        for (used, serial) in workers {
-            if surplus == 0 {
-                return;
-            }
-            surplus = surplus.saturating_sub(used);
-            if let Some(entry) = self.workers.get_mut(&serial) {
-                entry.end_for_memory();
-            }
-        }
     }
 }

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal, pidfd_send_signal, prlimit};
 
-use super::cgroups::{Controller, Group, Limits};
+use super::cgroups::{Controller, Events, Group, Limits};
 use super::mounts::CODE_DIR;
 use super::probe::{FIRST_UID, UIDS};
 use super::templates::Template;
@@ -185,17 +185,19 @@ impl Launcher {
         part: u64,
         order: Option<&StartOrder>,
     ) -> Result<u64, String> {
-        let uid = self.take_uid()?;
         let serial = self.next_worker;
         self.next_worker += 1;
         let named = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         let (platform_ends, mut worker_ends) =
             make_ends().map_err(|e| named("making its sockets")(e.into()))?;
-        let (group, joins) = self
-            .cgroups
-            .create(&self.parts.group_of(part), &format!("w{serial}"))
-            .map_err(named("making its cgroups"))?;
         let (its_network, listener) = self.network_for(network)?;
+        let uid = self.take_uid()?;
+        // The last that can fail: until here all that was had goes away by itself.
+        let made = self.cgroups.create(&self.parts.group_of(part), &format!("w{serial}"));
+        let (group, joins) = made.map_err(|error| {
+            self.free_uids.extend(uid);
+            named("making its cgroups")(error)
+        })?;
         worker_ends.extend(its_network.into_iter().chain(joins));
         let mut rlimits = BTreeMap::from(RLIMITS);
         let fits = order.filter(|_| !self.can_fit_blank());
@@ -429,11 +431,7 @@ impl Launcher {
         self.not_started_quietly(serial, ended);
         let Some(entry) = self.workers.remove(&serial) else { return };
         let events = entry.group.as_ref().map(Group::events).unwrap_or_default();
-        let limit_hit = match (events.out_of_memory || entry.was_too_large, events.tasks_refused) {
-            (true, _) => Some(LimitHit::Memory),
-            (false, true) => Some(LimitHit::Tasks),
-            (false, false) => None,
-        };
+        let limit_hit = limit_hit(events, entry.was_too_large);
         if entry.given {
             self.say(
                 &FromLauncher::Exited { worker: WorkerId(serial), exit: Exit { ended, limit_hit } },
@@ -451,6 +449,17 @@ impl Launcher {
         if waits {
             self.not_started(serial, Refusal::Host(format!("the blank worker ended ({ended:?})")));
         }
+    }
+}
+
+/// Which limit it was that ended or hindered a worker.
+fn limit_hit(events: Events, was_too_large: bool) -> Option<LimitHit> {
+    match events {
+        Events { killed_for_memory: true, own_memory_full: true, .. } => Some(LimitHit::Memory),
+        // The limit was one above its own.
+        Events { killed_for_memory: true, .. } => Some(LimitHit::WorkerMemory),
+        _ if was_too_large => Some(LimitHit::WorkerMemory),
+        Events { tasks_refused, .. } => tasks_refused.then_some(LimitHit::Tasks),
     }
 }
 
@@ -555,6 +564,19 @@ mod tests {
         fitted.abandon();
         assert!(!fitted.is_blank() && !fitted.is_awaited());
         assert!(!child.0.wait().expect("it ends").success());
+    }
+
+    #[test]
+    fn only_who_filled_its_own_memory_is_told_so() {
+        let killed =
+            |own_memory_full| Events { killed_for_memory: true, own_memory_full, tasks_refused: true };
+        assert_eq!(limit_hit(killed(true), true), Some(LimitHit::Memory));
+        assert_eq!(limit_hit(killed(false), false), Some(LimitHit::WorkerMemory));
+        // It came to its limit once, and the kernel took caches back.
+        let full = Events { own_memory_full: true, ..Events::default() };
+        assert_eq!(limit_hit(full, false), None);
+        assert_eq!(limit_hit(full, true), Some(LimitHit::WorkerMemory));
+        assert_eq!(limit_hit(Events { tasks_refused: true, ..full }, false), Some(LimitHit::Tasks));
     }
 
     #[test]

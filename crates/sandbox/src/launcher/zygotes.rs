@@ -470,7 +470,7 @@ impl Launcher {
             }
             return Refusal::Python(format!("the zygote of Python {python} does not start: {reason}"));
         };
-        let out_of_memory = zygote.group.as_ref().is_some_and(|group| group.events().out_of_memory);
+        let out_of_memory = zygote.group.as_ref().is_some_and(|group| group.events().killed_for_memory);
         let exit = Exit { ended, limit_hit: None };
         let why = if out_of_memory {
             let limit = self.init.preload.memory >> 20;

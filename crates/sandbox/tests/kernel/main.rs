@@ -6,6 +6,7 @@ mod calls;
 mod isolation;
 mod life;
 mod limits;
+mod memory;
 mod networks;
 mod preloads;
 mod rules;

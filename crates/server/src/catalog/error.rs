@@ -149,7 +149,9 @@ impl CatalogError {
                 ..Self::new(Code::HandlerNotLoadable, detail)
             },
             // Nothing that the code did: the launcher died, or this host has no more to give.
-            SandboxStartError::Host(_) | SandboxStartError::TooMany { .. } => Self::no_worker(detail),
+            SandboxStartError::Host(_)
+            | SandboxStartError::TooMany { .. }
+            | SandboxStartError::MemoryShort { .. } => Self::no_worker(detail),
             SandboxStartError::Crashed { exit, .. } if exit.ended == Ended::Lost => Self::no_worker(detail),
             SandboxStartError::Preload(fault) => Self {
                 traceback: Some(fault.traceback).filter(|text| !text.is_empty()),
@@ -183,6 +185,7 @@ mod tests {
         let code = |error| CatalogError::from_start(error).code;
         assert_eq!(code(crashed(Ended::Lost)), Code::StartFailed);
         assert_eq!(code(SandboxStartError::TooMany { workers: 1, limit: 64 }), Code::StartFailed);
+        assert_eq!(code(SandboxStartError::MemoryShort { output: String::new() }), Code::StartFailed);
         assert_eq!(code(SandboxStartError::Host("no memory".into())), Code::StartFailed);
         assert_eq!(code(crashed(Ended::Code(3))), Code::HandlerNotLoadable);
         let late = SandboxStartError::TimedOut { limit: Duration::from_secs(10), output: String::new() };

@@ -302,7 +302,10 @@ pub(crate) fn broken_stream(flight: &Flight, error: &CallError) -> Fault {
         | CallError::NeverStarted { .. }
         | CallError::Protocol { .. }
         | CallError::EndedForAnother { .. } => Outcome::Crashed,
-        CallError::Host { .. } | CallError::NotReusable => Outcome::PlatformError,
+        // Not for what the function did within its limits.
+        CallError::MemoryShort { .. } | CallError::Host { .. } | CallError::NotReusable => {
+            Outcome::PlatformError
+        }
     };
     let limit_hit = error.limit_hit().map(fp_sandbox::LimitHit::word);
     Fault { limit_hit, ..fault(flight, outcome, "run", error.to_string()) }

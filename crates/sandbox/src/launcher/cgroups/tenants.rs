@@ -5,11 +5,12 @@
 //! thirty busy workers of one take no more from another than one of them does. All of it is done when
 //! a group is made or given to a tenant, and nothing on the way of a call.
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Cgroups, Controller, Hierarchy, count, is_gone, set_weight, write};
+use super::{Cgroups, Controller, Group, Hierarchy, count, set_weight, write};
 
 /// What version 1 shows as a limit where there is none, and anything near it.
 const NO_LIMIT: u64 = 1 << 60;
@@ -37,11 +38,10 @@ impl Cgroups {
         Ok(())
     }
 
-    /// False while something is in it.
-    pub(in crate::launcher) fn remove_tenant(&self, name: &str) -> bool {
-        // In each, also where another's is not gone yet.
-        let gone = self.hierarchies.iter().map(|hierarchy| is_gone(fs::remove_dir(hierarchy.dir.join(name))));
-        gone.filter(|is_gone| !is_gone).count() == 0
+    /// What [`create_tenant`](Self::create_tenant) made, to be removed after the leaves in it.
+    pub(in crate::launcher) fn tenant(&self, name: &str) -> Group {
+        let group = |it: &Hierarchy| (it.dir.join(name), it.unified, it.controllers.clone());
+        Group { leaves: self.hierarchies.iter().map(group).collect() }
     }
 
     /// What the tenant weighs against others; 1 is the default.
@@ -65,7 +65,7 @@ impl Cgroups {
         }
     }
 
-    /// The tenant's workers may take so much together.
+    /// The tenant's workers may take so much together: to be above what they hold.
     pub(in crate::launcher) fn cap_memory(&self, name: &str, cap: Option<u64>) -> io::Result<()> {
         let Some(memory) = self.of(Controller::Memory) else { return Ok(()) };
         limit_memory(&memory.dir.join(name), memory.unified, cap)
@@ -76,11 +76,13 @@ impl Cgroups {
     pub(in crate::launcher) fn memory_used(&self, name: Option<&str>) -> u64 {
         let Some(memory) = self.of(Controller::Memory) else { return 0 };
         let dir = name.map_or_else(|| memory.dir.clone(), |name| memory.dir.join(name));
-        let (file, cache) = match memory.unified {
-            true => ("memory.current", "inactive_file"),
-            false => ("memory.usage_in_bytes", "total_inactive_file"),
-        };
-        number(&dir.join(file)).unwrap_or(0).saturating_sub(count(&dir.join("memory.stat"), cache))
+        let cache = if memory.unified { "inactive_file" } else { "total_inactive_file" };
+        memory_held(&dir, memory.unified).saturating_sub(count(&dir.join("memory.stat"), cache))
+    }
+
+    /// The same of a tenant with all of the page cache: what its limit is compared with.
+    pub(in crate::launcher) fn memory_held(&self, name: &str) -> u64 {
+        self.of(Controller::Memory).map_or(0, |memory| memory_held(&memory.dir.join(name), memory.unified))
     }
 
     fn of(&self, controller: Controller) -> Option<&Hierarchy> {
@@ -88,13 +90,18 @@ impl Cgroups {
     }
 }
 
+/// Of a group with all that is in it, in bytes.
+pub(super) fn memory_held(dir: &Path, unified: bool) -> u64 {
+    number(&dir.join(if unified { "memory.current" } else { "memory.usage_in_bytes" })).unwrap_or(0)
+}
+
+/// Below what is held it would be the writer who makes room. Of version 2, from Linux 6.16 on, it is
+/// whoever next wants some.
 fn limit_memory(dir: &Path, unified: bool, cap: Option<u64>) -> io::Result<()> {
-    match (unified, cap) {
-        (true, Some(cap)) => write(dir, "memory.max", &cap.to_string()),
-        (true, None) => write(dir, "memory.max", "max"),
-        (false, Some(cap)) => write(dir, "memory.limit_in_bytes", &cap.to_string()),
-        (false, None) => write(dir, "memory.limit_in_bytes", "-1"),
-    }
+    let (file, none) = if unified { ("memory.max", "max") } else { ("memory.limit_in_bytes", "-1") };
+    let cap = cap.map_or_else(|| none.to_owned(), |cap| cap.to_string());
+    let mut opened = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(dir.join(file))?;
+    opened.write_all(cap.as_bytes())
 }
 
 /// What the host, or the container that we are in, can give to workers.
@@ -107,7 +114,7 @@ fn memory_to_spare(memory: &Hierarchy) -> u64 {
     total - (total / one_in).max(least).min(total / most_one_in)
 }
 
-fn number(file: &Path) -> Option<u64> {
+pub(super) fn number(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok().filter(|number| *number < NO_LIMIT)
 }
 

@@ -347,8 +347,7 @@ impl Desk {
                 (_, Some(Reason::Blocked { serial: late, why })) if late != serial => {
                     CallError::EndedForAnother { why: why.clone(), logs }
                 }
-                _ if exit.is_out_of_memory() => CallError::OutOfMemory { limit: self.process.memory, logs },
-                _ => CallError::Crashed { exit, logs },
+                _ => CallError::gone(exit, self.process.memory, logs),
             };
             seat.put_last(Mail::Broken(error));
         }

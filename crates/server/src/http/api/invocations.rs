@@ -124,7 +124,7 @@ struct Ended {
     cpu_ms: Option<f64>,
     /// Highest memory of its worker so far, in bytes.
     memory_peak_bytes: Option<u64>,
-    /// The limit that it hit: `memory`, `tasks`, `files`, `disk`, `cpu`, `logs`.
+    /// The limit that it hit: `memory`, `worker_memory`, `tasks`, `files`, `disk`, `cpu`, `logs`.
     limit_hit: Option<String>,
     /// Whether it was as fast as the objective asks; null without a latency objective.
     latency_met: Option<bool>,
