@@ -2,7 +2,8 @@
 //!
 //! Records are lines of JSON in `audit/` of the data directory, for the platform's own user only.
 //! Each [`Kind`] of record has a series of files of its own, bounded by size, so that nobody can
-//! push a change out of the log by reading or by being refused. One thread writes; whoever notes a
+//! push a change out of the log by reading or by being refused; within a series the records of those
+//! who ask little outlive those of who asks much ([`sift`]). One thread writes; whoever notes a
 //! call never waits, and has noted it before its answer is sent. What the queue or the disk has no
 //! room for is counted, and the next record says how many are missing before it.
 //!
@@ -12,6 +13,7 @@
 
 mod reading;
 mod series;
+mod sift;
 #[cfg(test)]
 mod tests;
 mod writer;

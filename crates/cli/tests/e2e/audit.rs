@@ -144,7 +144,7 @@ fn no_secret_is_in_it_and_health_is_not() {
     }
     assert_eq!(of(&log, "PUT", "/secrets/STRIPE_KEY")["acted_on"], "secret STRIPE_KEY");
     let login = of(&log, "POST", "/login");
-    assert_eq!((&login["kind"], &login["caller"]["means"]), (&json!("change"), &json!("session")));
+    assert_eq!((&login["kind"], &login["caller"]["means"]), (&json!("read"), &json!("session")));
     assert_eq!(login["caller"]["key_name"], "other");
 }
 

@@ -1,23 +1,24 @@
 //! The files of one kind of record: one that is written to, and full ones behind it.
 //!
 //! `changes.jsonl` is always the present one, so that a program can follow it by name; a full one
-//! becomes `changes-<number of its last record>.jsonl`, and the oldest goes.
+//! becomes `changes-<number of its last record>.jsonl`. The oldest goes but for what [`sift`] keeps of it,
+//! which stays behind the others in one file more.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::{Kind, Record, reading};
+use super::{Kind, Record, reading, sift};
 
 /// How much a series keeps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Size of a file that is full, in bytes.
     pub(super) file_bytes: u64,
-    /// Full files that are kept.
+    /// Full files that are kept whole.
     pub(super) kept: usize,
 }
 
@@ -85,6 +86,16 @@ pub(super) fn open_all(dir: &Path, kind: Kind) -> io::Result<Vec<Opened>> {
     Ok(opened)
 }
 
+/// Whole lines to be added.
+#[derive(Debug)]
+pub(super) struct Lines<'a> {
+    pub(super) bytes: &'a [u8],
+    /// The number of the last record in them.
+    pub(super) last_seq: u64,
+    /// They are to be on the disk before anything else is done.
+    pub(super) are_durable: bool,
+}
+
 /// A series that is written to.
 #[derive(Debug)]
 pub(super) struct Series {
@@ -105,6 +116,11 @@ impl Series {
     pub(super) fn new(dir: &Path, kind: Kind, limits: Limits) -> Self {
         let mut series =
             Self { kind, dir: dir.into(), limits, file: None, size: 0, last_seq: 0, is_torn: false };
+        if let Err(error) = series.remove_what_was_sifted()
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, ?kind, "the files of the audit log cannot be looked at");
+        }
         series.last_seq = series.find_last().unwrap_or(0);
         series
     }
@@ -123,32 +139,16 @@ impl Series {
         })
     }
 
-    /// Adds whole lines, the last of which has this number. What was written when it fails may be
-    /// anything from nothing to all of it.
-    pub(super) fn append(
-        &mut self,
-        lines: &[u8],
-        last_seq: u64,
-        is_durable: bool,
-        names: &Mutex<()>,
-    ) -> io::Result<()> {
-        let written = self.try_append(lines, last_seq, is_durable, names);
-        if written.is_err() {
-            // It is looked at anew: who knows what is in it, or whether it is still there.
-            self.file = None;
-        }
-        written
+    /// Adds lines. What was written when it fails may be anything from nothing to all of it.
+    pub(super) fn append(&mut self, lines: &Lines<'_>, names: &Mutex<()>) -> io::Result<()> {
+        // After a failure it is looked at anew: who knows what is in it, or whether it is still there.
+        self.try_append(lines, names).inspect_err(|_| self.file = None)
     }
 
-    fn try_append(
-        &mut self,
-        lines: &[u8],
-        last_seq: u64,
-        is_durable: bool,
-        names: &Mutex<()>,
-    ) -> io::Result<()> {
+    fn try_append(&mut self, lines: &Lines<'_>, names: &Mutex<()>) -> io::Result<()> {
+        let length = lines.bytes.len() as u64;
         self.open()?;
-        if self.size > 0 && self.size + lines.len() as u64 > self.limits.file_bytes {
+        if self.size > 0 && self.size + length > self.limits.file_bytes {
             self.rotate(names)?;
             self.open()?;
         }
@@ -157,10 +157,10 @@ impl Series {
             file.write_all(b"\n")?;
             self.is_torn = false;
         }
-        file.write_all(lines)?;
-        self.size += lines.len() as u64;
-        self.last_seq = last_seq;
-        if is_durable { file.sync_data() } else { Ok(()) }
+        file.write_all(lines.bytes)?;
+        self.size += length;
+        self.last_seq = lines.last_seq;
+        if lines.are_durable { file.sync_data() } else { Ok(()) }
     }
 
     fn open(&mut self) -> io::Result<()> {
@@ -185,14 +185,53 @@ impl Series {
         if let Some(file) = self.file.take() {
             file.sync_data()?;
         }
-        let _names_change = names.lock();
         let full = full_files(&self.dir, self.kind)?;
-        // Before the new name is made: the disk may be full of them.
-        for (_, path) in full.iter().skip(self.limits.kept.saturating_sub(1)) {
+        let (newer, going) = full.split_at(full.len().min(self.limits.kept.saturating_sub(1)));
+        let rest = self.sift(newer, going)?;
+        let _names_change = names.lock();
+        if let (Some(rest), [(_, latest), ..]) = (&rest, going) {
+            fs::rename(rest, latest)?;
+        }
+        for (_, path) in going.iter().skip(usize::from(rest.is_some())) {
             fs::remove_file(path)?;
         }
         let name = format!("{}-{:016}.jsonl", stem(self.kind), self.last_seq);
         fs::rename(present(&self.dir, self.kind), self.dir.join(name))
+    }
+
+    /// Writes what stays of files that go into one that is to come into the place of the latest of them;
+    /// none if that is nothing.
+    fn sift(&self, newer: &[(u64, PathBuf)], going: &[(u64, PathBuf)]) -> io::Result<Option<PathBuf>> {
+        if going.is_empty() {
+            return Ok(None);
+        }
+        let paths = |files: &[(u64, PathBuf)]| files.iter().rev().map(|(_, path)| path.clone()).collect();
+        let (going, mut newer): (Vec<_>, Vec<_>) = (paths(going), paths(newer));
+        newer.push(present(&self.dir, self.kind));
+        let path = self.dir.join(format!("{}.rest", stem(self.kind)));
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let bytes = self.limits.file_bytes * (self.limits.kept as u64 + 1);
+        if sift::sift(&going, &newer, bytes, BufWriter::new(&file))? == 0 {
+            fs::remove_file(&path)?;
+            return Ok(None);
+        }
+        file.sync_data()?;
+        Ok(Some(path))
+    }
+
+    /// A kill between a rename and the removals after it leaves a file of which the next one has what stays.
+    fn remove_what_was_sifted(&self) -> io::Result<()> {
+        let full = full_files(&self.dir, self.kind)?;
+        for pair in full.windows(2) {
+            let [(_, newer), (last_seq, older)] = pair else { continue };
+            let mut first = String::new();
+            BufReader::new(File::open(newer)?).read_line(&mut first)?;
+            if serde_json::from_str::<Record>(&first).is_ok_and(|record| record.seq <= *last_seq) {
+                fs::remove_file(older)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes what is written last.

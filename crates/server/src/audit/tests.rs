@@ -148,6 +148,47 @@ async fn a_full_file_makes_room_and_only_the_oldest_goes() {
 }
 
 #[tokio::test]
+async fn who_changes_much_pushes_out_nobody_elses_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let audit = small(dir.path());
+    let flood = async |audit: &Audit| {
+        for number in 0..40 {
+            audit.note(record(Kind::Change, "loud", &format!("/{number}")));
+            audit.catch_up().await;
+        }
+    };
+    let kept = async |audit: &Audit| {
+        let seen = paths(audit, all()).await.into_iter();
+        seen.filter(|path| path.parse::<u32>().is_err() && path.starts_with("/of")).collect::<Vec<_>>()
+    };
+    for path in ["/of-operator-1", "/of-operator-2"] {
+        audit.note(record(Kind::Change, "default", path));
+    }
+    audit.note(record(Kind::Change, "quiet", "/of-quiet"));
+    flood(&audit).await;
+    let wanted = ["/of-quiet", "/of-operator-2", "/of-operator-1"];
+    assert_eq!(kept(&audit).await, wanted);
+    let files = || {
+        let files = std::fs::read_dir(dir.path().join("audit")).unwrap().map(|file| file.unwrap().path());
+        files.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(files().len(), 4, "the present one, two full ones, and what stayed of the rest");
+    // The oldest number is first in order.
+    let rest = files().into_iter().find(|path| path.to_string_lossy().contains("changes-")).unwrap();
+    let lines = std::fs::read(&rest).unwrap();
+    flood(&audit).await;
+    assert_eq!(kept(&audit).await, wanted);
+    audit.close().await;
+    // As after a kill before it was removed.
+    std::fs::write(&rest, &lines).unwrap();
+    let audit = small(dir.path());
+    assert_eq!(kept(&audit).await, wanted);
+    let seqs: Vec<_> = audit.list(all()).await.unwrap().items.iter().map(|record| record.seq).collect();
+    assert!(seqs.is_sorted_by(|a, b| a > b), "{seqs:?}");
+    assert!(!rest.exists());
+}
+
+#[tokio::test]
 async fn a_torn_line_takes_nothing_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let audit = Audit::open(dir.path()).unwrap();

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::series::{Limits, Series};
+use super::series::{Limits, Lines, Series};
 use super::{Job, Kind, Record, Shared};
 use crate::store::StoreError;
 
@@ -99,9 +99,9 @@ impl Writer {
     }
 
     fn append(&mut self, index: usize, batch: &Batch) {
-        let is_durable = Kind::ALL[index] == Kind::Change;
-        let names = &self.shared.names;
-        match self.series[index].append(&batch.lines, batch.last_seq, is_durable, names) {
+        let are_durable = Kind::ALL[index] == Kind::Change;
+        let lines = Lines { bytes: &batch.lines, last_seq: batch.last_seq, are_durable };
+        match self.series[index].append(&lines, &self.shared.names) {
             Ok(()) => self.on_written(),
             Err(error) => self.on_failure(batch, &error),
         }

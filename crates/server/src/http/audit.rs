@@ -197,7 +197,10 @@ impl Call {
             Kind::Refusal
         } else if is_call {
             Kind::Call
-        } else if matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        } else if matches!(self.method, Method::GET | Method::HEAD | Method::OPTIONS)
+            || matches!(self.path.as_str(), "/login" | "/logout")
+        {
+            // A session changes nothing of anybody's, and whoever may only read begins as many as they like.
             Kind::Read
         } else {
             Kind::Change
