@@ -229,7 +229,7 @@ impl Meter {
     /// Admits a call, which [`end`](Self::end) or [`undo`](Self::undo) follows.
     pub fn begin(&mut self, now: Duration) -> Result<(), OverQuota> {
         self.check(now)?;
-        self.spend(now)?;
+        self.note_rate(now);
         self.running += 1;
         Ok(())
     }
@@ -237,10 +237,14 @@ impl Meter {
     /// Takes a call off the rate alone: it runs some other time.
     pub fn spend(&mut self, now: Duration) -> Result<(), OverQuota> {
         self.check_rate(now)?;
+        self.note_rate(now);
+        Ok(())
+    }
+
+    fn note_rate(&mut self, now: Duration) {
         if let Some(rate) = self.quota.rate {
             self.next = self.next.max(now) + rate.interval();
         }
-        Ok(())
     }
 
     /// What was spent was not used: somebody else has refused the call.

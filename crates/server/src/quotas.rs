@@ -239,16 +239,27 @@ impl Account {
         if !tenants && !own {
             return Ok(None);
         }
+        self.enter([tenants, own], |meter| meter.begin(now), Meter::undo)?;
+        Ok(Some(CallEntry { account: self.clone(), tenants, own }))
+    }
+
+    /// Takes something off the accounts that are concerned, the tenant's first; nothing where one refuses.
+    fn enter(
+        &self,
+        [tenants, own]: [bool; 2],
+        take: impl Fn(&mut Meter) -> Result<(), OverQuota>,
+        give_back: impl Fn(&mut Meter),
+    ) -> Result<(), Refused> {
         if tenants {
-            self.tenant.ask(|meter| meter.begin(now))?;
+            self.tenant.ask(&take)?;
         }
-        if own && let Err(refused) = self.own.ask(|meter| meter.begin(now)) {
+        if own && let Err(refused) = self.own.ask(&take) {
             if tenants {
-                self.tenant.meter.lock().undo();
+                give_back(&mut self.tenant.meter.lock());
             }
             return Err(refused);
         }
-        Ok(Some(CallEntry { account: self.clone(), tenants, own }))
+        Ok(())
     }
 
     /// Takes calls off the rates alone, because they run some other time: one of each function, or
@@ -267,8 +278,7 @@ impl Account {
     }
 
     fn spend(&self, now: Duration) -> Result<(), Refused> {
-        self.tenant.ask(|meter| meter.spend(now))?;
-        self.own.ask(|meter| meter.spend(now)).inspect_err(|_| self.tenant.meter.lock().unspend())
+        self.enter([true, true], |meter| meter.spend(now), Meter::unspend)
     }
 
     fn unspend(&self) {
@@ -278,11 +288,7 @@ impl Account {
 
     /// Takes an asynchronous call into the backlog, until the entry is dropped.
     pub(crate) fn accept(self: &Arc<Self>) -> Result<BacklogEntry, Refused> {
-        self.tenant.ask(Meter::accept)?;
-        if let Err(refused) = self.own.ask(Meter::accept) {
-            self.tenant.meter.lock().finish();
-            return Err(refused);
-        }
+        self.enter([true, true], Meter::accept, Meter::finish)?;
         Ok(BacklogEntry(self.clone()))
     }
 
