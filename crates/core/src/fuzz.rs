@@ -75,7 +75,7 @@ pub fn trace_context(bytes: &[u8]) {
     let named =
         |name: &'static str| headers.iter().filter(move |pair| pair.0 == name.as_bytes()).map(|pair| pair.1);
     if let Some(context) = TraceContext::extract(named) {
-        let sent = context.traceparent();
+        let sent = context.to_string();
         let again = TraceContext::extract(|name| (name == "traceparent").then_some(sent.as_bytes()))
             .expect("our own");
         assert_eq!((again.trace_id, again.span_id), (context.trace_id, context.span_id), "{sent}");

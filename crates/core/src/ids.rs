@@ -205,12 +205,30 @@ impl<'de> Deserialize<'de> for WorkerId {
     }
 }
 
+/// A short text of a known length that takes no memory of its own: an id, on its way into a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ascii<const N: usize>(pub(crate) [u8; N]);
+
+impl<const N: usize> std::ops::Deref for Ascii<N> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("it is made of ASCII")
+    }
+}
+
 macro_rules! hex_id {
     ($name:ident, $bytes:literal, $what:literal) => {
+        impl $name {
+            /// The id as it is shown, without taking memory for it.
+            pub fn text(&self) -> Ascii<{ $bytes * 2 }> {
+                let mut text = [0u8; $bytes * 2];
+                encode_hex(&self.0, &mut text);
+                Ascii(text)
+            }
+        }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut text = [0u8; $bytes * 2];
-                f.write_str(encode_hex(&self.0, &mut text))
+                f.write_str(&self.text())
             }
         }
         impl fmt::Debug for $name {
@@ -311,15 +329,22 @@ impl InvocationId {
     }
 }
 
-impl fmt::Display for InvocationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl InvocationId {
+    /// The id as it is shown, without taking memory for it.
+    pub fn text(&self) -> Ascii<36> {
         let mut hex = [0u8; 32];
         let hex = encode_hex(&self.0, &mut hex);
         let mut text = [b'-'; 36];
         for (range, at) in [(0..8, 0), (8..12, 9), (12..16, 14), (16..20, 19), (20..32, 24)] {
             text[at..at + range.len()].copy_from_slice(&hex.as_bytes()[range]);
         }
-        f.write_str(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
+        Ascii(text)
+    }
+}
+
+impl fmt::Display for InvocationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
     }
 }
 

@@ -99,11 +99,11 @@ pub struct Invocation {
     /// What set it off.
     pub trigger: Trigger,
     /// HTTP verb.
-    pub verb: Box<str>,
+    pub verb: Arc<str>,
     /// Percent-decoded path, without the query string.
-    pub path: Box<str>,
+    pub path: Arc<str>,
     /// The caller's `X-Correlation-Id`, or ours.
-    pub correlation_id: Box<str>,
+    pub correlation_id: Arc<str>,
     /// The trace that the call is part of.
     pub trace_id: TraceId,
     /// The root span of the call.

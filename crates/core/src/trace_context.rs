@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{SpanId, TraceId, decode_hex};
+use crate::ids::{Ascii, SpanId, TraceId, decode_hex};
 
 /// Most members of a `tracestate`; with more the whole list is dropped (W3C 3.3.1.1).
 const MAX_STATE_MEMBERS: usize = 32;
@@ -86,16 +86,19 @@ impl TraceContext {
     }
 
     /// The value of the `traceparent` header to send; version 00.
-    pub fn traceparent(&self) -> String {
-        self.to_string()
+    pub fn traceparent(&self) -> Ascii<55> {
+        let mut text = *b"00-________________________________-________________-00";
+        text[3..35].copy_from_slice(self.trace_id.text().as_bytes());
+        text[36..52].copy_from_slice(self.span_id.text().as_bytes());
+        text[54] += (u8::from(self.sampled) * SAMPLED) | (u8::from(self.random) * RANDOM);
+        Ascii(text)
     }
 }
 
 /// As `traceparent`: `00-<trace id>-<span id>-<flags>`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flags = (u8::from(self.sampled) * SAMPLED) | (u8::from(self.random) * RANDOM);
-        write!(f, "00-{}-{}-{flags:02x}", self.trace_id, self.span_id)
+        f.write_str(&self.traceparent())
     }
 }
 
@@ -259,14 +262,10 @@ mod tests {
     fn a_traceparent_reads_back() {
         for flags in ["00", "01", "02", "03"] {
             let text = format!("00-{TRACE}-{PARENT}-{flags}");
-            assert_eq!(parent(&text).expect("valid").traceparent(), text);
+            assert_eq!(parent(&text).expect("valid").to_string(), text);
         }
         let context = parent(&format!(" \t00-{TRACE}-{PARENT}-ff\t ")).expect("valid");
-        assert_eq!(
-            context.traceparent(),
-            format!("00-{TRACE}-{PARENT}-03"),
-            "unknown flags are not passed on"
-        );
+        assert_eq!(context.to_string(), format!("00-{TRACE}-{PARENT}-03"), "unknown flags are not passed on");
     }
 
     #[test]
@@ -300,7 +299,7 @@ mod tests {
     #[test]
     fn later_versions_may_be_longer_and_go_out_as_ours() {
         for text in [format!("cc-{TRACE}-{PARENT}-01"), format!("cc-{TRACE}-{PARENT}-01-what-comes")] {
-            assert_eq!(parent(&text).expect("valid").traceparent(), format!("00-{TRACE}-{PARENT}-01"));
+            assert_eq!(parent(&text).expect("valid").to_string(), format!("00-{TRACE}-{PARENT}-01"));
         }
     }
 
@@ -357,7 +356,7 @@ mod tests {
     #[test]
     fn b3_is_read_in_both_forms() {
         let expected = |sampled: &str| format!("00-{TRACE}-{PARENT}-{sampled}");
-        let single = |text: &str| extract(&[("b3", text)]).map(|context| context.traceparent());
+        let single = |text: &str| extract(&[("b3", text)]).map(|context| context.to_string());
         for (tail, flags) in
             [("", "01"), ("-1", "01"), ("-d", "01"), ("-0", "00"), ("-1-05e3ac9a4f6e3b90", "01")]
         {
@@ -369,7 +368,7 @@ mod tests {
         let multi = |more: &[(&str, &str)]| {
             let mut headers = vec![("x-b3-traceid", TRACE), ("x-b3-spanid", PARENT)];
             headers.extend(more);
-            extract(&headers).map(|context| context.traceparent())
+            extract(&headers).map(|context| context.to_string())
         };
         assert_eq!(multi(&[]), Some(expected("01")));
         assert_eq!(multi(&[("x-b3-sampled", "0")]), Some(expected("00")));
@@ -405,7 +404,7 @@ mod tests {
     fn jaeger_ids_may_be_short_and_escaped() {
         for text in ["abc:1:0:1", "abc%3A1%3A0%3a1"] {
             let context = extract(&[("uber-trace-id", text)]).expect("valid");
-            assert_eq!(context.traceparent(), "00-00000000000000000000000000000abc-0000000000000001-01");
+            assert_eq!(context.to_string(), "00-00000000000000000000000000000abc-0000000000000001-01");
         }
         for bad in ["abc:1:0", "0:1:0:1", "abc:0:0:1", "abc:1:0:1:2", "xyz:1:0:1"] {
             assert_eq!(extract(&[("uber-trace-id", bad)]), None, "{bad}");

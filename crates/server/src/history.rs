@@ -1,6 +1,6 @@
 //! What happened: the ring in memory and what was kept on disk.
 //!
-//! A call is visible from t = 0 ([`History::begin`]); when it ends it moves into the ring
+//! A call is visible as soon as it waits or runs ([`History::begin`]); when it ends it moves into the ring
 //! ([`History::finish`]), which holds the newest calls within a budget of bytes, and, by the
 //! sampling rules of the interface, to disk. Queries read the ring first, then the telemetry
 //! files. Counters are never taken from here: history is sampled, counters are not.
@@ -129,12 +129,17 @@ impl History {
 
     /// A call has arrived; it is visible from now on.
     pub fn begin(&self, running: Running) {
-        self.inner.ring.begin(running);
+        self.inner.ring.begin_on(running, None);
     }
 
     /// A call that had arrived is no more and leaves no record: nobody is there that could see one.
     pub(crate) fn withdraw(&self, id: InvocationId) {
         self.inner.ring.withdraw(id);
+    }
+
+    /// The same for one that a worker runs already.
+    pub fn begin_on(&self, running: Running, worker: WorkerId) {
+        self.inner.ring.begin_on(running, Some(worker));
     }
 
     /// A queued call was given to a worker.
@@ -147,11 +152,11 @@ impl History {
         let Invocation { tenant, started_us, .. } = &kept.invocation;
         // What nobody may see takes no part of what a later tenant of the name has.
         let is_shown = self.inner.shows(tenant, tenant, *started_us);
-        let weight = if is_shown { self.inner.disk.weigh(&kept.invocation) } else { 0 };
-        let record = Record::new(kept, weight);
+        let row = if is_shown { self.inner.disk.weigh(&kept.invocation) } else { None };
+        let record = Record::new(kept, row.as_ref().map_or(0, |(weight, _)| *weight));
         let record = if is_shown { self.inner.ring.finish(record) } else { self.inner.ring.end(record) };
-        if weight > 0 {
-            self.inner.disk.keep(&record);
+        if let Some((_, share)) = row {
+            self.inner.disk.keep(&record, share);
         }
         Finished { record, inner: self.inner.clone() }
     }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use super::compaction::Compaction;
 use super::record::Record;
 use super::sampling::{Sampling, arrival_of};
-use super::share::Place;
+use super::share::{Place, Share};
 use super::types::DiskState;
 use crate::clock::Clock;
 use crate::config::HistoryConfig;
@@ -130,8 +130,8 @@ impl Disk {
         (disk, keeper)
     }
 
-    /// Weight of a call's row; 0 when it will have none.
-    pub(super) fn weigh(&self, invocation: &Invocation) -> u32 {
+    /// Weight of a call's row and the share that it is of; none when it will have no row.
+    pub(super) fn weigh(&self, invocation: &Invocation) -> Option<(u32, Arc<Share>)> {
         self.shared.sampling.weigh(invocation)
     }
 
@@ -146,15 +146,14 @@ impl Disk {
     }
 
     /// Queues a row. Where others call too, one tenant's rows cannot fill the queue.
-    pub(super) fn keep(&self, record: &Arc<Record>) {
+    pub(super) fn keep(&self, record: &Arc<Record>, share: Arc<Share>) {
         let shared = &*self.shared;
         let bytes = record.footprint();
         let rows = shared.queued_rows.fetch_add(1, Ordering::Relaxed);
         let queued = shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let has_room = rows < QUEUE_ROWS && queued + bytes <= QUEUE_BYTES;
         let (free_rows, free_bytes) = (QUEUE_ROWS.saturating_sub(rows), QUEUE_BYTES.saturating_sub(queued));
-        let tenant = &record.at_end().invocation.tenant;
-        let enter = || shared.sampling.shares.enter(tenant, bytes, free_rows, free_bytes);
+        let enter = || shared.sampling.shares.enter(share, bytes, free_rows, free_bytes);
         let Some(place) = has_room.then(enter).flatten() else {
             shared.let_go(1, bytes);
             shared.dropped.fetch_add(1, Ordering::Relaxed);

@@ -77,11 +77,8 @@ struct Shard {
 
 impl Shard {
     fn lane(&mut self, tenant: &Tenant) -> &mut Lane {
-        // Looked up before inserting, so that the usual case clones no name.
-        if !self.lanes.contains_key(tenant) {
-            self.lanes.insert(tenant.clone(), Lane::new(self.horizon_us));
-        }
-        self.lanes.get_mut(tenant).expect("it was made above")
+        // A name is a shared text, whose clone costs less than to look twice.
+        self.lanes.entry(tenant.clone()).or_insert_with(|| Lane::new(self.horizon_us))
     }
 
     fn push(&mut self, record: Record) -> Arc<Record> {
@@ -153,8 +150,8 @@ impl Ring {
         &self.shards[usize::from(id.0[7]) % self.shards.len()]
     }
 
-    pub(crate) fn begin(&self, running: Running) {
-        let slot = RunningSlot { running, worker: None };
+    pub(crate) fn begin_on(&self, running: Running, worker: Option<WorkerId>) {
+        let slot = RunningSlot { running, worker };
         self.shard(slot.running.id).lock().running.insert(slot.running.id, slot);
     }
 

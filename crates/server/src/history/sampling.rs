@@ -62,19 +62,20 @@ impl Sampling {
         }
     }
 
-    /// The weight of a call's row on disk; 0 when it is left out.
-    pub(super) fn weigh(&self, invocation: &Invocation) -> u32 {
+    /// The weight of a call's row on disk and the share that it is of; none when it is left out.
+    pub(super) fn weigh(&self, invocation: &Invocation) -> Option<(u32, Arc<Share>)> {
         let second = (invocation.started_us + invocation.duration_us()) / 1_000_000;
         let kind = Kind::of(invocation);
         let mut shard = self.shard(&invocation.function).lock();
         let (sampler, share) = shard.sampler(&invocation.tenant, &invocation.function, &self.shares);
         let weight = sampler.on_call(second, kind, self.per_function, || self.shares.take(share, second));
-        if weight.is_none() {
+        let kept = weight.map(|weight| (weight, share.clone()));
+        if kept.is_none() {
             *shard.left_out.entry(arrival_of(&invocation.tenant, invocation.id)).or_default() += 1;
             drop(shard);
             self.left_out.fetch_add(1, Ordering::Relaxed);
         }
-        weight.unwrap_or(0)
+        kept
     }
 
     fn shard(&self, function: &FunctionName) -> &Mutex<Shard> {
@@ -121,16 +122,10 @@ impl Shard {
         tenant: &Tenant,
         function: &FunctionName,
         shares: &Shares,
-    ) -> (&mut Sampler, &Share) {
-        // Looked up before inserting, so that the usual case clones no name.
-        if !self.tenants.contains_key(tenant) {
-            let of_tenant = OfTenant { share: shares.of(tenant), samplers: HashMap::new() };
-            self.tenants.insert(tenant.clone(), of_tenant);
-        }
-        let OfTenant { share, samplers } = self.tenants.get_mut(tenant).expect("it was made above");
-        if !samplers.contains_key(function) {
-            samplers.insert(function.clone(), Box::default());
-        }
-        (samplers.get_mut(function).expect("it was made above"), share)
+    ) -> (&mut Sampler, &Arc<Share>) {
+        // Names are shared texts, whose clones cost less than to look twice.
+        let new = || OfTenant { share: shares.of(tenant), samplers: HashMap::new() };
+        let OfTenant { share, samplers } = self.tenants.entry(tenant.clone()).or_insert_with(new);
+        (samplers.entry(function.clone()).or_default(), share)
     }
 }

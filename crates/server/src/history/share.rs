@@ -94,6 +94,8 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(super) struct Shares {
     tenants: Mutex<HashMap<Tenant, Arc<Share>>>,
+    /// How many they are: read for each row, without the lock.
+    count: AtomicUsize,
     /// Rows in a second for all of them together.
     total: u32,
     /// Tenants of which there are rows in this second.
@@ -104,16 +106,21 @@ pub(super) struct Shares {
 
 impl Shares {
     pub(super) fn new(total: u32) -> Self {
-        Self { tenants: Mutex::default(), total, calling: Tally::default(), called: AtomicU32::new(0) }
+        Self {
+            tenants: Mutex::default(),
+            count: AtomicUsize::new(0),
+            total,
+            calling: Tally::default(),
+            called: AtomicU32::new(0),
+        }
     }
 
     /// A tenant's part.
     pub(super) fn of(&self, tenant: &Tenant) -> Arc<Share> {
         let mut tenants = self.tenants.lock();
-        if let Some(known) = tenants.get(tenant) {
-            return known.clone();
-        }
-        tenants.entry(tenant.clone()).or_default().clone()
+        let share = tenants.entry(tenant.clone()).or_default().clone();
+        self.count.store(tenants.len(), Ordering::Relaxed);
+        share
     }
 
     /// The most rows in a second that a tenant may have; none is no limit of its own.
@@ -123,7 +130,9 @@ impl Shares {
 
     /// A tenant is no more.
     pub(super) fn forget(&self, tenant: &Tenant) {
-        self.tenants.lock().remove(tenant);
+        let mut tenants = self.tenants.lock();
+        tenants.remove(tenant);
+        self.count.store(tenants.len(), Ordering::Relaxed);
     }
 
     /// Takes a row's place in a tenant's part of a second, if there is one.
@@ -143,13 +152,12 @@ impl Shares {
     /// Takes a place in the queue for a row, of which so much is free.
     pub(super) fn enter(
         &self,
-        tenant: &Tenant,
+        share: Arc<Share>,
         bytes: usize,
         free_rows: usize,
         free_bytes: usize,
     ) -> Option<Place> {
-        let share = self.of(tenant);
-        let is_alone = self.tenants.lock().len() == 1;
+        let is_alone = self.count.load(Ordering::Relaxed) == 1;
         let rows = share.queued_rows.fetch_add(1, Ordering::Relaxed);
         let held = share.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let place = Place { share, bytes };
@@ -214,7 +222,7 @@ mod tests {
         let mut held = Vec::new();
         let mut enter = |name: &str| {
             let free = room - held.len();
-            let place = shares.enter(&tenant(name), 1, free, free);
+            let place = shares.enter(shares.of(&tenant(name)), 1, free, free);
             let fits = place.is_some();
             held.extend(place);
             fits
@@ -232,6 +240,6 @@ mod tests {
     #[test]
     fn who_is_alone_may_fill_the_queue() {
         let shares = Shares::new(1_000);
-        assert!(shares.enter(&tenant("default"), 100, 0, 0).is_some());
+        assert!(shares.enter(shares.of(&tenant("default")), 100, 0, 0).is_some());
     }
 }

@@ -146,6 +146,14 @@ async fn a_call_is_visible_from_its_arrival_to_its_end() {
     assert_eq!(history.get(&other, id_of(1)).await, Lookup::Unknown);
     assert_eq!(history.get(&tenant(), id_of(2)).await, Lookup::Unknown);
     assert_eq!(history.status().running, 0);
+
+    history.begin_on(running(3), WorkerId(7));
+    let Lookup::Running(view) = history.get(&tenant(), id_of(3)).await else { panic!() };
+    assert_eq!((view.state, view.worker), (fp_core::record::State::Running, Some(WorkerId(7))));
+    // One that was refused at once had never begun.
+    history.finish(call(4)).sent(1, None);
+    assert_eq!(history.status().running, 1);
+    assert!(matches!(history.get(&tenant(), id_of(4)).await, Lookup::Done(_)));
 }
 
 #[tokio::test]

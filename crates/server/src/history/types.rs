@@ -26,11 +26,11 @@ pub struct Running {
     /// What set it off.
     pub trigger: Trigger,
     /// HTTP verb.
-    pub verb: Box<str>,
+    pub verb: Arc<str>,
     /// Percent-decoded path.
-    pub path: Box<str>,
+    pub path: Arc<str>,
     /// The caller's correlation id, or ours.
-    pub correlation_id: Box<str>,
+    pub correlation_id: Arc<str>,
     /// The trace that the call is part of.
     pub trace_id: TraceId,
     /// The root span of the call.

@@ -24,12 +24,17 @@ impl Bench {
 
     fn end(&self, serial: u64) -> Arc<Record> {
         let kept = call(serial);
-        let weight = self.disk.weigh(&kept.invocation);
-        let record = Arc::new(Record::new(kept, weight));
-        if weight > 0 {
-            self.disk.keep(&record);
+        let row = self.disk.weigh(&kept.invocation);
+        let record = Arc::new(Record::new(kept, row.as_ref().map_or(0, |(weight, _)| *weight)));
+        if let Some((_, share)) = row {
+            self.disk.keep(&record, share);
         }
         record
+    }
+
+    fn keep(&self, record: &Arc<Record>) {
+        let share = self.disk.shared.sampling.shares.of(&record.at_end().invocation.tenant);
+        self.disk.keep(record, share);
     }
 
     fn step_after(&mut self, time: Duration) {
@@ -168,7 +173,7 @@ fn a_queue_that_nobody_empties_is_bounded_and_its_losses_are_known() {
     kept.logs[0].text = "x".repeat(1 << 20).into();
     let large = Arc::new(Record::new(kept, 1));
     for _ in 0..40 {
-        bench.disk.keep(&large);
+        bench.keep(&large);
     }
     assert_eq!(bench.disk.dropped(), 40 - 31);
     assert!(bench.disk.shared.queued_bytes.load(Ordering::Relaxed) <= QUEUE_BYTES);
@@ -195,7 +200,7 @@ fn retention_runs_by_itself_and_reports_the_bytes() {
     recent.invocation.started_us = bench.keeper.shared.clock.wall_now_us();
     recent.invocation.id = InvocationId::from_parts(recent.invocation.started_us / 1_000, 5);
     let recent_id = recent.invocation.id;
-    bench.disk.keep(&Arc::new(Record::new(recent, 1)));
+    bench.keep(&Arc::new(Record::new(recent, 1)));
     bench.step_after(HOLD + TICK);
     assert!(bench.disk.reader().find(recent_id).is_some());
     assert!(!bench.is_on_disk(1));

@@ -14,13 +14,14 @@ fn heap_of_text(text: Option<&str>) -> usize {
     heap(text.map_or(0, str::len))
 }
 
+/// The counts before a text that is shared.
+const COUNTS: usize = 2 * size_of::<usize>();
+
 /// Bytes that a call has beside its own struct.
 pub(crate) fn heap_of_kept(kept: &Kept) -> usize {
     let invocation = &kept.invocation;
+    let shared = [&invocation.verb, &invocation.path, &invocation.correlation_id];
     let texts = [
-        Some(&*invocation.verb),
-        Some(&*invocation.path),
-        Some(&*invocation.correlation_id),
         invocation.error.as_deref(),
         invocation.limit_hit.as_deref(),
         invocation.degraded.as_deref(),
@@ -30,7 +31,10 @@ pub(crate) fn heap_of_kept(kept: &Kept) -> usize {
         heap(kept.spans.capacity() * size_of::<Span>()) + kept.spans.iter().map(heap_of_span).sum::<usize>();
     let logs =
         heap(kept.logs.capacity() * size_of::<LogLine>()) + kept.logs.iter().map(heap_of_line).sum::<usize>();
-    texts.into_iter().map(heap_of_text).sum::<usize>() + spans + logs
+    shared.into_iter().map(|text| heap(text.len() + COUNTS)).sum::<usize>()
+        + texts.into_iter().map(heap_of_text).sum::<usize>()
+        + spans
+        + logs
 }
 
 fn heap_of_line(line: &LogLine) -> usize {
