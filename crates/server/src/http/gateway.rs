@@ -132,7 +132,7 @@ impl Gateway {
         };
         let entrance = visitor.enter(&matched.functions).await;
         let Some(open) = entrance.first_open() else {
-            let problem = entrance.refusal().expect("each of them refuses");
+            let problem = entrance.into_refusal().err().expect("each of them refuses");
             return Err(refuse_reading(problem, body).into());
         };
         let first = &matched.functions[open];
@@ -165,7 +165,7 @@ impl Gateway {
         let entrance = if unread.is_none() {
             let (entrance, json) = self.look.at(entrance, &matched.functions, &parts.headers, &body).await;
             if entrance.first_open().is_none() {
-                return Err(entrance.refusal().expect("each of them refuses").into());
+                return Err(entrance.into_refusal().err().expect("each of them refuses").into());
             }
             json?;
             entrance
@@ -362,9 +362,10 @@ impl Gateway {
                 }
             });
         }
-        if let Some(problem) = entrance.refusal() {
-            return edge.refuse(problem, self.clock.now());
-        }
+        let entrance = match entrance.into_refusal() {
+            Ok(entrance) => entrance,
+            Err(problem) => return edge.refuse(problem, self.clock.now()),
+        };
         let request = entrance.request(0, request).expect("the first does not refuse");
         let completed = self.invoker.call(functions[0].clone(), request).await;
         edge.respond(completed, &self.clock, self.full_errors())

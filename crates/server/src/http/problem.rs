@@ -16,8 +16,8 @@ use fp_core::{Blame, InvocationId, TraceId};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use http_body_util::Full;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::Value;
 
 /// The media type of RFC 9457.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -33,26 +33,55 @@ struct Parts {
     headers: HeaderMap,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 struct Document {
     code: Code,
     title: &'static str,
     status: u16,
     detail: Cow<'static, str>,
     component: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
     phase: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     blame: Option<Blame>,
     retryable: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
     invocation_id: Option<InvocationId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<TraceId>,
     hint: Cow<'static, str>,
-    #[serde(flatten)]
-    extra: Map<String, Value>,
+    /// In the order of their names.
+    extra: Vec<(&'static str, Value)>,
 }
+
+/// Written as it goes, without a copy of what is in it: most are refusals of a platform that has no time.
+impl Serialize for Document {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = serializer.serialize_map(None)?;
+        members.serialize_entry("code", &self.code)?;
+        members.serialize_entry("title", self.title)?;
+        members.serialize_entry("status", &self.status)?;
+        members.serialize_entry("detail", &self.detail)?;
+        members.serialize_entry("component", self.component)?;
+        if let Some(phase) = self.phase {
+            members.serialize_entry("phase", phase)?;
+        }
+        if let Some(blame) = &self.blame {
+            members.serialize_entry("blame", blame)?;
+        }
+        members.serialize_entry("retryable", &self.retryable)?;
+        if let Some(id) = &self.invocation_id {
+            members.serialize_entry("invocation_id", &*id.text())?;
+        }
+        if let Some(id) = &self.trace_id {
+            members.serialize_entry("trace_id", &*id.text())?;
+        }
+        members.serialize_entry("hint", &self.hint)?;
+        for (name, value) in &self.extra {
+            members.serialize_entry(name, value)?;
+        }
+        members.end()
+    }
+}
+
+/// Room for a problem: most take some 500 bytes.
+const USUAL_SIZE: usize = 768;
 
 impl Problem {
     /// A problem with everything that follows from its code.
@@ -70,7 +99,7 @@ impl Problem {
             invocation_id: None,
             trace_id: None,
             hint: Cow::Borrowed(code.what_to_do()),
-            extra: Map::new(),
+            extra: Vec::new(),
         };
         Self(Box::new(Parts { document, status, headers: HeaderMap::new() }))
     }
@@ -136,7 +165,11 @@ impl Problem {
 
     /// Any further member: `limit_bytes`, `near`, `traceback`, …
     pub fn extra(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.0.document.extra.insert(name.to_owned(), value.into());
+        let (extra, value) = (&mut self.0.document.extra, value.into());
+        match extra.binary_search_by_key(&name, |(name, _)| name) {
+            Ok(at) => extra[at].1 = value,
+            Err(at) => extra.insert(at, (name, value)),
+        }
         self
     }
 
@@ -161,7 +194,9 @@ impl Problem {
 
     /// The document as it goes out.
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(&self.0.document).expect("a problem has string keys only")
+        let mut json = Vec::with_capacity(USUAL_SIZE);
+        serde_json::to_writer(&mut json, &self.0.document).expect("a problem has string keys only");
+        json
     }
 
     /// The answer for listeners that speak plain hyper.

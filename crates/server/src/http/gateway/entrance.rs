@@ -193,12 +193,14 @@ impl Entrance {
         }
     }
 
-    /// Why the first function refuses the caller, whose answer the caller gets.
-    pub(super) fn refusal(&self) -> Option<Problem> {
-        match self.0.first() {
-            Some(Pass::Out(problem)) => Some((**problem).clone()),
-            _ => None,
+    /// Why the first function refuses the caller, whose answer the caller gets; or that it does not.
+    pub(super) fn into_refusal(mut self) -> Result<Self, Problem> {
+        if matches!(self.0.first(), Some(Pass::Out(_)))
+            && let Pass::Out(problem) = self.0.swap_remove(0)
+        {
+            return Err(*problem);
         }
+        Ok(self)
     }
 
     /// The request as the function of this place is to see it; none if it refuses.
