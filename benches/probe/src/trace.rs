@@ -57,10 +57,9 @@ pub(crate) async fn measure(dir: &Path, calls: u64, rounds: usize) -> anyhow::Re
 
 fn record(history: &History, book: &FunctionBook, clock: &Clock, kept: Kept) {
     let invocation = &kept.invocation;
-    let (id, total) = (invocation.id, Duration::from_nanos(invocation.phases.total()));
+    let total = Duration::from_nanos(invocation.phases.total());
     let outcome = invocation.outcome;
-    history.begin(running(invocation));
-    history.set_running(id, WorkerId(1));
+    history.begin_on(running(invocation), WorkerId(1));
     let now = clock.now();
     book.record(now, clock.wall_us(now), outcome, false, total, false);
     let finished = history.finish(kept);

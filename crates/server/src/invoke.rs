@@ -50,9 +50,9 @@ pub struct Request {
     /// What set it off.
     pub trigger: Trigger,
     /// HTTP verb.
-    pub verb: Box<str>,
+    pub verb: Arc<str>,
     /// Percent-decoded path.
-    pub path: Box<str>,
+    pub path: Arc<str>,
     /// Raw query string without `?`.
     pub query: Box<str>,
     /// Headers as they came; carried to the handler, not read here.
@@ -62,7 +62,7 @@ pub struct Request {
     /// The body.
     pub body: Bytes,
     /// The caller's correlation id, or a new one.
-    pub correlation_id: Box<str>,
+    pub correlation_id: Arc<str>,
     /// The caller's trace context, if it sent one.
     pub trace: Option<TraceContext>,
     /// A trace context that came from another tenant: it is linked to, and never the parent.

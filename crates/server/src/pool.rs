@@ -1,6 +1,6 @@
 //! The workers of one function version: leases, carried out from core's decisions.
 //!
-//! [`VersionPool::lease`] waits for a worker and hands it over; dropping the [`Lease`] gives it
+//! [`VersionPool::ask`] hands a worker over, or a place in the queue for one; dropping the [`Lease`] gives it
 //! back (or ends it, when it must not be used again). A function with `concurrency` has shared
 //! workers, and a lease is of one slot. What happens in between is decided by
 //! [`fp_core::pool::Pool`] under one short lock that no await is held across: with an idle
@@ -63,6 +63,16 @@ pub enum Refusal {
     },
     /// The version was replaced before the call was dispatched: ask the new one.
     Moved,
+}
+
+/// What becomes of a call that asks for a worker.
+pub enum Asked {
+    /// It has one.
+    Granted(Lease),
+    /// It gets none.
+    Refused(Refusal),
+    /// It waits for one.
+    Queued(Queued),
 }
 
 enum Grant {
@@ -218,53 +228,42 @@ impl VersionPool {
         workers
     }
 
-    /// Waits for a worker, until the policy refuses the call or the version is replaced.
-    /// Dropping the future takes the call out of the queue.
-    pub async fn lease(self: &Arc<Self>, wanted: Wanted) -> Result<Lease, Refusal> {
+    /// Asks for a worker: it is there at once, or the call is refused or queued.
+    pub fn ask(self: &Arc<Self>, wanted: Wanted) -> Asked {
         let call = CallId(NEXT_CALL.fetch_add(1, Ordering::Relaxed));
         let now = self.clock.now();
         let Wanted { criticality, caller, deadline } = wanted;
-        let (queue_length, receiver) = {
-            let mut state = self.state.lock();
-            if state.closed {
-                return Err(Refusal::Moved);
-            }
-            let queue_length = state.waiting.len() as u32;
-            let arrival = Arrival { call, criticality, caller, deadline };
-            let state = &mut *state;
-            state.policy.on_arrival(now, arrival, &mut state.decisions);
-            if let [Decision::Run { call: mine, worker }] = state.decisions[..]
-                && mine == call
-            {
-                state.decisions.clear();
-                let granted = self.seat_on(state, worker);
-                self.mark_busy(state, worker);
-                if let Some(shared) = state.shared.get_mut(&worker) {
-                    shared.start = None;
-                }
-                return Ok(self.lease_of(granted, call, queue_length));
-            }
-            if let [Decision::Refuse { call: mine, outcome, retry_after }] = state.decisions[..]
-                && mine == call
-            {
-                state.decisions.clear();
-                let (why, retry_after) = state.why(outcome, retry_after);
-                self.keep_time(state);
-                return Err(Refusal::Refused { outcome, retry_after, why });
-            }
-            let (sender, receiver) = oneshot::channel();
-            state.waiting.insert(call, sender);
-            self.carry_out(state);
-            (queue_length, receiver)
-        };
-        let mut place = QueuePlace { pool: self, call, receiver };
-        match (&mut place.receiver).await {
-            Ok(Grant::Worker(granted)) => Ok(self.lease_of(granted, call, queue_length)),
-            Ok(Grant::Refused { outcome, retry_after, why }) => {
-                Err(Refusal::Refused { outcome, retry_after, why })
-            }
-            Ok(Grant::Moved) | Err(_) => Err(Refusal::Moved),
+        let mut state = self.state.lock();
+        if state.closed {
+            return Asked::Refused(Refusal::Moved);
         }
+        let queue_length = state.waiting.len() as u32;
+        let arrival = Arrival { call, criticality, caller, deadline };
+        let state = &mut *state;
+        state.policy.on_arrival(now, arrival, &mut state.decisions);
+        if let [Decision::Run { call: mine, worker }] = state.decisions[..]
+            && mine == call
+        {
+            state.decisions.clear();
+            let granted = self.seat_on(state, worker);
+            self.mark_busy(state, worker);
+            if let Some(shared) = state.shared.get_mut(&worker) {
+                shared.start = None;
+            }
+            return Asked::Granted(self.lease_of(granted, call, queue_length));
+        }
+        if let [Decision::Refuse { call: mine, outcome, retry_after }] = state.decisions[..]
+            && mine == call
+        {
+            state.decisions.clear();
+            let (why, retry_after) = state.why(outcome, retry_after);
+            self.keep_time(state);
+            return Asked::Refused(Refusal::Refused { outcome, retry_after, why });
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiting.insert(call, sender);
+        self.carry_out(state);
+        Asked::Queued(Queued { pool: self.clone(), call, receiver, queue_length })
     }
 
     /// The version was replaced: queued calls move, idle workers go, busy ones go when idle.
@@ -574,13 +573,27 @@ impl Spare for VersionPool {
 }
 
 /// A place in the queue; giving it up takes the call out, or returns a worker granted too late.
-struct QueuePlace<'a> {
-    pool: &'a Arc<VersionPool>,
+pub struct Queued {
+    pool: Arc<VersionPool>,
     call: CallId,
     receiver: oneshot::Receiver<Grant>,
+    queue_length: u32,
 }
 
-impl Drop for QueuePlace<'_> {
+impl Queued {
+    /// Waits for a worker, until the policy refuses the call or the version is replaced.
+    pub async fn granted(mut self) -> Result<Lease, Refusal> {
+        match (&mut self.receiver).await {
+            Ok(Grant::Worker(granted)) => Ok(self.pool.lease_of(granted, self.call, self.queue_length)),
+            Ok(Grant::Refused { outcome, retry_after, why }) => {
+                Err(Refusal::Refused { outcome, retry_after, why })
+            }
+            Ok(Grant::Moved) | Err(_) => Err(Refusal::Moved),
+        }
+    }
+}
+
+impl Drop for Queued {
     fn drop(&mut self) {
         self.receiver.close();
         if let Ok(Grant::Worker(granted)) = self.receiver.try_recv() {

@@ -18,7 +18,7 @@ use http::HeaderMap;
 
 use super::Fault;
 use super::flight::Flight;
-use crate::pool::{Lease, Refusal, Wanted};
+use crate::pool::{Asked, Lease, Refusal, Wanted};
 
 /// How much longer than the deadline the platform waits for the worker's own word about it, which
 /// comes at once unless the handler resists: some scheduler quanta of a busy host.
@@ -54,7 +54,15 @@ async fn lease(flight: &mut Flight) -> Result<Lease, Fault> {
     let criticality = flight.record().criticality;
     let wanted = Wanted { criticality, caller: flight.request.caller, deadline: flight.deadline };
     loop {
-        match flight.function.pool.lease(wanted).await {
+        let granted = match flight.function.pool.ask(wanted) {
+            Asked::Granted(lease) => return Ok(lease),
+            Asked::Refused(refusal) => Err(refusal),
+            Asked::Queued(queued) => {
+                flight.show();
+                queued.granted().await
+            }
+        };
+        match granted {
             Ok(lease) => return Ok(lease),
             Err(Refusal::Refused { outcome, retry_after, why }) => {
                 return Err(refused(flight, outcome, retry_after, why.as_deref()));
@@ -139,9 +147,8 @@ fn refused(flight: &Flight, outcome: Outcome, retry_after: Duration, why: Option
 async fn call(flight: &mut Flight) -> Option<Ended> {
     let request = flight.request.clone();
     let correlation_id = &request.correlation_id;
-    let id = flight.id.to_string();
-    let trace_id = flight.trace.trace_id.to_string();
-    let span_id = phase_span_id(flight.trace.span_id, "run").to_string();
+    let (id, trace_id) = (flight.id.text(), flight.trace.trace_id.text());
+    let span_id = phase_span_id(flight.trace.span_id, "run").text();
     let joined = Joined::of(&request.headers);
     let pairs = joined.pairs(&request.headers);
     let params: Vec<(&str, &str)> =

@@ -81,10 +81,13 @@ pub(crate) struct Flight {
     mark: Duration,
     /// Its place in the quotas.
     pub(crate) entry: Option<CallEntry>,
+    /// It is among the running calls.
+    is_shown: bool,
 }
 
 impl Flight {
-    /// Opens the record: the invocation is visible from here on.
+    /// Opens the record. The call is visible as soon as it waits or runs: one that is refused at once is
+    /// first seen when it has ended.
     pub(crate) fn open(invoker: &Arc<Invoker>, function: Arc<Deployed>, request: Arc<Request>) -> Self {
         Self::open_as(invoker, function, request, None)
     }
@@ -102,7 +105,6 @@ impl Flight {
             .map_or(0, |promise| invoker.clock.wall_now_us().saturating_sub(promise.accepted_us));
         let promise = promise.unwrap_or_else(|| Promise::of(invoker, &request));
         let record = Self::first_record(&function, &request, &promise, now);
-        invoker.history.begin(running(&record));
         let Given { time: given, from } = time_given(&function, &request);
         let callers_deadline = from != DeadlineFrom::Timeout;
         Self {
@@ -120,6 +122,7 @@ impl Flight {
             waited: Duration::from_micros(waited),
             mark: now,
             entry: None,
+            is_shown: false,
         }
     }
 
@@ -136,10 +139,8 @@ impl Flight {
 
     fn first_record(function: &Deployed, request: &Request, promise: &Promise, now: Duration) -> Invocation {
         let settings = &function.settings;
-        let mut path = request.path.clone();
-        if let Some(secrets) = function.pool.secrets() {
-            secrets.mask().boxed(&mut path);
-        }
+        let masked = function.pool.secrets().and_then(|secrets| secrets.mask().masked(&request.path));
+        let path = masked.map_or_else(|| request.path.clone(), Into::into);
         let given = time_given(function, request);
         let trace = &promise.trace;
         Invocation {
@@ -207,6 +208,14 @@ impl Flight {
         Ok(())
     }
 
+    /// The call waits: it is among the running ones from here on.
+    pub(crate) fn show(&mut self) {
+        if !std::mem::replace(&mut self.is_shown, true) {
+            let running = running(self.record());
+            self.invoker.history.begin(running);
+        }
+    }
+
     /// The wait for a worker is over.
     pub(crate) fn dispatched(&mut self, lease: Lease) {
         let now = self.invoker.clock.now();
@@ -221,7 +230,12 @@ impl Flight {
         record.queue_length = lease.queue_length;
         record.attempts = 1;
         record.worker = Some(worker);
-        self.invoker.history.set_running(self.id, worker);
+        if std::mem::replace(&mut self.is_shown, true) {
+            self.invoker.history.set_running(self.id, worker);
+        } else {
+            let running = running(self.record());
+            self.invoker.history.begin_on(running, worker);
+        }
         self.lease = Some(lease);
         self.run_began = Some(now);
         self.mark = now;
@@ -438,6 +452,7 @@ impl Drop for Flight {
             waited: self.waited,
             mark: self.mark,
             entry: self.entry.take(),
+            is_shown: self.is_shown,
         };
         let invoker = self.invoker.clone();
         invoker.endings.spawn_on(
