@@ -26,12 +26,14 @@ use crate::secrets::FunctionSecrets;
 
 pub(crate) mod host;
 mod lease;
+mod queued;
 mod start;
 mod workers;
 
 use self::host::{Entered, Holds, HostPlace, HostWorkers, Idle};
 pub use self::lease::Lease;
 use self::lease::{Granted, Seat};
+pub use self::queued::Queued;
 pub use self::workers::WorkerInfo;
 use self::workers::{Known, Ready, Room, Shared};
 
@@ -569,40 +571,5 @@ impl Holds for VersionPool {
 impl Spare for VersionPool {
     fn spare_one(self: Arc<Self>) -> bool {
         self.make_room(fp_core::pool::Room::Spare)
-    }
-}
-
-/// A place in the queue; giving it up takes the call out, or returns a worker granted too late.
-pub struct Queued {
-    pool: Arc<VersionPool>,
-    call: CallId,
-    receiver: oneshot::Receiver<Grant>,
-    queue_length: u32,
-}
-
-impl Queued {
-    /// Waits for a worker, until the policy refuses the call or the version is replaced.
-    pub async fn granted(mut self) -> Result<Lease, Refusal> {
-        match (&mut self.receiver).await {
-            Ok(Grant::Worker(granted)) => Ok(self.pool.lease_of(granted, self.call, self.queue_length)),
-            Ok(Grant::Refused { outcome, retry_after, why }) => {
-                Err(Refusal::Refused { outcome, retry_after, why })
-            }
-            Ok(Grant::Moved) | Err(_) => Err(Refusal::Moved),
-        }
-    }
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        self.receiver.close();
-        if let Ok(Grant::Worker(granted)) = self.receiver.try_recv() {
-            return self.pool.give_back(granted, Duration::ZERO, false);
-        }
-        let mut state = self.pool.state.lock();
-        if state.waiting.remove(&self.call).is_some() {
-            let now = self.pool.clock.now();
-            self.pool.decide_in(&mut state, |policy, out| policy.on_cancelled(now, self.call, out));
-        }
     }
 }
