@@ -64,7 +64,7 @@ struct SignOut {
 pub(super) struct LoginPage {
     pub(super) css: &'static str,
     pub(super) csrf_field: &'static str,
-    pub(super) csrf_token: &'static str,
+    pub(super) csrf_token: String,
     pub(super) next: String,
     /// What was wrong with the last attempt.
     pub(super) fault: Option<&'static str>,
@@ -81,7 +81,7 @@ pub(super) fn samples(
     fault: Option<&'static str>,
     signed_in: Option<(String, String)>,
 ) -> LoginPage {
-    LoginPage { signed_in, next: next.to_owned(), ..page("", fault, None) }
+    LoginPage { signed_in, next: next.to_owned(), ..page("", fault, None, None) }
 }
 
 /// Where the login is, for a reader who wanted something else.
@@ -101,12 +101,20 @@ async fn show_login(
 ) -> Response {
     let next = wish.map(|Query(wish)| wish.next).unwrap_or_default();
     let cookie = session_cookie(app.addresses.management_tls);
-    let is_over = session_text(&headers, cookie).is_some() && caller.is_none();
-    let page = pages::render(StatusCode::OK, &page(&next, None, caller.as_ref()));
+    let session = session_text(&headers, cookie);
+    let is_over = session.is_some() && caller.is_none();
+    // The form comes back without a session that is over.
+    let page = page(&next, None, caller.as_ref(), session.filter(|_| !is_over));
+    let page = pages::render(StatusCode::OK, &page);
     if is_over { without_cookie(page, cookie) } else { page }
 }
 
-fn page(next: &str, fault: Option<&'static str>, caller: Option<&Caller>) -> LoginPage {
+fn page(
+    next: &str,
+    fault: Option<&'static str>,
+    caller: Option<&Caller>,
+    session: Option<&str>,
+) -> LoginPage {
     let signed_in = caller.and_then(|caller| match &caller.who {
         Who::Local => None,
         Who::Key(key) => Some((key.name().to_string(), key.tenant().to_string())),
@@ -114,7 +122,7 @@ fn page(next: &str, fault: Option<&'static str>, caller: Option<&Caller>) -> Log
     LoginPage {
         css: pages::css_link(),
         csrf_field: csrf::FIELD,
-        csrf_token: csrf::token(),
+        csrf_token: csrf::token(session),
         next: own_place(next).to_owned(),
         fault,
         open: caller.is_some() && signed_in.is_none(),
@@ -128,16 +136,17 @@ async fn sign_in(
     headers: HeaderMap,
     ApiForm(form): ApiForm<SignIn>,
 ) -> Result<Response, Problem> {
-    csrf::check(form.csrf_token.as_deref())?;
+    let is_tls = app.addresses.management_tls;
+    let name = session_cookie(is_tls);
+    let before = session_text(&headers, name);
+    csrf::check(form.csrf_token.as_deref(), before)?;
     let Some(key) = app.access.check(form.key.trim()) else {
         trail.claimed(&app.access, form.key.trim());
         let fault = "This key is none of this platform's, has expired or was revoked.";
-        return Ok(pages::render(StatusCode::UNAUTHORIZED, &page(&form.next, Some(fault), None)));
+        return Ok(pages::render(StatusCode::UNAUTHORIZED, &page(&form.next, Some(fault), None, before)));
     };
     // One sign-in after the other in one browser leaves no session behind that nobody holds.
-    let is_tls = app.addresses.management_tls;
-    let name = session_cookie(is_tls);
-    if let Some(before) = session_text(&headers, name) {
+    if let Some(before) = before {
         app.access.sign_out(before);
     }
     trail.signed(&key);
@@ -153,9 +162,10 @@ async fn sign_out(
     headers: HeaderMap,
     ApiForm(form): ApiForm<SignOut>,
 ) -> Result<Response, Problem> {
-    csrf::check(form.csrf_token.as_deref())?;
     let cookie = session_cookie(app.addresses.management_tls);
-    if let Some(session) = session_text(&headers, cookie) {
+    let session = session_text(&headers, cookie);
+    csrf::check(form.csrf_token.as_deref(), session)?;
+    if let Some(session) = session {
         app.access.sign_out(session);
     }
     Ok(without_cookie(Redirect::to(PATH).into_response(), cookie))

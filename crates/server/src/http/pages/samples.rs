@@ -29,7 +29,7 @@ pub(super) fn shell(current: &'static str) -> Shell {
         live: true,
         signed_in: None,
         csrf_field: crate::http::csrf::FIELD,
-        csrf_token: "0123456789abcdef0123456789abcdef",
+        csrf_token: "0123456789abcdef0123456789abcdef".into(),
         warnings: Vec::new(),
         foot: vec![
             "functionsplatform 0.1.0".into(),

@@ -14,7 +14,7 @@ use super::assets;
 use super::text;
 use crate::app::App;
 use crate::history::{DiskState, HistoryStatus};
-use crate::http::caller::{Caller, Who};
+use crate::http::caller::{Caller, Who, session_cookie, session_text};
 use crate::http::csrf;
 
 /// Which listener a page is on.
@@ -54,7 +54,7 @@ pub(super) struct Shell {
     /// Who is signed in, and for whom: the key's name and its tenant; none where no key is needed.
     pub(super) signed_in: Option<(String, String)>,
     pub(super) csrf_field: &'static str,
-    pub(super) csrf_token: &'static str,
+    pub(super) csrf_token: String,
     /// What the reader must know about the platform.
     pub(super) warnings: Vec<String>,
     /// Words of the foot.
@@ -94,7 +94,7 @@ impl Shell {
             live: true,
             signed_in: signed_in(caller),
             csrf_field: csrf::FIELD,
-            csrf_token: csrf::token(),
+            csrf_token: csrf::token(session_text(headers, session_cookie(addresses.management_tls))),
             // How much the whole platform keeps says what others do on it.
             warnings: if caller.is_operator() { warnings(&status, now_us) } else { Vec::new() },
             foot: foot(&status, now_us.saturating_sub(app.started_us), caller.is_operator()),
