@@ -95,9 +95,12 @@ mod tests {
             [(&json, LARGE, true), (&json, LARGE + 1, false), (&HeaderMap::new(), LARGE + 1, true)]
         {
             let body = Bytes::from(format!("[{}", " ".repeat(bytes - 1)));
+            // While nobody has a turn, what is looked at aside waits.
+            let turns = look.turns.clone().try_acquire_many_owned(AT_ONCE as u32).expect("all are free");
             let mut looking = Box::pin(look.at(Entrance::free(), &nobody, headers, &body));
             let first = std::future::poll_fn(|cx| Poll::Ready(looking.as_mut().poll(cx))).await;
             assert_eq!(first.is_ready(), is_here, "{bytes} bytes");
+            drop(turns);
             let (_, found) = match first {
                 Poll::Ready(found) => found,
                 Poll::Pending => looking.await,
