@@ -265,6 +265,8 @@ impl CodeStore {
         let root = data_dir.join("code");
         let write = |source| CodeError::Write { path: root.clone(), source };
         fs::create_dir_all(&root).map_err(write)?;
+        // Workers without namespaces of their own come by the path that they are told; nobody lists it.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o711)).map_err(write)?;
         for entry in fs::read_dir(&root).map_err(write)?.flatten() {
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 // A leftover that cannot be removed is in nobody's way: the next one has another name.

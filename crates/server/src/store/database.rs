@@ -4,6 +4,8 @@
 //! itself with a warning that names it, and a new one is begun: the platform starts, and
 //! nothing is deleted. A full or read-only disk is not damage and is reported as an error.
 
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,12 +42,21 @@ pub(crate) fn open_writer(
     }
 }
 
+/// Makes the file, with what SQLite puts beside it, readable by this user alone: it holds what only
+/// keys open. What fails here fails again, with its name, when it is opened.
+fn keep_to_ourselves(path: &Path) {
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).append(true).create(true).mode(0o600).open(path);
+    let _ = opened.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)));
+}
+
 fn try_open_writer(
     path: &Path,
     layout: &Migrations<'_>,
     durability: Durability,
 ) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::Database { what: "opening", path: path.into(), source };
+    keep_to_ourselves(path);
     let mut connection = Connection::open(path).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;

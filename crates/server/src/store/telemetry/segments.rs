@@ -9,6 +9,8 @@
 //! rows is done while nobody does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -107,6 +109,9 @@ impl Segments {
         let failed =
             |source| StoreError::Directory { what: "the history directory", path: self.dir.clone(), source };
         std::fs::create_dir_all(&self.dir).map_err(failed)?;
+        // Logs and results are for those with a key.
+        let mode = Permissions::from_mode(0o700);
+        std::fs::set_permissions(&self.dir, mode).map_err(failed)?;
         let mut known: BTreeMap<Segment, Forms> = BTreeMap::new();
         for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
