@@ -156,6 +156,9 @@ fn nothing_that_is_kept_or_told_holds_a_value() {
     let bad = platform.get("/k/header");
     assert!(!holds(&String::from_utf8_lossy(bad.body())), "{bad:?}");
     platform.get(&format!("/k/{SECOND}"));
+    let named = Request::get("/k/slip").header("x-correlation-id", SECOND);
+    let named = platform.call(named.body(Bytes::new()).expect("a request"));
+    assert_eq!(named.headers()["x-correlation-id"], SECOND, "the caller's own word, given back");
     let trigger = json!({"http_header": "", "http_body": "", "http_path": "/k/slip", "http_verb": "GET"});
     let request = Request::post("/functions/trigger").header("content-type", "application/json");
     let accepted = platform::call(platform.api, request.body(trigger.to_string().into()).expect("a request"));

@@ -139,8 +139,11 @@ impl Flight {
 
     fn first_record(function: &Deployed, request: &Request, promise: &Promise, now: Duration) -> Invocation {
         let settings = &function.settings;
-        let masked = function.pool.secrets().and_then(|secrets| secrets.mask().masked(&request.path));
-        let path = masked.map_or_else(|| request.path.clone(), Into::into);
+        let mask = function.pool.secrets().map(|secrets| secrets.mask());
+        let shown = |text: &Arc<str>| {
+            let masked = mask.as_ref().and_then(|mask| mask.masked(text));
+            masked.map_or_else(|| text.clone(), Into::into)
+        };
         let given = time_given(function, request);
         let trace = &promise.trace;
         Invocation {
@@ -151,8 +154,8 @@ impl Flight {
             event_type: request.event_type.clone(),
             trigger: request.trigger,
             verb: request.verb.clone(),
-            path,
-            correlation_id: request.correlation_id.clone(),
+            path: shown(&request.path),
+            correlation_id: shown(&request.correlation_id),
             trace_id: trace.trace_id,
             span_id: trace.span_id,
             parent_span_id: request.trace.as_ref().map(|parent| parent.span_id),
