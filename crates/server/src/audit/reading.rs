@@ -78,11 +78,14 @@ impl<'a> Records<'a> {
         Self { query, files: latest_first, lines: None, mark: query.tenant.as_ref().map(mark) }
     }
 
-    /// A file that was last written to before the time asked for has nothing of it.
+    /// A file that was last written to before the time asked for has nothing of it. File systems
+    /// take their times from a clock that is up to a tick behind ours, or a second.
     fn is_too_old(&self, file: &File) -> bool {
         let Some(since_us) = self.query.since_us else { return false };
         let since: SystemTime = UNIX_EPOCH + Duration::from_micros(since_us);
-        file.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|modified| modified < since)
+        file.metadata()
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|modified| modified + Duration::from_secs(1) < since)
     }
 
     fn wanted(&self, line: &[u8]) -> Option<Record> {
