@@ -62,9 +62,7 @@ impl Python {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PythonError {
     /// Nothing found at all.
-    #[error(
-        "no python3 found on PATH or in /usr/bin; install Python 3.10 or newer, or name one with --python"
-    )]
+    #[error("no python3 found on PATH; install Python 3.10 or newer, or name one with --python")]
     NotFound,
     /// Only old ones.
     #[error("{path} is Python {found}; 3.10 or newer is needed")]
@@ -132,13 +130,14 @@ fn too_old(python: &Python) -> PythonError {
     PythonError::TooOld { path: python.executable.display().to_string(), found: python.version_text() }
 }
 
-/// Files that could be Pythons: `python3` and `python3.N` on PATH and in the usual places.
+/// Files that could be Pythons: `python3` and `python3.N` on PATH, or in the usual places where there
+/// is none.
 /// A pyenv shim stands for all versions beside it: they are asked instead of it.
 fn candidates() -> BTreeSet<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/bin", "/usr/local/bin"].map(PathBuf::from);
+    let path = std::env::var_os("PATH").filter(|path| !path.is_empty());
+    let path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin".into());
     let mut found = BTreeSet::new();
-    for dir in std::env::split_paths(&path).chain(usual).filter(|dir| dir.is_absolute()) {
+    for dir in std::env::split_paths(&path).filter(|dir| dir.is_absolute()) {
         if dir.ends_with("shims") {
             let versions = fs::read_dir(dir.with_file_name("versions")).into_iter().flatten().flatten();
             found.extend(versions.flat_map(|version| pythons_in(&version.path().join("bin"))));

@@ -1,6 +1,8 @@
 //! What keeps a platform from starting, in one clear sentence each.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use bytes::Bytes;
@@ -85,6 +87,34 @@ fn a_missing_python_is_said_to_be() {
         command.args(["--python", "/does/not/exist/python3"]);
     });
     assert_one_sentence(&ran, 1, &["/does/not/exist/python3"]);
+}
+
+#[test]
+fn a_python_that_path_does_not_have_is_not_used() {
+    let ran = failing(|command| {
+        command.env("PATH", "/does/not/exist");
+    });
+    assert_one_sentence(&ran, 1, &["no python3 found on PATH"]);
+    let old = tempfile::tempdir().expect("a directory");
+    let path = old.path().join("python3");
+    std::fs::write(&path, "#!/bin/sh\necho 'cpython 3 9 1'\necho /usr/bin/python3\necho /usr\n")
+        .expect("written");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("set");
+    let ran = failing(|command| {
+        command.env("PATH", old.path());
+    });
+    assert_one_sentence(&ran, 1, &["3.9.1", "3.10 or newer"]);
+}
+
+#[test]
+fn what_is_stored_is_for_no_other_user() {
+    let platform = up().start();
+    let mode = |name: &str| {
+        let path = platform.data_dir().join(name);
+        path.metadata().unwrap_or_else(|error| panic!("{name}: {error}")).permissions().mode() & 0o777
+    };
+    assert_eq!(["registry.db", "registry.db-wal"].map(mode), [0o600; 2]);
+    assert_eq!((mode("history"), mode("code")), (0o700, 0o711));
 }
 
 #[test]
