@@ -25,7 +25,7 @@ pub(crate) struct Trigger {
     #[arg(short = 'd', long = "http-body", visible_alias = "data", value_name = "BODY", default_value = "")]
     #[arg(hide_default_value = true)]
     http_body: String,
-    /// A header, as 'Name: value', or several, one a line; may be given many times
+    /// A header, as 'Name: value', or several, one a line; may be given many times; lines without a colon are ignored
     #[arg(short = 'H', long = "http-header", visible_alias = "header", value_name = "HEADER")]
     http_header: Vec<String>,
 }
@@ -39,7 +39,9 @@ struct Accepted {
 impl Trigger {
     /// Posts the call and prints the ids of the invocations.
     pub(crate) async fn run(&self, global: &Global, client: &Client) -> Result<Exit, Failure> {
-        let lines = self.http_header.iter().flat_map(|text| text.lines()).map(header_line);
+        let lines = self.http_header.iter().flat_map(|text| text.lines());
+        // What is no header is passed over, as the API does with its `http_header`.
+        let lines = lines.filter(|line| line.contains(':')).map(header_line);
         let body = json!({
             "http_header": lines.collect::<Result<Vec<_>, _>>()?.join("\n"),
             "http_body": payload::read_text(&self.http_body, "the body")?,
