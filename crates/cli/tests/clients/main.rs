@@ -163,7 +163,7 @@ fn a_wrong_command_line_is_told_before_anything_is_sent() {
         &["list", "--output", "xml"],
         &["create", "--name", "x"],
         &["trigger", "-P", "no-slash"],
-        &["trigger", "-P", "/x", "-H", "no colon"],
+        &["trigger", "-P", "/x", "-H", "no name: x"],
         &["bench", "http://127.0.0.1:1/", "--rate", "0"],
         &["bench", "ftp://127.0.0.1:1/", "--rate", "1"],
         &["list", "--platform-uri", "ftp://x"],
@@ -206,6 +206,8 @@ fn a_call_is_triggered_with_its_headers_and_body() {
         "X-One: 1",
         "-H",
         "X-Two:2",
+        "-H",
+        "no header at all",
     ]);
     assert_eq!((ran.exit, ran.stdout.as_str()), (0, "0192a\n0192b\n"));
     let body = json!({
