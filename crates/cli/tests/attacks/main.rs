@@ -20,3 +20,4 @@ mod outputs;
 mod refusals;
 mod rivals;
 mod siege;
+mod witness;

@@ -19,7 +19,7 @@ use crate::platform::{Platform, skip, up};
 
 /// Between two calls of the victim: 200 calls a second are enough to see a pause, and leave the
 /// processors to the attackers.
-const VICTIM_PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const VICTIM_PAUSE: Duration = Duration::from_millis(5);
 
 /// The victim is called at least so often, also by attacks that are over at once.
 const CALLS: usize = 20;
