@@ -14,7 +14,7 @@ from . import ballast
 from .load import percentile
 from .many import NAME as MANY
 from .plan import NETWORKS, PLATFORM, networked
-from .servers import Bare, FunctionsFramework, Gunicorn, Uvicorn
+from .servers import Bare, BareFork, FunctionsFramework, Gunicorn, Uvicorn
 
 # What the functions of benches/functions that are overloaded do.
 OVERLOADED = {"limited": "20 ms of sleep", "computing": "6 ms of CPU", "noop": "a no-op"}
@@ -205,6 +205,10 @@ def comparison(run):
 
 def extras(results):
     """Lines that have no aim, and say what stands behind those that have one."""
+    if cold := results.get("cold"):
+        for key in ("p50", "p99"):
+            pair = f"{median(cold[PLATFORM], key):.2f} and {median(cold[BareFork.name], key):.2f} ms"
+            yield f"| Cold start, {key}, with all isolation and of {BareFork.name} | {pair} | – |"
     if many := results.get("many_functions"):
         each = many["memory_kib_each"] * 1000 / 1024
         yield f"| Memory of 1,000 functions that nobody calls | {each:.1f} MiB | – |"

@@ -98,6 +98,15 @@ class Bare(Server):
         return [self.binary, "--addr", f"127.0.0.1:{self.port}", "--workers", self.workers, "--python", self.python]
 
 
+class BareFork(Bare):
+    """The same in front of a Python that forks for each call, and loads the handler of `cold` in the child."""
+
+    name = "a fork without isolation"
+
+    def command(self):
+        return [*super().command(), "--cold", BENCHES / "functions" / "cold" / "handler.py"]
+
+
 class Peer(Server):
     """A server from the virtual environment of the peers."""
 

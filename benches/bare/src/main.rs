@@ -4,13 +4,15 @@
 //! The same HTTP server (hyper), the same runtime flavour and allocator as the
 //! platform, and N blocking Python loops behind Unix sockets. No sandbox, no routes, no
 //! deadline, no telemetry, no supervision: a floor to compare with, not something to run.
+//! With `--cold FILE` a loop forks for each call, and the child loads the handler in that file: what a
+//! cold start costs without isolation.
 //! `GET /refusal/N` answers 504 with N bytes and no loop: the floor of a refusal.
 //! A caller that leaves in the middle of a call costs its loop, which is then replaced.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
@@ -33,6 +35,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The Python end.
 const LOOP: &str = include_str!("loop.py");
 
+/// The Python end of cold calls.
+const FORK: &str = include_str!("fork.py");
+
 /// Bytes of a frame's length.
 const PREFIX: usize = 4;
 
@@ -48,13 +53,22 @@ struct Arguments {
     /// The Python to run them with.
     #[arg(long, default_value = "python3")]
     python: PathBuf,
+    /// Fork for each call, and load this file's `handler` in the child.
+    #[arg(long, value_name = "FILE")]
+    cold: Option<PathBuf>,
 }
 
 /// Python loops; the one that was used last is used next, since its memory is in the cache.
 struct Pool {
-    python: PathBuf,
+    end: End,
     idle: Mutex<Vec<Loop>>,
     permits: Semaphore,
+}
+
+/// What runs at the other end.
+struct End {
+    python: PathBuf,
+    cold: Option<PathBuf>,
 }
 
 /// One Python process and our end of its socket; dropping it ends the process.
@@ -85,7 +99,10 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let pool: &'static Pool = Box::leak(Box::new(Pool::start(arguments.python, arguments.workers)?));
+    let pool: &'static Pool = Box::leak(Box::new(Pool::start(
+        End { python: arguments.python, cold: arguments.cold },
+        arguments.workers,
+    )?));
     let listener = TcpListener::bind(arguments.addr)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.addr))?;
@@ -166,9 +183,9 @@ async fn refusal(bytes: usize, body: Incoming) -> Response<Full<Bytes>> {
 }
 
 impl Pool {
-    fn start(python: PathBuf, workers: u32) -> anyhow::Result<Self> {
-        let idle = (0..workers).map(|_| Loop::start(&python)).collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Self { python, permits: Semaphore::new(idle.len()), idle: Mutex::new(idle) })
+    fn start(end: End, workers: u32) -> anyhow::Result<Self> {
+        let idle = (0..workers).map(|_| Loop::start(&end)).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Self { end, permits: Semaphore::new(idle.len()), idle: Mutex::new(idle) })
     }
 
     async fn call(&self, body: &[u8]) -> std::io::Result<Bytes> {
@@ -187,20 +204,22 @@ impl Drop for Lease<'_> {
     /// Replaces a loop whose call did not end well: its stream is out of step.
     fn drop(&mut self) {
         if self.held.take().is_some() && !self.pool.permits.is_closed() {
-            self.pool.idle.lock().extend(Loop::start(&self.pool.python));
+            self.pool.idle.lock().extend(Loop::start(&self.pool.end));
         }
     }
 }
 
 impl Loop {
-    fn start(python: &Path) -> anyhow::Result<Self> {
+    fn start(end: &End) -> anyhow::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let child = Command::new(python)
-            .args(["-I", "-S", "-c", LOOP])
+        let program = if end.cold.is_some() { FORK } else { LOOP };
+        let child = Command::new(&end.python)
+            .args(["-I", "-S", "-c", program])
+            .args(&end.cold)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .spawn()
-            .with_context(|| format!("cannot start {}", python.display()))?;
+            .with_context(|| format!("cannot start {}", end.python.display()))?;
         Ok(Self { stream: BufReader::new(UnixStream::from_std(ours)?), child })
     }
 }
