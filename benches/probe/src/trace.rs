@@ -62,6 +62,11 @@ fn record(history: &History, book: &FunctionBook, clock: &Clock, kept: Kept) {
     history.begin_on(running(invocation), WorkerId(1));
     let now = clock.now();
     book.record(now, clock.wall_us(now), outcome, false, total, false);
+    book.record_work(
+        now,
+        Duration::from_nanos(invocation.phases.queue),
+        Duration::from_nanos(invocation.phases.run),
+    );
     let finished = history.finish(kept);
     finished.sent(20_000, None::<Outcome>);
 }

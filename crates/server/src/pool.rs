@@ -223,6 +223,11 @@ impl VersionPool {
         !self.state.lock().waiting.is_empty()
     }
 
+    /// How many workers there are.
+    pub(crate) fn worker_count(&self) -> u32 {
+        self.state.lock().infos.len() as u32
+    }
+
     /// The workers, by id.
     pub fn workers(&self) -> Vec<WorkerInfo> {
         let mut workers: Vec<_> = self.state.lock().infos.values().map(|known| known.info.clone()).collect();

@@ -424,6 +424,7 @@ async fn keep_house(app: Arc<App>, certificates: Certificates) {
         every.tick().await;
         app.clock.resync();
         app.slo.tick(app.clock.now());
+        app.catalog.note_workers(app.clock.now());
         app.access.tick();
         // It reads files, which may be on a disk that is slow or gone: nothing else waits for that, and
         // the next look comes after this one.

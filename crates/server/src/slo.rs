@@ -16,6 +16,7 @@ use fp_core::settings::Slo;
 use fp_core::{FunctionName, Tenant};
 use parking_lot::RwLock;
 
+mod capacity;
 mod durations;
 mod function;
 mod rates;
@@ -26,7 +27,9 @@ mod views;
 
 pub use durations::DurationCounts;
 pub use function::FunctionBook;
-pub use views::{AlertView, BurnRate, FunctionView, LatencySloView, MinuteView, OutcomeCount, SloView};
+pub use views::{
+    AlertView, BurnRate, FunctionView, LatencySloView, MinuteView, OutcomeCount, ReasonCount, SloView,
+};
 
 use crate::clock::Clock;
 use crate::store::Registry;

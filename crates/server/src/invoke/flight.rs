@@ -377,6 +377,11 @@ impl Flight {
         let ended_us = self.invoker.clock.wall_us(now);
         let (outcome, short, cold) = (record.outcome, record.caller_was_short, record.cold);
         self.function.book.record(now, ended_us, outcome, short, total, cold);
+        // Refused calls would say how long those wait that are not refused, which is nothing.
+        if record.worker.is_some() {
+            let [waited, ran] = [phases.queue + phases.start, phases.run].map(Duration::from_nanos);
+            self.function.book.record_work(now, waited, ran);
+        }
         let (mut spans, mut result) = (self.spans(spans), result);
         if let Some(mask) = mask {
             spans.iter_mut().for_each(|span| mask.span(span));

@@ -15,6 +15,7 @@ use fp_core::settings::Slo;
 use fp_core::slo::History;
 use parking_lot::Mutex;
 
+use super::capacity::Capacity;
 use super::durations::{DurationCounts, Durations};
 use super::rates;
 use super::rolling::{Call, Rolling, tells_latency};
@@ -41,6 +42,7 @@ struct State {
     objective: Option<Slo>,
     totals: [u64; Outcome::ALL.len()],
     rolling: Rolling,
+    capacity: Capacity,
     durations: Durations,
     /// Counts for the objectives. The latency threshold is applied when a call is recorded, so
     /// the counts of another threshold cannot be used: they have a history of their own.
@@ -100,6 +102,16 @@ impl FunctionBook {
         }
     }
 
+    /// What the call took of the function's workers: how long it waited for one, and how long it ran.
+    pub fn record_work(&self, now: Duration, waited: Duration, ran: Duration) {
+        self.state.lock().capacity.record(now + BEFORE, waited, ran);
+    }
+
+    /// How many workers there are; told once a second while there are any.
+    pub(crate) fn note_workers(&self, now: Duration, workers: u32) {
+        self.state.lock().capacity.look(now + BEFORE, workers);
+    }
+
     /// Replaces the objective. Counters go on, except that another latency threshold begins
     /// with new ones.
     pub fn set_objective(&self, slo: Option<Slo>) {
@@ -150,7 +162,7 @@ impl FunctionBook {
     /// Rates and percentiles now.
     pub fn view(&self, now: Duration) -> FunctionView {
         let state = self.state.lock();
-        rates::function_view(&state.rolling, &state.totals, now + BEFORE)
+        rates::function_view(&state.rolling, &state.capacity, &state.totals, now + BEFORE)
     }
 
     /// Durations of all calls that reached a handler, counted between `edges`

@@ -5,12 +5,18 @@ use std::time::Duration;
 use fp_core::Outcome;
 use hdrhistogram::Histogram;
 
+use super::capacity::Capacity;
 use super::rolling::{MINUTES, Rolling};
-use super::views::{FunctionView, MinuteView, OutcomeCount};
+use super::views::{FunctionView, MinuteView, OutcomeCount, ReasonCount};
 
 type ByOutcome = [u64; Outcome::ALL.len()];
 
-pub(super) fn function_view(rolling: &Rolling, totals: &ByOutcome, now: Duration) -> FunctionView {
+pub(super) fn function_view(
+    rolling: &Rolling,
+    capacity: &Capacity,
+    totals: &ByOutcome,
+    now: Duration,
+) -> FunctionView {
     let present = now.as_secs() / 60;
     let (all, warm) = rolling.durations(present);
     let mut hour: ByOutcome = Default::default();
@@ -27,6 +33,7 @@ pub(super) fn function_view(rolling: &Rolling, totals: &ByOutcome, now: Duration
         rate_per_second: rolling.last_minute(now) as f64 / 60.0,
         calls: totals.iter().sum(),
         outcomes: outcome_counts(&hour, totals),
+        reasons: reason_counts(&hour, totals),
         error_ratio: ratio(bad, good + bad),
         p50_ms: quantile_ms(&all, 0.5),
         p90_ms: quantile_ms(&all, 0.9),
@@ -35,7 +42,7 @@ pub(super) fn function_view(rolling: &Rolling, totals: &ByOutcome, now: Duration
         max_ms: quantile_ms(&all, 1.0),
         warm_p50_ms: quantile_ms(&warm, 0.5),
         cold_share: ratio(cold, hour.iter().sum()),
-        minutes: minute_views(rolling, present),
+        minutes: minute_views(rolling, capacity, now),
     }
 }
 
@@ -58,7 +65,18 @@ fn outcome_counts(hour: &ByOutcome, totals: &ByOutcome) -> Vec<OutcomeCount> {
     counts
 }
 
-fn minute_views(rolling: &Rolling, present: u64) -> Vec<MinuteView> {
+/// Those outcomes that have a reason.
+fn reason_counts(hour: &ByOutcome, totals: &ByOutcome) -> Vec<ReasonCount> {
+    let count = |outcome: &Outcome| {
+        let (last_hour, total) = (hour[outcome.index()], totals[outcome.index()]);
+        let reason = outcome.reason().filter(|_| total > 0)?;
+        Some(ReasonCount { outcome: outcome.word(), reason, last_hour, total })
+    };
+    Outcome::ALL.iter().filter_map(count).collect()
+}
+
+fn minute_views(rolling: &Rolling, capacity: &Capacity, now: Duration) -> Vec<MinuteView> {
+    let present = now.as_secs() / 60;
     let mut views = vec![MinuteView::default(); MINUTES as usize];
     for minute in rolling.last_hour(present) {
         let age = present.saturating_sub(minute.number) as usize;
@@ -68,7 +86,16 @@ fn minute_views(rolling: &Rolling, present: u64) -> Vec<MinuteView> {
             calls: minute.calls(),
             errors: u64::from(minute.bad),
             p99_ms: p99_us.map(milliseconds),
+            ..MinuteView::default()
         };
+    }
+    let first = (present + 1).saturating_sub(MINUTES);
+    for (number, view) in (first..).zip(&mut views) {
+        if let Some((minute, waited)) = capacity.of(number) {
+            view.queue_p99_ms = waited.map(|waited| waited.as_secs_f64() * 1e3);
+            view.demand = minute.demand(now);
+            view.workers = minute.workers();
+        }
     }
     views
 }

@@ -70,7 +70,7 @@ struct Latencies {
     cold: Option<Histogram<u32>>,
 }
 
-fn histogram() -> Histogram<u32> {
+pub(super) fn histogram() -> Histogram<u32> {
     Histogram::new(DIGITS).expect("two digits are between zero and five")
 }
 

@@ -14,6 +14,19 @@ pub struct OutcomeCount {
     pub total: u64,
 }
 
+/// How many calls ended in one way for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ReasonCount {
+    /// The outcome's word.
+    pub outcome: &'static str,
+    /// The reason's word.
+    pub reason: &'static str,
+    /// Calls in the last 60 minutes.
+    pub last_hour: u64,
+    /// Calls since the function was created.
+    pub total: u64,
+}
+
 /// One minute of a function.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct MinuteView {
@@ -23,6 +36,12 @@ pub struct MinuteView {
     pub errors: u64,
     /// 99th percentile of their durations, in milliseconds; none without calls.
     pub p99_ms: Option<f64>,
+    /// 99th percentile of how long its calls waited for a worker, in milliseconds; none without calls.
+    pub queue_p99_ms: Option<f64>,
+    /// Mean number of calls that ran at once.
+    pub demand: f64,
+    /// Mean number of workers.
+    pub workers: f64,
 }
 
 /// Rates and percentiles of one function.
@@ -34,6 +53,8 @@ pub struct FunctionView {
     pub calls: u64,
     /// Every outcome that occurred, in the order of the interface's table.
     pub outcomes: Vec<OutcomeCount>,
+    /// Those of them that have a reason, by reason: refusals, missed deadlines.
+    pub reasons: Vec<ReasonCount>,
     /// Share of bad calls among good and bad ones in the last 60 minutes (0–1).
     pub error_ratio: f64,
     /// Median of the last five to six minutes, in milliseconds; none without calls.

@@ -24,6 +24,12 @@ pub(super) struct Minute {
     pub(super) errors: u64,
     /// 99th percentile in milliseconds; none without calls.
     pub(super) p99_ms: Option<f64>,
+    /// The same of how long calls waited for a worker.
+    pub(super) queue_p99_ms: Option<f64>,
+    /// Mean number of calls that ran at once.
+    pub(super) demand: f64,
+    /// Mean number of workers.
+    pub(super) workers: f64,
 }
 
 /// A rectangle of a bar chart.
@@ -73,6 +79,7 @@ pub(super) struct Column {
 #[template(path = "parts/latency_chart.html")]
 pub(super) struct LatencyChart {
     pub(super) id: &'static str,
+    pub(super) name: &'static str,
     /// `points` of a polyline each: minutes without calls interrupt the line.
     pub(super) pieces: Vec<String>,
     pub(super) columns: Vec<Column>,
@@ -86,6 +93,31 @@ pub(super) struct LatencyChart {
 }
 
 impl askama::filters::HtmlSafe for LatencyChart {}
+
+/// Workers per minute as bars, and the demand for them as a line.
+#[derive(Debug, Clone, PartialEq, Template)]
+#[template(path = "parts/capacity_chart.html")]
+pub(super) struct CapacityChart {
+    pub(super) id: &'static str,
+    /// Top and height stand for workers; the title tells of both.
+    pub(super) bars: Vec<CapacityBar>,
+    /// `points` of the demand's polyline.
+    pub(super) demand: String,
+    pub(super) top: String,
+    pub(super) summary: String,
+    pub(super) ends: AxisEnds,
+    pub(super) empty: bool,
+}
+
+impl askama::filters::HtmlSafe for CapacityChart {}
+
+/// A minute's workers.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct CapacityBar {
+    pub(super) column: Column,
+    pub(super) y: String,
+    pub(super) height: String,
+}
 
 /// A sparkline of calls, for a table's row.
 #[derive(Debug, Clone, PartialEq, Template)]
@@ -176,6 +208,7 @@ pub(super) fn latency_chart(id: &'static str, minutes: &[Minute], objective_ms: 
     };
     LatencyChart {
         id,
+        name: "p99 per minute",
         pieces: pieces(minutes.iter().map(|minute| minute.p99_ms), slot, &scale),
         columns,
         grid: scale.grid(),
@@ -184,6 +217,62 @@ pub(super) fn latency_chart(id: &'static str, minutes: &[Minute], objective_ms: 
         ends: ends(minutes),
         empty: seen().next().is_none(),
     }
+}
+
+/// Draws how long calls waited for a worker, p99 per minute.
+pub(super) fn queue_chart(id: &'static str, minutes: &[Minute]) -> LatencyChart {
+    let waits = |minute: &Minute| Minute { p99_ms: minute.queue_p99_ms, ..*minute };
+    let minutes: Vec<_> = minutes.iter().map(waits).collect();
+    LatencyChart { name: "p99 of the wait for a worker per minute", ..latency_chart(id, &minutes, None) }
+}
+
+/// Draws workers against the demand for them.
+pub(super) fn capacity_chart(id: &'static str, minutes: &[Minute]) -> CapacityChart {
+    let most = minutes.iter().map(|minute| minute.workers.max(minute.demand)).fold(0.0, f64::max);
+    let top = nice_ceiling(most.max(1.0));
+    let slot = WIDTH / minutes.len().max(1) as f64;
+    let height = |value: f64| value / top * HEIGHT;
+    let bar = |(at, minute): (usize, &Minute)| CapacityBar {
+        column: Column {
+            x: unit((at as f64 + 0.12) * slot),
+            width: unit(slot * 0.76),
+            title: format!(
+                "{} UTC: {} workers, {} busy on average",
+                hour_minute(minute.at_us),
+                tenths(minute.workers),
+                tenths(minute.demand)
+            ),
+        },
+        y: unit(HEIGHT - height(minute.workers)),
+        height: unit(height(minute.workers)),
+    };
+    let point = |(at, minute): (usize, &Minute)| {
+        format!("{},{}", unit((at as f64 + 0.5) * slot), unit(HEIGHT - height(minute.demand)))
+    };
+    let busiest = minutes.iter().max_by(|a, b| a.demand.total_cmp(&b.demand));
+    let summary = match busiest.filter(|_| most > 0.0) {
+        Some(busiest) => format!(
+            "In the busiest minute {} workers were busy on average, of {}; the most workers of a minute were {}.",
+            tenths(busiest.demand),
+            tenths(busiest.workers),
+            tenths(minutes.iter().map(|minute| minute.workers).fold(0.0, f64::max)),
+        ),
+        None => "No workers in the last hour.".into(),
+    };
+    CapacityChart {
+        id,
+        bars: minutes.iter().enumerate().filter(|(_, minute)| minute.workers > 0.0).map(bar).collect(),
+        demand: minutes.iter().enumerate().map(point).collect::<Vec<_>>().join(" "),
+        top: text::plain(top),
+        summary,
+        ends: ends(minutes),
+        empty: most <= 0.0,
+    }
+}
+
+/// With one decimal where there is one.
+pub(super) fn tenths(value: f64) -> String {
+    text::plain((value * 10.0).round() / 10.0)
 }
 
 /// Draws a row's sparkline: the last hour's calls per minute.
@@ -390,6 +479,18 @@ mod tests {
         assert_eq!(scale.height(0.1), HEIGHT, "below the axis is its foot");
         let words: Vec<_> = scale.grid().into_iter().map(|(_, word)| word).collect();
         assert_eq!(words, ["500 ms", "100 ms", "10 ms", "2 ms"]);
+    }
+
+    #[test]
+    fn workers_are_bars_and_demand_a_line_on_one_axis() {
+        let minute = |workers, demand| Minute { workers, demand, ..Minute::default() };
+        let chart = capacity_chart("capacity", &[minute(4.0, 1.0), minute(0.0, 0.0), minute(8.0, 7.5)]);
+        assert_eq!(chart.top, "10");
+        assert_eq!(chart.bars.len(), 2, "a minute without workers draws nothing");
+        assert_eq!((chart.bars[0].y.as_str(), chart.bars[0].height.as_str()), ("72", "48"));
+        assert_eq!(chart.demand, "100,108 300,120 500,30");
+        assert!(chart.summary.starts_with("In the busiest minute 7.5 workers were busy on average, of 8;"));
+        assert!(capacity_chart("capacity", &[minute(0.0, 0.0)]).empty);
     }
 
     #[test]

@@ -7,7 +7,10 @@ use fp_core::settings::{Auth, Fallback, Handler, Hedge, Idempotency, IdleTime, S
 
 use super::anatomy::{self, Anatomy, PHASES};
 use super::calls::CallsTable;
-use super::chart::{CallsChart, LatencyChart, Minute, calls_chart, latency_chart};
+use super::chart::{
+    CallsChart, CapacityChart, LatencyChart, Minute, calls_chart, capacity_chart, latency_chart, queue_chart,
+    tenths,
+};
 use super::overview::{minutes, try_line};
 use super::parts::{Badge, Command, EventWords, Meter, Pair, Stat, budget_tone};
 use super::shell::Shell;
@@ -48,12 +51,17 @@ pub(super) struct MinuteRow {
     pub(super) calls: String,
     pub(super) bad: String,
     pub(super) p99: String,
+    pub(super) wait: String,
+    pub(super) workers: String,
+    pub(super) busy: String,
 }
 
 /// An outcome's counts.
 #[derive(Debug)]
 pub(super) struct OutcomeRow {
     pub(super) badge: Badge,
+    /// Of the outcome above it, those that ended so for this reason.
+    pub(super) reason: Option<String>,
     pub(super) hour: String,
     pub(super) total: String,
 }
@@ -125,6 +133,8 @@ pub(super) struct FunctionPage {
     stats: Vec<Stat>,
     calls_chart: CallsChart,
     latency_chart: LatencyChart,
+    capacity_chart: CapacityChart,
+    queue_chart: LatencyChart,
     minutes: Vec<MinuteRow>,
     phases: [&'static str; 5],
     anatomy: Option<Anatomy>,
@@ -160,7 +170,14 @@ pub(super) fn page(shell: Shell, input: &Input<'_>) -> FunctionPage {
         stats: stats(&input.view, objective_ms),
         calls_chart: calls_chart("calls", &hour),
         latency_chart: latency_chart("latency", &hour, objective_ms),
-        minutes: hour.iter().rev().filter(|minute| minute.calls > 0).map(minute_row).collect(),
+        capacity_chart: capacity_chart("capacity", &hour),
+        queue_chart: queue_chart("queue", &hour),
+        minutes: hour
+            .iter()
+            .rev()
+            .filter(|minute| minute.calls > 0 || minute.workers > 0.0)
+            .map(minute_row)
+            .collect(),
         phases: PHASES,
         anatomy: anatomy::anatomy(&input.phases),
         slo: input.slo.as_ref().map(slo_words),
@@ -173,7 +190,7 @@ pub(super) fn page(shell: Shell, input: &Input<'_>) -> FunctionPage {
         calls_link,
         slowest: table("Slowest calls", &input.slowest),
         failed: table("Failed calls", &input.failed),
-        outcomes: input.view.outcomes.iter().map(outcome_row).collect(),
+        outcomes: outcome_rows(&input.view),
         workers: WorkersTable::new(&input.workers, false, &shell, input.now_us),
         settings: settings(input.settings),
         handler: format!("{}:{}", input.handler.file, input.handler.callable),
@@ -210,20 +227,35 @@ fn stats(view: &FunctionView, objective_ms: Option<f64>) -> Vec<Stat> {
 }
 
 fn minute_row(minute: &Minute) -> MinuteRow {
+    let ms = |value: Option<f64>| value.map_or_else(|| "–".into(), text::milliseconds);
     MinuteRow {
         time: text::clock_time(minute.at_us).chars().take(5).collect(),
         calls: text::count(minute.calls),
         bad: text::count(minute.errors),
-        p99: minute.p99_ms.map_or_else(|| "–".into(), text::milliseconds),
+        p99: ms(minute.p99_ms),
+        wait: ms(minute.queue_p99_ms),
+        workers: tenths(minute.workers),
+        busy: tenths(minute.demand),
     }
 }
 
-fn outcome_row(count: &crate::slo::OutcomeCount) -> OutcomeRow {
-    OutcomeRow {
-        badge: Badge::word(count.outcome),
-        hour: text::count(count.last_hour),
-        total: text::count(count.total),
+/// Each outcome, and below it its reasons where it has some.
+fn outcome_rows(view: &FunctionView) -> Vec<OutcomeRow> {
+    let row = |outcome, reason: Option<&str>, hour, total| OutcomeRow {
+        badge: Badge::word(outcome),
+        reason: reason.map(|word| word.replace('_', " ")),
+        hour: text::count(hour),
+        total: text::count(total),
+    };
+    let mut rows = Vec::new();
+    for count in &view.outcomes {
+        let reasons = || view.reasons.iter().filter(|reason| reason.outcome == count.outcome);
+        if reasons().next().is_none() {
+            rows.push(row(count.outcome, None, count.last_hour, count.total));
+        }
+        rows.extend(reasons().map(|it| row(it.outcome, Some(it.reason), it.last_hour, it.total)));
     }
+    rows
 }
 
 fn file_row((path, size): &(String, u64)) -> FileRow {

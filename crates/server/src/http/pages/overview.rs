@@ -262,6 +262,9 @@ pub(super) fn minutes(view: &FunctionView, current_us: u64) -> Vec<Minute> {
             calls: minute.calls,
             errors: minute.errors,
             p99_ms: minute.p99_ms,
+            queue_p99_ms: minute.queue_p99_ms,
+            demand: minute.demand,
+            workers: minute.workers,
         })
         .collect()
 }

@@ -13,7 +13,9 @@ use super::overview::{Input, Summary};
 use super::shell::Shell;
 use super::workers::Worker;
 use crate::history::{Entry, Running, RunningView, TraceSummary};
-use crate::slo::{AlertView, BurnRate, FunctionView, LatencySloView, MinuteView, OutcomeCount, SloView};
+use crate::slo::{
+    AlertView, BurnRate, FunctionView, LatencySloView, MinuteView, OutcomeCount, ReasonCount, SloView,
+};
 
 /// The samples' now: 2026-11-23 07:30:12 UTC.
 pub(super) const NOW_US: u64 = 1_795_419_012_345_678;
@@ -170,7 +172,15 @@ pub(super) fn view(scale: u64, errors: bool) -> FunctionView {
             };
             let bad = if errors && at > 38 && at < 47 { calls / 9 } else { 0 };
             let p99 = 18.0 + draw.next(30) as f64 + if bad > 0 { 280.0 } else { 0.0 };
-            MinuteView { calls, errors: bad, p99_ms: (calls > 0).then_some(p99) }
+            let demand = calls as f64 / 60.0;
+            MinuteView {
+                calls,
+                errors: bad,
+                p99_ms: (calls > 0).then_some(p99),
+                queue_p99_ms: (calls > 0).then_some(if bad > 0 { 190.0 } else { 0.02 }),
+                demand,
+                workers: if scale > 0 { (demand * 1.3).ceil() } else { 0.0 },
+            }
         })
         .collect();
     let calls: u64 = minutes.iter().map(|minute| minute.calls).sum();
@@ -181,10 +191,18 @@ pub(super) fn view(scale: u64, errors: bool) -> FunctionView {
         outcomes.push(OutcomeCount { outcome: "function_error", last_hour: bad, total: bad * 3 });
         outcomes.push(OutcomeCount { outcome: "cancelled", last_hour: 2, total: 31 });
     }
+    let mut reasons = Vec::new();
+    if errors {
+        outcomes.push(OutcomeCount { outcome: "shed", last_hour: 19, total: 25 });
+        for (reason, last_hour, total) in [("queue_delay", 17, 22), ("queue_full", 2, 3)] {
+            reasons.push(ReasonCount { outcome: "shed", reason, last_hour, total });
+        }
+    }
     FunctionView {
         rate_per_second: scale as f64 / 37.0,
         calls: calls * 41,
         outcomes: if scale > 0 { outcomes } else { Vec::new() },
+        reasons,
         error_ratio: bad as f64 / calls.max(1) as f64,
         p50_ms: some(8.4),
         p90_ms: some(21.9),
