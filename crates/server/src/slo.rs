@@ -31,6 +31,8 @@ pub use views::{
     AlertView, BurnRate, FunctionView, LatencySloView, MinuteView, OutcomeCount, ReasonCount, SloView,
 };
 
+pub(crate) use rolling::tells_latency;
+
 use crate::clock::Clock;
 use crate::store::Registry;
 

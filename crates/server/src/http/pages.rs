@@ -227,7 +227,13 @@ async fn show_function(
         files: app.catalog.source(&function).await,
         slowest: slowest(&app, &tenant, &of_function, view.p99_ms, &recent).await,
         failed: failures::list(&app.history, &tenant, &few_failed, &words).await.items,
-        phases: recent.iter().filter_map(|entry| Some(done(entry)?.phases)).collect(),
+        // Refusals are quick, and would be what is typical of an overloaded function.
+        phases: recent
+            .iter()
+            .filter_map(done)
+            .filter(|call| crate::slo::tells_latency(call.outcome))
+            .map(|call| call.phases)
+            .collect(),
         slo: book.and_then(|book| book.slo(now_us)),
         workers: workers.iter().filter(|worker| worker.function == function.name).map(worker).collect(),
         view,

@@ -84,7 +84,7 @@ pub(super) struct Rolling {
 
 /// Whether a call's duration says how long the function takes to answer. Refusals do not, and
 /// neither do calls whose caller left; what timed out does, as a lower bound.
-pub(super) fn tells_latency(outcome: Outcome) -> bool {
+pub(crate) fn tells_latency(outcome: Outcome) -> bool {
     match outcome {
         Outcome::Ok
         | Outcome::FunctionError
