@@ -60,7 +60,7 @@ impl Simulate {
             screen::line("")?;
             let row = |at: &Sample| {
                 let counts = [at.idle, at.busy, at.starting, at.queued].map(|count| count.to_string());
-                [vec![at.second.to_string()], counts.to_vec()].concat()
+                [vec![at.at.to_string()], counts.to_vec()].concat()
             };
             let header = ["second", "idle", "busy", "starting", "queued"];
             screen::table(&header, report.timeline.iter().map(row).collect(), "no time passed")?;

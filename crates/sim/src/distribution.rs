@@ -1,15 +1,20 @@
 //! How long things take.
+//!
+//! In a scenario a text (`"10ms"`) is a fixed time, and a table names its kind.
 
+use std::fmt;
 use std::time::Duration;
 
 use fastrand::Rng;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::{Deserialize, Deserializer, de};
 
 use crate::scenario::{ScenarioError, time};
+use crate::trace;
 
 /// A distribution of times.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(remote = "Self", tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Distribution {
     /// Always the same.
     Fixed {
@@ -50,6 +55,15 @@ pub enum Distribution {
         /// The smaller, the heavier the tail; the mean exists above 1.
         shape: f64,
     },
+    /// Times that were measured, each as likely as the others.
+    Empirical {
+        /// Them, in milliseconds.
+        #[serde(default)]
+        values_ms: Vec<f64>,
+        /// A file that holds them, one a line, or as the second field of recorded arrivals.
+        #[serde(default)]
+        file: Option<String>,
+    },
 }
 
 impl Distribution {
@@ -67,24 +81,70 @@ impl Distribution {
                 }
             }
             Self::Pareto { least, shape } => scaled(least, positive_unit(rng).powf(-1.0 / shape)),
+            Self::Empirical { ref values_ms, .. } => {
+                let drawn = values_ms.get(rng.usize(..values_ms.len().max(1)));
+                drawn.and_then(|ms| trace::milliseconds(*ms)).unwrap_or_default()
+            }
         }
     }
 
+    /// Takes in the measured times of a file; `read` gets its name.
+    pub(crate) fn fill(&mut self, read: impl FnOnce(&str) -> Result<String, String>) -> Result<(), String> {
+        let Self::Empirical { values_ms, file: Some(file) } = self else { return Ok(()) };
+        let calls = trace::read_trace(&read(file)?).map_err(|why| format!("{file}, {why}"))?;
+        let has_service = calls.iter().any(|call| call.service.is_some());
+        let times =
+            calls.iter().filter_map(|call| if has_service { call.service } else { Some(call.arrival) });
+        values_ms.extend(times.map(|time| time.as_micros() as f64 / 1000.0));
+        Ok(())
+    }
+
     pub(crate) fn check(&self, field: &str) -> Result<(), ScenarioError> {
-        let refuse =
-            |message: &str| Err(ScenarioError::Value { field: field.into(), message: message.into() });
+        let refuse = |key: &str, message: &str| Err(ScenarioError::value(format!("{field}.{key}"), message));
         match *self {
             Self::Lognormal { sigma, .. } if !(0.0..=5.0).contains(&sigma) => {
-                refuse("sigma must be within 0 and 5")
+                refuse("sigma", "must be within 0 and 5")
             }
             Self::Bimodal { slow_percent, .. } if !(0.0..=100.0).contains(&slow_percent) => {
-                refuse("slow_percent must be within 0 and 100")
+                refuse("slow_percent", "must be within 0 and 100")
             }
             Self::Pareto { shape, .. } if !(shape > 0.0 && shape <= 100.0) => {
-                refuse("shape must be above 0 and at most 100")
+                refuse("shape", "must be above 0 and at most 100")
+            }
+            Self::Empirical { ref values_ms, .. } if values_ms.is_empty() => {
+                refuse("values_ms", "is empty; give measured times, or a file of them")
+            }
+            Self::Empirical { ref values_ms, .. }
+                if values_ms.iter().any(|ms| trace::milliseconds(*ms).is_none()) =>
+            {
+                refuse("values_ms", "must be milliseconds, none below 0")
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Distribution {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TimeOrTable)
+    }
+}
+
+struct TimeOrTable;
+
+impl<'de> de::Visitor<'de> for TimeOrTable {
+    type Value = Distribution;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a time such as \"10ms\" or a table with a kind")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Distribution, E> {
+        time::parse(text).map(|time| Distribution::Fixed { time }).map_err(E::custom)
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Distribution, A::Error> {
+        Distribution::deserialize(MapAccessDeserializer::new(map))
     }
 }
 

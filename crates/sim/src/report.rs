@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::histogram::Histogram;
 
 /// What came of a scenario; the same for the same scenario, byte for byte.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -15,40 +16,65 @@ pub struct Report {
     pub seed: u64,
     /// How long calls arrived, in seconds.
     pub seconds: f64,
+    /// Of these, how many at the beginning were not counted.
+    pub warmup_seconds: f64,
     /// All calls.
     pub total: Summary,
     /// Each stream's calls, in the scenario's order.
     pub streams: Vec<Summary>,
+    /// Each tenant's calls, by name; empty where no stream says whose its calls are.
+    pub tenants: Vec<Summary>,
     /// The workers.
     pub workers: WorkerSummary,
-    /// The pool once a second, as it was before anything happened at that time.
+    /// Latency of all that were answered, from the median to the slowest.
+    pub curve: Vec<Point>,
+    /// How far apart the samples of `timeline` are, in seconds.
+    pub timeline_seconds: f64,
+    /// The pool from time to time, as it was before anything happened then.
     pub timeline: Vec<Sample>,
 }
 
-/// What came of some calls.
+/// What came of some calls. Those that arrived during the warm-up are left out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// The stream's name, or `total`.
+    /// The stream's or tenant's name, or `total`.
     pub name: String,
     /// Calls that arrived.
     pub offered: u64,
-    /// Calls that were answered within their deadline.
+    /// Calls that were answered well within their deadline.
     pub answered: u64,
     /// Answers per second until the last call had ended (goodput).
     pub answered_per_second: f64,
     /// Answers that had to wait for a start.
     pub cold: u64,
-    /// The others, by outcome and reason.
+    /// Answers that had to wait at all.
+    pub waited: u64,
+    /// The others, by outcome and reason as records have them.
     pub failed: BTreeMap<String, u64>,
     /// From arrival to answer, of the answered, in milliseconds.
     pub latency_ms: Percentiles,
     /// From arrival to dispatch, of the answered, in milliseconds.
     pub wait_ms: Percentiles,
+    /// How the objective was kept, where there is one.
+    pub objective: Option<Objective>,
 }
 
-/// Exact percentiles in milliseconds, to the microsecond; all zero without values.
+/// How an objective was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Objective {
+    /// Of a hundred calls that count, how many were answered; as `slo.availability` counts.
+    pub available_percent: f64,
+    /// Of a hundred answers, how many came within the latency objective; none without one.
+    pub in_time_percent: Option<f64>,
+    /// Whether all that was promised was kept.
+    pub kept: bool,
+}
+
+/// Percentiles in milliseconds, at most 0.1 % above the exact ones; all zero without values.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Percentiles {
+    /// Their mean.
+    pub mean: f64,
     /// Half of them.
     pub p50: f64,
     /// Nine of ten.
@@ -59,8 +85,17 @@ pub struct Percentiles {
     pub p99: f64,
     /// 999 of a thousand.
     pub p99_9: f64,
-    /// All.
+    /// All; exact.
     pub max: f64,
+}
+
+/// A point of the latency curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Point {
+    /// Of a hundred answers, how many were at least as fast.
+    pub percent: f64,
+    /// As what.
+    pub ms: f64,
 }
 
 /// What came of the workers.
@@ -72,19 +107,27 @@ pub struct WorkerSummary {
     pub failed_starts: u64,
     /// Workers that were retired.
     pub retired: u64,
-    /// Workers that crashed or were ended with a call.
+    /// Workers that crashed, died or were ended with a call.
     pub lost: u64,
     /// Most at once, starting ones included.
     pub most: u32,
+    /// How many there were on average, starting ones included.
+    pub mean: f64,
     /// How much of the workers' time went into calls, in percent.
     pub busy_percent: f64,
+    /// What they cost: the time of all workers together from when each was asked for, in seconds.
+    pub worker_seconds: f64,
+    /// How many calls ran at once on average, after the warm-up and while calls arrived.
+    pub mean_running: f64,
+    /// How many calls waited at once on average, in the same time.
+    pub mean_queued: f64,
 }
 
-/// The pool at one time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// The pool at one time, and what happened since the sample before.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Sample {
-    /// Second of the scenario.
-    pub second: u64,
+    /// Seconds since the scenario began.
+    pub at: f64,
     /// Workers without a call.
     pub idle: u32,
     /// Workers with a call.
@@ -93,27 +136,53 @@ pub struct Sample {
     pub starting: u32,
     /// Calls waiting.
     pub queued: u32,
+    /// Calls that arrived since.
+    pub offered: u32,
+    /// Calls that were answered since.
+    pub answered: u32,
+    /// Calls that ended otherwise since.
+    pub failed: u32,
+    /// The slowest answer since, in milliseconds.
+    pub slowest_ms: f64,
 }
 
 impl Percentiles {
-    /// By the nearest rank; the values are sorted in place.
-    pub(crate) fn of(values: &mut [Duration]) -> Self {
-        values.sort_unstable();
-        let at = |share: f64| {
-            let rank = (values.len() as f64 * share).ceil() as usize;
-            let value = values.get(rank.saturating_sub(1)).copied().unwrap_or_default();
-            value.as_micros() as f64 / 1000.0
-        };
-        Self { p50: at(0.5), p90: at(0.9), p95: at(0.95), p99: at(0.99), p99_9: at(0.999), max: at(1.0) }
+    pub(crate) fn of(times: &Histogram) -> Self {
+        let [p50, p90, p95, p99, p99_9, max] =
+            [0.5, 0.9, 0.95, 0.99, 0.999, 1.0].map(|share| times.quantile_ms(share));
+        Self { mean: rounded(times.mean_ms()), p50, p90, p95, p99, p99_9, max }
     }
 }
 
+/// The latency curve: evenly spaced in nines, as far as there are ten calls beyond a point, and
+/// the slowest.
+pub(crate) fn curve_of(times: &Histogram) -> Vec<Point> {
+    if times.count() == 0 {
+        return Vec::new();
+    }
+    // Twenty points to a nine: 0, 10.9, 20.6 … 90, 91.1 … 99, …
+    let shares = (0..).map(|step| 1.0 - 10f64.powf(-f64::from(step) / 20.0));
+    let shares = shares.take_while(|share| times.count() as f64 * (1.0 - share) >= 1.0);
+    let point = |share: f64| Point { percent: (share * 1e7).round() / 1e5, ms: times.quantile_ms(share) };
+    shares.chain([1.0]).map(point).collect()
+}
+
+/// To a thousandth: more digits say nothing.
+pub(crate) fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+/// A table, for people.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, seed {}, {} s", self.scenario, self.seed, self.seconds)?;
+        write!(f, "{}, seed {}, {} s", self.scenario, self.seed, self.seconds)?;
+        match self.warmup_seconds {
+            0.0 => writeln!(f)?,
+            warmup => writeln!(f, " of which the first {warmup} s do not count")?,
+        }
         writeln!(
             f,
-            "\n{:<12} {:>9} {:>9} {:>9} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "\n{:<14} {:>9} {:>9} {:>9} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9}",
             "stream",
             "offered",
             "answered",
@@ -126,11 +195,11 @@ impl fmt::Display for Report {
             "max ms"
         )?;
         let streams = if self.streams.len() > 1 { self.streams.as_slice() } else { &[] };
-        for row in streams.iter().chain([&self.total]) {
+        for row in streams.iter().chain(&self.tenants).chain([&self.total]) {
             let Percentiles { p50, p90, p99, p99_9, max, .. } = row.latency_ms;
             writeln!(
                 f,
-                "{:<12} {:>9} {:>9} {:>9.1} {:>7} {p50:>9.1} {p90:>9.1} {p99:>9.1} {p99_9:>9.1} {max:>9.1}",
+                "{:<14} {:>9} {:>9} {:>9.1} {:>7} {p50:>9.1} {p90:>9.1} {p99:>9.1} {p99_9:>9.1} {max:>9.1}",
                 row.name, row.offered, row.answered, row.answered_per_second, row.cold
             )?;
         }
@@ -138,27 +207,58 @@ impl fmt::Display for Report {
             writeln!(f, "\nnot answered")?;
         }
         for (outcome, count) in &self.total.failed {
-            writeln!(f, "  {outcome:<36} {count:>9}")?;
+            writeln!(f, "  {outcome:<38} {count:>9}")?;
         }
-        let WorkerSummary { started, failed_starts, retired, lost, most, busy_percent } = self.workers;
+        if let Some(objective) = self.total.objective {
+            writeln!(f, "\nobjective: {objective}")?;
+        }
+        write!(f, "\n{}", self.workers)
+    }
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = if self.kept { "kept" } else { "missed" };
+        write!(f, "{kept}; {:.3} % available", self.available_percent)?;
+        match self.in_time_percent {
+            Some(share) => write!(f, ", {share:.3} % of the answers in time"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for WorkerSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { started, failed_starts, retired, lost, most, busy_percent, .. } = self;
         writeln!(
             f,
-            "\nworkers: {started} started, {most} at most at once, {retired} retired, {lost} lost, \
-             {failed_starts} failed to start, {busy_percent:.1} % busy"
+            "workers: {started} started, {most} at most at once, {retired} retired, {lost} lost, \
+             {failed_starts} failed to start"
+        )?;
+        let Self { mean, worker_seconds, mean_running, mean_queued, .. } = self;
+        writeln!(
+            f,
+            "cost: {worker_seconds:.1} worker-seconds, {mean:.2} workers on average, {busy_percent:.1} % busy; \
+             {mean_running:.2} calls ran and {mean_queued:.2} waited at once"
         )
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
-    fn percentiles_are_of_the_nearest_rank() {
-        let mut values: Vec<_> = (1..=1000).rev().map(Duration::from_millis).collect();
-        let expected =
-            Percentiles { p50: 500.0, p90: 900.0, p95: 950.0, p99: 990.0, p99_9: 999.0, max: 1000.0 };
-        assert_eq!(Percentiles::of(&mut values), expected);
-        assert_eq!(Percentiles::of(&mut []), Percentiles::default());
+    fn the_curve_is_even_in_nines_and_ends_with_the_slowest() {
+        let mut times = Histogram::default();
+        (1..=1000).for_each(|ms| times.record(Duration::from_millis(ms)));
+        let curve = curve_of(&times);
+        assert_eq!(curve.len(), 62, "three nines and the slowest");
+        let at = |percent: f64| curve.iter().find(|point| point.percent == percent).map(|point| point.ms);
+        assert_eq!((at(90.0), at(99.0), at(100.0)), (Some(900.0), Some(990.0), Some(1000.0)));
+        assert!(curve.is_sorted_by(|a, b| a.percent < b.percent && a.ms <= b.ms));
+        assert!(curve_of(&Histogram::default()).is_empty());
     }
 }

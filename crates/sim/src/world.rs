@@ -3,11 +3,12 @@
 //!
 //! Rules of the model: a start takes a drawn time, or fails after it; a call runs a drawn time;
 //! one that outlasts its deadline is interrupted then, and its worker is lost, as on the
-//! platform. Events at the same time happen in the order in which they were planned. Each purpose
-//! has a generator of its own, so that a change of one leaves the draws of the others alone.
+//! platform (unless workers run several calls at once: then only the call is). Events at the same
+//! time happen in the order in which they were planned. Each purpose has a generator of its own,
+//! so that a change of one leaves the draws of the others alone.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -15,15 +16,25 @@ use fp_core::WorkerId;
 use fp_core::outcome::{DeadlineReason, Outcome};
 use fp_core::pool::{Arrival, CallId, Decision, Now, Pool};
 
-use crate::distribution::positive_unit;
-use crate::report::{Percentiles, Report, Sample, Summary, WorkerSummary};
-use crate::scenario::{Process, Scenario};
+use crate::report::Report;
+use crate::scenario::{Incident, Scenario};
+
+mod arrivals;
+mod calls;
+mod fleet;
+mod ledger;
+mod tally;
+
+use arrivals::{Arrivals, Arriving};
+use calls::{Attempt, Call, Calls};
+use fleet::Fleet;
+use ledger::Ledger;
 
 /// Plays a scenario to its end.
 pub fn run(scenario: &Scenario) -> Report {
     let mut world = World::new(scenario);
     for stream in 0..scenario.streams.len() {
-        world.plan_arrival(stream, scenario.streams[stream].from, true);
+        world.plan_arrival(stream);
     }
     while world.step() {}
     world.into_report()
@@ -31,162 +42,206 @@ pub fn run(scenario: &Scenario) -> Report {
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Arrives { stream: usize },
+    Arrives { stream: u32, caller: u32, service: Option<Duration> },
     Started { asked: Now },
-    StartFailed,
+    StartFailed { asked: Now },
     Ends { call: CallId, worker: WorkerId, how: End },
+    Leaves { call: CallId },
+    Dies { worker: WorkerId },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     Answered,
+    Failed,
     Crashed,
     Interrupted,
 }
 
-/// A call that has not ended.
-struct Call {
-    stream: usize,
-    arrived: Now,
-    deadline: Now,
-    dispatched: Now,
-    is_cold: bool,
-}
-
-/// What is noted of a stream's calls.
-#[derive(Default)]
-struct Notes {
-    offered: u64,
-    cold: u64,
-    failed: BTreeMap<String, u64>,
-    latencies: Vec<Duration>,
-    waits: Vec<Duration>,
-}
-
 struct World<'a> {
     scenario: &'a Scenario,
+    slots: u32,
     pool: Pool,
     now: Now,
     events: BinaryHeap<Reverse<(Now, u64, Event)>>,
     next_serial: u64,
-    next_call: u64,
-    calls: BTreeMap<CallId, Call>,
-    /// When each worker that there is came up.
-    workers: BTreeMap<WorkerId, Now>,
+    calls: Calls,
+    fleet: Fleet,
     starting: u32,
-    arrivals: Vec<Rng>,
+    arrivals: Vec<Arrivals<'a>>,
+    /// Whom the queue is fair between, for each stream's first caller.
+    callers: Vec<u64>,
     services: Rng,
     starts: Rng,
     accidents: Rng,
-    notes: Vec<Notes>,
-    summary: WorkerSummary,
-    lived: Duration,
-    worked: Duration,
-    timeline: Vec<Sample>,
+    patience: Rng,
+    ledger: Ledger<'a>,
+    /// Kept to save an allocation per event.
+    decisions: Vec<Decision>,
 }
 
 impl<'a> World<'a> {
     fn new(scenario: &'a Scenario) -> Self {
         let mut seeds = Rng::with_seed(scenario.seed);
         let mut rng = || Rng::with_seed(seeds.u64(..));
-        let (services, starts, accidents) = (rng(), rng(), rng());
+        let (services, starts, accidents, patience) = (rng(), rng(), rng(), rng());
+        let pool = Pool::new(scenario.pool_config());
+        let slots = pool.slots();
         Self {
             scenario,
-            pool: Pool::new(scenario.pool_config()),
+            slots,
+            pool,
             now: Now::ZERO,
             events: BinaryHeap::new(),
             next_serial: 0,
-            next_call: 0,
-            calls: BTreeMap::new(),
-            workers: BTreeMap::new(),
+            calls: Calls::default(),
+            fleet: Fleet::new(&scenario.function, slots),
             starting: 0,
-            arrivals: scenario.streams.iter().map(|_| rng()).collect(),
+            arrivals: scenario.streams.iter().map(|it| Arrivals::new(scenario, it, rng())).collect(),
+            callers: callers(scenario),
             services,
             starts,
             accidents,
-            notes: scenario.streams.iter().map(|_| Notes::default()).collect(),
-            summary: WorkerSummary::default(),
-            lived: Duration::ZERO,
-            worked: Duration::ZERO,
-            timeline: Vec::new(),
+            patience,
+            ledger: Ledger::new(scenario),
+            decisions: Vec::new(),
         }
     }
 
     /// Lets the next thing happen; false when all calls have arrived and ended.
     fn step(&mut self) -> bool {
         let planned = self.events.peek().map(|Reverse((at, ..))| *at);
-        let wake = self.pool.next_wake();
-        let has_work = !self.calls.is_empty() || self.now < self.scenario.duration;
-        let Some(next) = planned.into_iter().chain(wake).min().filter(|_| has_work) else { return false };
-        if self.calls.is_empty() && next >= self.scenario.duration {
-            self.sample_until(self.scenario.duration);
+        let end = self.scenario.duration;
+        let has_work = !self.calls.is_empty() || self.now < end;
+        let next = planned.into_iter().chain(self.pool.next_wake()).min().filter(|_| has_work);
+        let Some(next) = next.filter(|next| !self.calls.is_empty() || *next < end) else {
+            self.pass(self.now.max(end));
             return false;
+        };
+        self.pass(next.max(self.now));
+        let mut decisions = std::mem::take(&mut self.decisions);
+        match planned == Some(next) {
+            true => {
+                if let Some(Reverse((_, _, event))) = self.events.pop() {
+                    self.happen(event, &mut decisions);
+                }
+            }
+            false => self.pool.on_timer(self.now, &mut decisions),
         }
-        self.sample_until(next);
-        self.now = self.now.max(next);
-        let mut decisions = Vec::new();
-        match self.events.pop_if_due(planned == Some(next)) {
-            Some(event) => self.happen(event, &mut decisions),
-            None => self.pool.on_timer(self.now, &mut decisions),
-        }
-        for decision in decisions {
-            self.carry_out(decision);
-        }
-        self.summary.most = self.summary.most.max(self.workers.len() as u32 + self.starting);
+        decisions.drain(..).for_each(|decision| self.carry_out(decision));
+        self.decisions = decisions;
+        self.ledger.workers.most = self.ledger.workers.most.max(self.fleet.len() as u32 + self.starting);
         true
     }
 
+    /// Time passes while nothing happens.
+    fn pass(&mut self, until: Now) {
+        let waiting = self.calls.len().saturating_sub(self.fleet.running);
+        self.ledger.pass(self.now, until, self.fleet.running, waiting);
+        while let Some(at) = self.ledger.next_sample().filter(|at| *at <= until) {
+            self.ledger.sample(at, self.pool.view(self.now));
+        }
+        self.now = until;
+    }
+
     fn happen(&mut self, event: Event, out: &mut Vec<Decision>) {
-        let now = self.now;
         match event {
-            Event::Arrives { stream } => self.arrive(stream, out),
-            Event::Started { asked } => {
+            Event::Arrives { stream, caller, service } => self.arrive(stream, caller, service, out),
+            Event::Started { asked } => self.join(asked, out),
+            Event::StartFailed { asked } => {
                 self.starting -= 1;
-                self.summary.started += 1;
-                let worker = WorkerId(self.summary.started);
-                self.workers.insert(worker, now);
-                self.pool.on_started(now, worker, now - asked, out);
-            }
-            Event::StartFailed => {
-                self.starting -= 1;
-                self.summary.failed_starts += 1;
-                self.pool.on_start_failed(now, out);
+                self.ledger.workers.failed_starts += 1;
+                self.fleet.worker_time += self.now - asked;
+                self.pool.on_start_failed(self.now, out);
             }
             Event::Ends { call, worker, how } => self.end(call, worker, how, out),
+            Event::Leaves { call } => self.leave(call, out),
+            Event::Dies { worker } => self.lose(worker, out),
         }
     }
 
-    fn arrive(&mut self, stream: usize, out: &mut Vec<Decision>) {
-        let settings = &self.scenario.streams[stream];
-        let id = CallId(self.next_call);
-        self.next_call += 1;
-        self.notes[stream].offered += 1;
-        let deadline = self.now + settings.deadline;
-        let call = Call { stream, arrived: self.now, deadline, dispatched: self.now, is_cold: false };
-        self.calls.insert(id, call);
-        let arrival =
-            Arrival { call: id, criticality: settings.criticality, caller: stream as u64, deadline };
-        self.plan_arrival(stream, self.now, false);
+    fn arrive(&mut self, stream: u32, caller: u32, service: Option<Duration>, out: &mut Vec<Decision>) {
+        let settings = &self.scenario.streams[stream as usize];
+        let timeout = self.scenario.settings.timeout;
+        let given = settings.deadline.unwrap_or(timeout);
+        let deadline = self.now + given.min(timeout);
+        let is_short = given < timeout;
+        let call = Call { stream, arrived: self.now, deadline, is_short, service, attempt: None };
+        let id = self.calls.push(call);
+        self.ledger.offer(self.now, stream as usize);
+        if let Some(patience) = &settings.patience {
+            let leaves = self.now + patience.sample(&mut self.patience);
+            self.plan(leaves, Event::Leaves { call: id });
+        }
+        self.plan_arrival(stream as usize);
+        let arrival = Arrival {
+            call: id,
+            criticality: settings.criticality.unwrap_or(self.scenario.settings.criticality),
+            caller: self.callers[stream as usize] + u64::from(caller),
+            deadline,
+        };
         self.pool.on_arrival(self.now, arrival, out);
     }
 
-    fn end(&mut self, id: CallId, worker: WorkerId, how: End, out: &mut Vec<Decision>) {
-        let Some(call) = self.calls.remove(&id) else { return };
-        let ran = self.now - call.dispatched;
-        self.worked += ran;
-        let notes = &mut self.notes[call.stream];
-        match how {
-            End::Answered => {
-                notes.cold += u64::from(call.is_cold);
-                notes.latencies.push(self.now - call.arrived);
-                notes.waits.push(call.dispatched - call.arrived);
-                return self.pool.on_idle(self.now, worker, ran, out);
-            }
-            End::Crashed => notes.fail(Outcome::Crashed),
-            End::Interrupted => notes.fail(Outcome::DeadlineExceeded(DeadlineReason::ExpiredRunning)),
+    fn join(&mut self, asked: Now, out: &mut Vec<Decision>) {
+        self.starting -= 1;
+        self.ledger.workers.started += 1;
+        let worker = WorkerId(self.ledger.workers.started);
+        let function = &self.scenario.function;
+        self.fleet.join(self.now, worker, asked, function, &mut self.starts);
+        if let Some(life) = &function.worker_life {
+            let dies = self.now + life.sample(&mut self.starts);
+            self.plan(dies, Event::Dies { worker });
         }
-        self.bury(worker);
-        self.summary.lost += 1;
+        self.pool.on_started(self.now, worker, self.now - asked, out);
+    }
+
+    fn end(&mut self, id: CallId, worker: WorkerId, how: End, out: &mut Vec<Decision>) {
+        let Some(call) = self.calls.take_if(id, |call| call.runs_on(worker)) else { return };
+        let Some(attempt) = call.attempt else { return };
+        let ran = self.now - attempt.since;
+        self.ledger.worked += ran;
+        let is_shared = self.slots > 1;
+        match how {
+            End::Answered => self.ledger.answer(self.now, &call, attempt),
+            End::Failed => self.ledger.fail(&call, Outcome::FunctionError),
+            End::Crashed => self.ledger.fail(&call, Outcome::Crashed),
+            End::Interrupted => self.ledger.fail(&call, call.missed()),
+        }
+        self.fleet.end(worker, id);
+        match how {
+            End::Answered | End::Failed => self.pool.on_idle(self.now, worker, ran, out),
+            End::Interrupted if is_shared => self.pool.on_idle(self.now, worker, ran, out),
+            End::Interrupted | End::Crashed => self.lose(worker, out),
+        }
+    }
+
+    /// The caller has had enough.
+    fn leave(&mut self, id: CallId, out: &mut Vec<Decision>) {
+        let Some(call) = self.calls.take_if(id, |_| true) else { return };
+        self.ledger.fail(&call, Outcome::Cancelled);
+        let Some(attempt) = call.attempt else { return self.pool.on_cancelled(self.now, id, out) };
+        let ran = self.now - attempt.since;
+        self.ledger.worked += ran;
+        self.fleet.end(attempt.worker, id);
+        match self.slots > 1 {
+            true => self.pool.on_idle(self.now, attempt.worker, ran, out),
+            false => self.lose(attempt.worker, out),
+        }
+    }
+
+    /// A worker is no more, and what it still ran has crashed.
+    fn lose(&mut self, worker: WorkerId, out: &mut Vec<Decision>) {
+        if self.fleet.get(worker).is_none() {
+            return;
+        }
+        self.ledger.workers.lost += 1;
+        for id in self.fleet.bury(self.now, worker) {
+            if let Some(call) = self.calls.take_if(id, |_| true) {
+                self.ledger.worked += call.attempt.map_or(Duration::ZERO, |attempt| self.now - attempt.since);
+                self.ledger.fail(&call, Outcome::Crashed);
+            }
+        }
         self.pool.on_gone(self.now, worker, out);
     }
 
@@ -195,53 +250,57 @@ impl<'a> World<'a> {
             Decision::Run { call, worker } => self.dispatch(call, worker),
             Decision::Start { count } => (0..count).for_each(|_| self.start()),
             Decision::Retire { worker } => {
-                self.bury(worker);
-                self.summary.retired += 1;
+                self.fleet.bury(self.now, worker);
+                self.ledger.workers.retired += 1;
             }
             Decision::Refuse { call, outcome, .. } => {
-                if let Some(call) = self.calls.remove(&call) {
-                    self.notes[call.stream].fail(outcome);
+                if let Some(call) = self.calls.take_if(call, |_| true) {
+                    self.ledger.fail(&call, outcome);
                 }
             }
         }
     }
 
     fn dispatch(&mut self, id: CallId, worker: WorkerId) {
-        let function = &self.scenario.function;
-        let service = function.service.sample(&mut self.services);
-        let crashes = self.accidents.f64() * 100.0 < function.crash_percent;
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        call.dispatched = self.now;
-        call.is_cold = self.workers.get(&worker) == Some(&self.now) && self.now > call.arrived;
-        let left = call.deadline - self.now;
-        let how = match crashes {
-            _ if service > left => End::Interrupted,
-            true => End::Crashed,
-            false => End::Answered,
+        let (scenario, now) = (self.scenario, self.now);
+        let Some(call) = self.calls.get_mut(id) else { return };
+        let stream = &scenario.streams[call.stream as usize];
+        let service = stream.service.as_ref().unwrap_or(&scenario.function.service);
+        let service = call.service.unwrap_or_else(|| service.sample(&mut self.services));
+        let born = self.fleet.get(worker).map(|worker| worker.born);
+        let is_cold = born == Some(now) && now > call.arrived;
+        call.attempt = Some(Attempt { worker, since: now, is_cold });
+        let left = call.deadline - now;
+        let incident = scenario.incidents.iter().rev().find(|incident| incident.is_on(now));
+        let fate = self.accidents.f64() * 100.0;
+        let factor = incident.map_or(1.0, |incident| incident.factor)
+            * self.fleet.get(worker).map_or(1.0, |worker| worker.factor);
+        let service = if factor == 1.0 { service } else { service.mul_f64(factor) };
+        let service = self.fleet.with_pauses(now, worker, service);
+        let how = match fate_of(scenario, incident, fate) {
+            None => End::Interrupted,
+            Some(_) if service > left => End::Interrupted,
+            Some(how) => how,
         };
-        self.plan(self.now + service.min(left), Event::Ends { call: id, worker, how });
+        let ends = if how == End::Interrupted { left } else { service };
+        self.fleet.begin(worker, id);
+        self.plan(now + ends, Event::Ends { call: id, worker, how });
     }
 
     fn start(&mut self) {
         let function = &self.scenario.function;
+        let incident = self.scenario.incidents.iter().rev().find(|incident| incident.is_on(self.now));
+        let share = incident.and_then(|incident| incident.start_failure_percent);
         let took = function.start.sample(&mut self.starts);
-        let fails = self.accidents.f64() * 100.0 < function.start_failure_percent;
+        let fails = self.accidents.f64() * 100.0 < share.unwrap_or(function.start_failure_percent);
         self.starting += 1;
-        let event = if fails { Event::StartFailed } else { Event::Started { asked: self.now } };
-        self.plan(self.now + took, event);
+        let asked = self.now;
+        self.plan(asked + took, if fails { Event::StartFailed { asked } } else { Event::Started { asked } });
     }
 
-    fn plan_arrival(&mut self, stream: usize, after: Now, is_first: bool) {
-        let settings = &self.scenario.streams[stream];
-        let gap = match settings.process {
-            Process::Even if is_first => Duration::ZERO,
-            Process::Even => Duration::from_secs_f64(1.0 / settings.rate),
-            Process::Poisson => {
-                Duration::from_secs_f64(-positive_unit(&mut self.arrivals[stream]).ln() / settings.rate)
-            }
-        };
-        if after + gap < settings.until(self.scenario) {
-            self.plan(after + gap, Event::Arrives { stream });
+    fn plan_arrival(&mut self, stream: usize) {
+        if let Some(Arriving { at, service, caller }) = self.arrivals[stream].next() {
+            self.plan(at, Event::Arrives { stream: stream as u32, caller, service });
         }
     }
 
@@ -250,98 +309,48 @@ impl<'a> World<'a> {
         self.next_serial += 1;
     }
 
-    fn bury(&mut self, worker: WorkerId) {
-        if let Some(born) = self.workers.remove(&worker) {
-            self.lived += self.now - born;
-        }
-    }
-
-    /// Notes the pool as it is, for every whole second up to and including `time`.
-    fn sample_until(&mut self, time: Now) {
-        while self.timeline.len() as u64 <= time.min(self.scenario.duration).as_secs() {
-            let view = self.pool.view(self.now);
-            self.timeline.push(Sample {
-                second: self.timeline.len() as u64,
-                idle: view.idle,
-                busy: view.busy,
-                starting: view.starting,
-                queued: view.queued,
-            });
-        }
-    }
-
     fn into_report(mut self) -> Report {
-        let still_up: Vec<_> = self.workers.keys().copied().collect();
-        still_up.into_iter().for_each(|worker| self.bury(worker));
-        if !self.lived.is_zero() {
-            let slots = f64::from(self.scenario.pool_config().slots);
-            let share = self.worked.as_secs_f64() / self.lived.as_secs_f64() / slots;
-            self.summary.busy_percent = (share * 1e5).round() / 1e3;
+        for worker in self.fleet.ids() {
+            self.fleet.bury(self.now, worker);
         }
-        // The queue of the last second is still served afterwards: that is time, too.
-        let seconds = self.now.max(self.scenario.duration).as_secs_f64();
-        let mut all = Notes::default();
-        let mut streams = Vec::new();
-        for (stream, notes) in self.scenario.streams.iter().zip(self.notes) {
-            all.add(&notes);
-            streams.push(notes.summarise(&stream.name, seconds));
-        }
-        Report {
-            scenario: self.scenario.name.clone(),
-            seed: self.scenario.seed,
-            seconds: self.scenario.duration.as_secs_f64(),
-            total: all.summarise("total", seconds),
-            streams,
-            workers: self.summary,
-            timeline: self.timeline,
-        }
+        self.ledger.into_report(self.now, &self.fleet)
     }
 }
 
-/// Taking the next event only if it is its turn.
-trait PopIfDue {
-    fn pop_if_due(&mut self, is_due: bool) -> Option<Event>;
-}
-
-impl PopIfDue for BinaryHeap<Reverse<(Now, u64, Event)>> {
-    fn pop_if_due(&mut self, is_due: bool) -> Option<Event> {
-        if !is_due {
-            return None;
-        }
-        self.pop().map(|Reverse((_, _, event))| event)
+/// How a run ends that is not late; none if it never does.
+fn fate_of(scenario: &Scenario, incident: Option<&Incident>, fate: f64) -> Option<End> {
+    let function = &scenario.function;
+    let or = |changed: fn(&Incident) -> Option<f64>, usual: f64| incident.and_then(changed).unwrap_or(usual);
+    let stuck = or(|incident| incident.stuck_percent, function.stuck_percent);
+    let crash = stuck + or(|incident| incident.crash_percent, function.crash_percent);
+    let error = crash + or(|incident| incident.error_percent, function.error_percent);
+    match fate {
+        fate if fate < stuck => None,
+        fate if fate < crash => Some(End::Crashed),
+        fate if fate < error => Some(End::Failed),
+        _ => Some(End::Answered),
     }
 }
 
-impl Notes {
-    fn fail(&mut self, outcome: Outcome) {
-        let name = match outcome.reason() {
-            Some(reason) => format!("{} ({reason})", outcome.word()),
-            None => outcome.word().to_owned(),
-        };
-        *self.failed.entry(name).or_default() += 1;
-    }
+/// Whom the queue is fair between: streams of one tenant are one, others each for themselves.
+fn callers(scenario: &Scenario) -> Vec<u64> {
+    let streams = &scenario.streams;
+    let place = |at: usize| {
+        let stream = &streams[at];
+        let first_of_tenant = || streams.iter().position(|other| other.tenant == stream.tenant);
+        let shared = stream.tenant.is_some() && stream.callers == 1;
+        let at = if shared { first_of_tenant().unwrap_or(at) } else { at };
+        ((at as u64) << 33) | (u64::from(shared) << 32)
+    };
+    (0..streams.len()).map(place).collect()
+}
 
-    fn add(&mut self, other: &Self) {
-        self.offered += other.offered;
-        self.cold += other.cold;
-        self.latencies.extend(&other.latencies);
-        self.waits.extend(&other.waits);
-        for (name, count) in &other.failed {
-            *self.failed.entry(name.clone()).or_default() += count;
-        }
-    }
-
-    fn summarise(mut self, name: &str, seconds: f64) -> Summary {
-        let answered = self.latencies.len() as u64;
-        Summary {
-            name: name.to_owned(),
-            offered: self.offered,
-            answered,
-            answered_per_second: (answered as f64 / seconds * 1e3).round() / 1e3,
-            cold: self.cold,
-            failed: self.failed,
-            latency_ms: Percentiles::of(&mut self.latencies),
-            wait_ms: Percentiles::of(&mut self.waits),
+impl Call {
+    /// What a call ends as whose time is over while it runs.
+    fn missed(&self) -> Outcome {
+        match self.is_short {
+            true => Outcome::DeadlineExceeded(DeadlineReason::ExpiredRunning),
+            false => Outcome::Timeout,
         }
     }
 }
