@@ -15,7 +15,7 @@ from pathlib import Path
 
 from platform_under_test import Platform
 
-from . import ballast, load, many, memory, overload, probe, refusals
+from . import ballast, load, many, memory, overload, probe, refusals, tail
 from .servers import BENCHES, BODY, Bare, BareFork, FunctionsFramework, Gunicorn, Uvicorn
 
 ROOT = BENCHES.parent
@@ -76,6 +76,8 @@ class Plan:
                 self.open_loop(one)
             if self.wants("overload"):
                 overload.measure(self)
+            if self.wants("tail"):
+                tail.measure(self)
         return self.results
 
     def measure_round(self, number, one, best):

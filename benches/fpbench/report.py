@@ -10,7 +10,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from . import ballast
+from . import ballast, tail
 from .load import percentile
 from .many import NAME as MANY
 from .plan import NETWORKS, PLATFORM, networked
@@ -33,7 +33,7 @@ def ratio(results, name, key, other, *, mine=PLATFORM):
 def lines(results):
     """Each aim with what was measured: what, value, aim, whether it was reached."""
     found = []
-    for part in (warm, tracing, throughput, cold, bursts, idle, many, history, overload, refusals):
+    for part in (warm, tracing, throughput, cold, bursts, idle, many, history, overload, refusals, hedging):
         with contextlib.suppress(KeyError):  # a part that was not asked for
             found.extend(part(results))
     return [
@@ -133,6 +133,13 @@ def refusals(results):
         pairs = zip(found[f"{PLATFORM}, {connections}"], found[f"{Bare.name}, {connections}"], strict=True)
         value = statistics.median(mine[key] / bare[key] for mine, bare in pairs)
         yield f"Refusal ÷ bare answer of its size, {what}", value, "≤", 1.5, ""
+
+
+def hedging(results):
+    found = results["hedging"]
+    yield "A tail of 200 ms in 2 % of calls, hedged, p99", found[tail.HEDGED]["p99"], "≤", 60.0, "ms"
+    yield "The same without hedging ÷ with, p99", found[tail.PLAIN]["p99"] / found[tail.HEDGED]["p99"], "≥", 3.0, ""
+    yield "More calls by hedging, in percent", found["more_calls"] * 100, "≤", 3.0, "%"
 
 
 def machine():
