@@ -16,8 +16,6 @@ BENCHES = Path(__file__).resolve().parent.parent
 # FastAPI's imports take seconds on busy cores.
 START_SECONDS = 30
 STOP_SECONDS = 10
-# What a queue without a bound has taken in some seconds of overload, a hundred a second.
-DRAIN_SECONDS = 120
 BODY = b'{"arg": 21}'
 ANSWER = {"result": 42, "status": "noice"}
 
@@ -144,17 +142,6 @@ class Waiting(Uvicorn):
     @property
     def limited_url(self):
         return self.url.replace("/noop", "/limited")
-
-    def drain(self):
-        """Waits until nothing is left of what was sent to it."""
-        url = self.url.replace("/noop", "/waiting")
-        end = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < end:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                if int(answer.read()) == 0:
-                    return
-            time.sleep(0.05)
-        raise RuntimeError(f"{self.name} is still busy after {DRAIN_SECONDS} s")
 
 
 class Gunicorn(Peer):
