@@ -10,6 +10,7 @@ pub mod code;
 pub mod credential;
 pub mod deadline;
 pub mod event;
+pub mod fallback;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod ids;

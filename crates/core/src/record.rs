@@ -298,7 +298,7 @@ fn root_span(invocation: &Invocation) -> Span {
         start_ns: invocation.started_us * 1_000,
         duration_ns: invocation.phases.total(),
         attributes: root_attributes(invocation),
-        events: Vec::new(),
+        events: degraded_event(invocation).into_iter().collect(),
         error: root_error(invocation),
     }
 }
@@ -315,6 +315,19 @@ fn phase_span(invocation: &Invocation, name: &'static str, start_ns: u64, durati
         events: Vec::new(),
         error,
     }
+}
+
+/// That a call was refused and answered all the same, at the moment of the refusal.
+fn degraded_event(invocation: &Invocation) -> Option<SpanEvent> {
+    let how = invocation.degraded.as_deref()?;
+    let Phases { route, queue, start, .. } = invocation.phases;
+    let mut attributes: Vec<(Box<str>, serde_json::Value)> =
+        vec![("how".into(), how.into()), ("instead_of".into(), invocation.outcome.word().into())];
+    if let Some(reason) = invocation.outcome.reason() {
+        attributes.push(("reason".into(), reason.into()));
+    }
+    let time_ns = invocation.started_us * 1_000 + route + queue + start;
+    Some(SpanEvent { time_ns, name: "degraded".into(), attributes })
 }
 
 /// The message of a failed call: what was raised, else the outcome's word. The caller's doing
@@ -358,6 +371,9 @@ fn root_attributes(invocation: &Invocation) -> Vec<(Box<str>, serde_json::Value)
     if let Some(reason) = invocation.outcome.reason() {
         set("functionsplatform.reason", reason.into());
     }
+    if let Some(how) = &invocation.degraded {
+        set("functionsplatform.degraded", (**how).into());
+    }
     if root_error(invocation).is_some() {
         set("error.type", invocation.outcome.word().into());
     }
@@ -369,6 +385,7 @@ fn root_attributes(invocation: &Invocation) -> Vec<(Box<str>, serde_json::Value)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::ShedReason;
 
     fn kept(outcome: Outcome) -> Kept {
         let invocation = Invocation {
@@ -434,6 +451,24 @@ mod tests {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 5);
+    }
+
+    #[test]
+    fn a_refusal_that_was_answered_all_the_same_says_how_and_when() {
+        let mut kept = kept(Outcome::Shed(ShedReason::QueueFull));
+        kept.invocation.degraded = Some("stale; age=42".into());
+        let root = &kept.platform_spans()[0];
+        assert!(
+            root.attributes
+                .iter()
+                .any(|(key, value)| { &**key == "functionsplatform.degraded" && value == "stale; age=42" })
+        );
+        let [event] = &root.events[..] else { panic!("{:?}", root.events) };
+        assert_eq!((&*event.name, event.time_ns), ("degraded", 1_000_000_030));
+        let said: Vec<_> = event.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(said, ["how=\"stale; age=42\"", "instead_of=\"shed\"", "reason=\"queue_full\""]);
+        // It stays a refusal, for the objective as for the trace.
+        assert!(root.error.is_some());
     }
 
     #[test]

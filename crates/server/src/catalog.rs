@@ -29,6 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::access::{Access, AccessError};
 use crate::callers::{Callers, Checks};
+use crate::last_good::Shelf;
 use crate::pool::VersionPool;
 use crate::slo::{FunctionBook, SloBook};
 use crate::store::registry::{Registry, StoredVersion};
@@ -73,6 +74,8 @@ pub struct Deployed {
     pub book: Arc<FunctionBook>,
     /// What its callers are checked with; none if it lets everybody in.
     pub(crate) checks: Option<Box<Checks>>,
+    /// Its good answers, for when it must refuse; they go with the version.
+    pub(crate) last_good: Option<Shelf>,
     /// Keeps what it preloads imported while it is live.
     _template: Option<Template>,
     /// Keeps its code on disk until its last call has ended.
@@ -176,7 +179,8 @@ impl Catalog {
             held.keep();
             let directory = code.directory(&version.code_hash);
             let checks = workers.callers.checks(&version.tenant, &version.settings, &directory);
-            let function = Arc::new(Deployed::of(version, pool, template, held, checks, &slo));
+            let shelf = workers.shelf(&version);
+            let function = Arc::new(Deployed::of(version, pool, template, held, checks, shelf, &slo));
             snapshot.put(function).map_err(CatalogError::from_conflict)?;
         }
         for function in snapshot.all() {
@@ -272,6 +276,7 @@ impl Catalog {
         let key = (request.tenant.clone(), request.name.clone());
         let _one_at_a_time = self.gate(key).await;
         self.workers.check(&request.tenant, &request.settings)?;
+        WorkerSetup::check_fallback(&request.name, &request.settings)?;
         let code = self.store_code(&request).await?;
         self.check_code_quota(&request, code.hash()).await?;
         self.check_own_modules(code.hash(), &request.settings).await?;
@@ -300,7 +305,8 @@ impl Catalog {
             pool.adopt(worker, memory, place, self.workers.clock.now().saturating_sub(began));
             self.workers.host.keep(&pool);
         }
-        let fresh = Arc::new(Deployed::of(version, pool, template, code, checks, &self.slo));
+        let shelf = self.workers.shelf(&version);
+        let fresh = Arc::new(Deployed::of(version, pool, template, code, checks, shelf, &self.slo));
         fresh.pool.tend();
         let old = next.put(fresh.clone()).map_err(CatalogError::from_conflict)?;
         self.snapshot.store(Arc::new(next));
@@ -564,6 +570,7 @@ impl Deployed {
         template: Option<Template>,
         code: CodeHold,
         checks: Option<Box<Checks>>,
+        last_good: Option<Shelf>,
         slo: &SloBook,
     ) -> Self {
         let book = slo.function(&version.tenant, &version.function, version.settings.slo.as_ref());
@@ -582,6 +589,7 @@ impl Deployed {
             pool,
             book,
             checks,
+            last_good,
             _template: template,
             code,
         }

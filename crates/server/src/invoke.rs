@@ -8,6 +8,7 @@
 
 pub(crate) mod attempt;
 pub(crate) mod background;
+mod fallback;
 pub(crate) mod flight;
 mod output;
 pub(crate) mod stream;
@@ -143,6 +144,8 @@ pub struct Completed {
     pub phases: fp_core::record::Phases,
     /// Adds the phase `send` to the record; streams add it by themselves.
     pub finished: Option<Finished>,
+    /// It was refused, and this is how it is answered all the same.
+    pub degraded: Option<String>,
 }
 
 /// The sentence for a body that is over the function's limit.
@@ -236,12 +239,24 @@ impl Invoker {
 
     async fn fly(mut flight: Flight) -> Completed {
         match attempt::run(&mut flight).await {
+            attempt::Ended::Fault { fault, .. } if fallback::is_due(&flight, &fault) => {
+                // In a box: calls that are served need no room for it.
+                Box::pin(fallback::answer(flight, *fault)).await
+            }
+            ended => Self::land(flight, ended).await,
+        }
+    }
+
+    /// Gives the worker back and closes the record.
+    async fn land(mut flight: Flight, ended: attempt::Ended) -> Completed {
+        match ended {
             attempt::Ended::Whole { head, body, logs } => {
                 flight.end_run();
                 if flight.release() {
                     // The next call of the queue goes to its worker before this answer goes out.
                     tokio::task::yield_now().await;
                 }
+                fallback::keep(&flight, &head, &body);
                 flight.complete(head, body, logs)
             }
             attempt::Ended::Stream { head } => stream::begin(flight, head),

@@ -19,6 +19,7 @@ pub mod fuzz;
 pub mod history;
 pub mod http;
 pub mod invoke;
+pub(crate) mod last_good;
 pub mod pool;
 pub(crate) mod quotas;
 mod random;

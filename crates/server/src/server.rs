@@ -182,6 +182,7 @@ impl Server {
             clock: clock.clone(),
             secrets,
             callers: Arc::new(callers),
+            last_good: Arc::default(),
             services: config.services.clone(),
             tenants: config.tenants.clone(),
             preload: config.preload.allowed.clone(),

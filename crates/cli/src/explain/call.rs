@@ -45,6 +45,7 @@ fn sentences(call: &Call, function: Option<&Function>) -> Vec<String> {
         "logs" => "It printed more than limits.logs keeps; the rest of its output was cut.".to_owned(),
         limit => format!("It hit the limit of {limit}."),
     }));
+    said.extend(call.degraded.as_deref().and_then(degraded));
     said.extend(call.latency_met.map(|met| match met {
         true => "It was as fast as the objective asks.".to_owned(),
         false => "It was slower than the objective asks, and counts against its budget.".to_owned(),
@@ -57,6 +58,21 @@ fn sentences(call: &Call, function: Option<&Function>) -> Vec<String> {
     }));
     said.extend(call.code().map(|code| format!("What to do: {}", code.what_to_do())));
     said
+}
+
+/// How a refused call was answered all the same.
+fn degraded(how: &str) -> Option<String> {
+    let (kind, detail) = how.split_once("; ")?;
+    let (_, value) = detail.split_once('=')?;
+    Some(match kind {
+        "stale" => format!(
+            "The caller got the last good answer, {value} s old, instead of the refusal (latency.fallback); the objective counts the refusal."
+        ),
+        "fallback" => format!(
+            "The caller got the answer of {value} instead of the refusal (latency.fallback); the objective counts the refusal."
+        ),
+        _ => return None,
+    })
 }
 
 fn document(call: &Call, sentences: &[String]) -> Value {
@@ -73,6 +89,7 @@ fn document(call: &Call, sentences: &[String]) -> Value {
         "deadline_ms": call.deadline_ms,
         "deadline_from": call.deadline_from,
         "limit_hit": call.limit_hit,
+        "degraded": call.degraded,
         "what_to_do": call.code().map(|code| code.what_to_do()),
         "sentences": sentences,
     })

@@ -39,6 +39,7 @@ pub(super) struct Call {
     pub(super) request_bytes: Option<u64>,
     pub(super) cpu_ms: Option<f64>,
     pub(super) limit_hit: Option<String>,
+    pub(super) degraded: Option<String>,
     pub(super) latency_met: Option<bool>,
     pub(super) weight: Option<u32>,
 }

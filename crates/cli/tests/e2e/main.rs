@@ -8,6 +8,7 @@ mod audit;
 mod callers;
 mod contract;
 mod deadlines;
+mod degrading;
 mod edge;
 mod edge_audit;
 mod explaining;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fp_core::code::Code;
 use fp_core::pool::PoolConfig;
-use fp_core::settings::Network;
-use fp_core::{Settings, Tenant};
+use fp_core::settings::{Fallback, Network};
+use fp_core::{FunctionName, Settings, Tenant};
 use fp_sandbox::{INNER_GATEWAY, PreloadPolicy, Sandbox, Template, Worker, WorkerSpec};
 
 use super::CatalogError;
@@ -15,6 +15,7 @@ use super::code_store::CodeStore;
 use crate::callers::Callers;
 use crate::clock::Clock;
 use crate::config::TenantsConfig;
+use crate::last_good::{LastGood, Shelf};
 use crate::pool::VersionPool;
 use crate::pool::host::HostWorkers;
 use crate::quotas::Quotas;
@@ -41,6 +42,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) quotas: Arc<Quotas>,
     /// What functions' callers are checked with.
     pub(crate) callers: Arc<Callers>,
+    /// Answers for functions that give out old ones instead of a refusal.
+    pub(crate) last_good: Arc<LastGood>,
 }
 
 /// Time that a handler may take to load: the interface's.
@@ -133,6 +136,28 @@ impl WorkerSetup {
             // From there nobody can tell whose the connection is, so the address says it.
             Network::Full => Some(format!("{}/t/{tenant}", self.gateway_url)),
         }
+    }
+
+    /// Where a version's good answers are kept, if it wants that.
+    pub(super) fn shelf(&self, version: &StoredVersion) -> Option<Shelf> {
+        match version.settings.latency.fallback {
+            Some(Fallback::Stale(age)) => Some(self.last_good.shelf(&version.tenant, age)),
+            Some(Fallback::Function(_)) | None => None,
+        }
+    }
+
+    /// Fallbacks that could never answer.
+    pub(super) fn check_fallback(name: &FunctionName, settings: &Settings) -> Result<(), CatalogError> {
+        let detail = match &settings.latency.fallback {
+            Some(Fallback::Function(other)) if other == name => {
+                format!("{name} is its own fallback; name another function, or remove the key")
+            }
+            Some(Fallback::Stale(_)) if settings.is_guarded() => {
+                "answers to callers who say who they are are never given to others, so there would be no last good answer; remove the key, or name a function as fallback".to_owned()
+            }
+            _ => return Ok(()),
+        };
+        Err(CatalogError::field(Code::InvalidSettings, "latency.fallback", detail))
     }
 
     /// Settings that are valid but not to be had here.

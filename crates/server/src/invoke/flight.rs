@@ -341,7 +341,7 @@ impl Flight {
     }
 
     pub(crate) fn completed(&self, reply: Reply, phases: Phases, finished: Option<Finished>) -> Completed {
-        Completed { reply, id: self.id, trace: self.trace.clone(), phases, finished }
+        Completed { reply, id: self.id, trace: self.trace.clone(), phases, finished, degraded: None }
     }
 
     pub(crate) fn completed_with(&self, reply: Reply) -> Completed {

@@ -27,6 +27,7 @@ const INSTANCE_ID: HeaderName = HeaderName::from_static("x-serverless-instance-i
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const DEGRADED: HeaderName = HeaderName::from_static("x-degraded");
 
 /// Headers that describe the connection, not the answer (RFC 9110 section 7.6.1); a function
 /// cannot set them, nor the length, which follows from the body.
@@ -70,7 +71,7 @@ impl Edge {
         clock: &Clock,
         full_errors: bool,
     ) -> Response<GatewayBody> {
-        let Completed { reply, id, trace, phases, finished } = completed;
+        let Completed { reply, id, trace, phases, finished, degraded } = completed;
         let receipt = finished.map(|finished| (finished, clock.clone()));
         let mut response = match reply {
             Reply::Whole { head, body } => {
@@ -84,6 +85,9 @@ impl Edge {
         };
         self.stamp(response.headers_mut(), &phases);
         stamp_invocation(response.headers_mut(), id, &trace);
+        if let Some(how) = degraded {
+            response.headers_mut().insert(DEGRADED, ascii(&how));
+        }
         response
     }
 
@@ -101,7 +105,7 @@ fn stamp_invocation(headers: &mut HeaderMap, id: InvocationId, trace: &TraceCont
 }
 
 fn ascii(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("hexadecimal digits and dashes are header text")
+    HeaderValue::from_str(text).expect("identifiers, names and numbers are header text")
 }
 
 /// `route;dur=0.012, queue;dur=0.000, start;dur=0.000, run;dur=0.301`, in milliseconds.
