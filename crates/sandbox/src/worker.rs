@@ -39,6 +39,10 @@ pub use self::shared::{SharedCall, SharedWorker};
 /// Largest piece of output kept while loading.
 const LOAD_OUTPUT: usize = 64 * 1024;
 
+/// When a call that has no answer is looked after: whether its worker has read it. Many times what a
+/// worker takes for that on a busy host, and still less than most people notice.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
+
 /// What the launcher handed over.
 pub(crate) struct Parts {
     pub id: WorkerId,
@@ -308,7 +312,7 @@ impl Worker {
         self.logs.begin(call.log_limit);
         self.response_limit = call.response_limit;
         let replied = match self.send_call(&call).await {
-            Ok(()) => self.reply(call.serial).await,
+            Ok(()) => self.reply_unless_stopped(call.serial).await,
             Err(broken) => Err(broken),
         };
         match replied {
@@ -358,6 +362,19 @@ impl Worker {
         write(&self.requests, secrets.bytes()).await
     }
 
+    /// The reply of a worker that is at work. One that somebody has stopped (SIGSTOP, a debugger) before
+    /// it had read the call is ended, and the call never started.
+    async fn reply_unless_stopped(&mut self, serial: u64) -> Result<Reply, Broken> {
+        if let Ok(replied) = timeout(LOOK_AFTER, self.reply(serial)).await {
+            return replied;
+        }
+        if self.left_unread() && self.process.is_stopped() {
+            self.process.kill();
+        }
+        self.reply(serial).await
+    }
+
+    /// Cancel-safe.
     async fn reply(&mut self, serial: u64) -> Result<Reply, Broken> {
         loop {
             let frame = self.next_frame().await?;
@@ -448,7 +465,7 @@ impl Worker {
         self.listener.next_frame(|bytes| self.logs.piped(bytes)).await
     }
 
-    /// Whether a worker that is gone left a part of the call in the pipe.
+    /// Whether a part of the call is still in the pipe.
     fn left_unread(&self) -> bool {
         // Where the kernel does not say, the handler may have run.
         rustix::io::ioctl_fionread(&self.requests).is_ok_and(|bytes| bytes > 0)

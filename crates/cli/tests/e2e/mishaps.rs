@@ -87,7 +87,11 @@ fn sleeping_call(platform: &Platform) -> (TcpStream, u64) {
 }
 
 fn kill(pid: impl std::fmt::Display) {
-    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill runs").success());
+    signal("-KILL", pid);
+}
+
+fn signal(which: &str, pid: impl std::fmt::Display) {
+    assert!(Command::new("kill").args([which, &pid.to_string()]).status().expect("kill runs").success());
 }
 
 fn answer(mut stream: TcpStream) -> String {
@@ -95,6 +99,28 @@ fn answer(mut stream: TcpStream) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
     let _ = stream.read_to_string(&mut text);
     text
+}
+
+#[test]
+fn a_stopped_worker_costs_nobody_an_answer_and_is_replaced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    numbered(dir.path(), 7);
+    let platform = up().arg(dir.path()).start();
+    assert_eq!(platform.get("/number").status(), 200);
+    let pid = || platform.api("/workers")["items"][0]["host_pid"].as_u64().expect("a worker");
+    let stopped = pid();
+    signal("-STOP", stopped);
+    let stands_still =
+        || std::fs::read_to_string(format!("/proc/{stopped}/stat")).is_ok_and(|it| it.contains(") T "));
+    let limit = Instant::now() + Duration::from_secs(10);
+    while !stands_still() {
+        assert!(Instant::now() < limit, "the signal has no effect");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // It takes the call and cannot read it; a minute later it would be a 504.
+    let answer = platform.get("/number");
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    assert_ne!(pid(), stopped, "the worker that stands still is still there");
 }
 
 #[test]

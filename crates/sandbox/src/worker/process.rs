@@ -34,6 +34,12 @@ impl Process {
         pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
     }
 
+    /// Whether it stands still by a signal: it does nothing until another one, and cannot say so.
+    pub(super) fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.host_pid)).unwrap_or_default();
+        is_stopped(&stat)
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.exit.borrow().is_some()
     }
@@ -56,5 +62,25 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// By `/proc/PID/stat`: the state follows the name, which is in parentheses and may hold some itself.
+fn is_stopped(stat: &str) -> bool {
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('T' | 't'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_process_is_told_by_its_state_and_not_by_its_name() {
+        assert!(is_stopped("12 (python3) T 1 12 12 0 -1"));
+        assert!(is_stopped("12 (python3) t 1 12 12 0 -1"));
+        assert!(!is_stopped("12 (python3) S 1 12 12 0 -1"));
+        assert!(!is_stopped("12 (a) T 1) R 1 12 12 0 -1"));
+        assert!(!is_stopped(""));
     }
 }
