@@ -13,6 +13,7 @@ pub mod event;
 pub mod fallback;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod hedge;
 pub mod ids;
 pub mod key;
 pub mod outcome;

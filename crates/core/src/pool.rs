@@ -23,6 +23,7 @@ mod config;
 mod queue;
 mod recent;
 mod room;
+mod second;
 mod view;
 mod wait;
 mod workers;

@@ -80,6 +80,14 @@ impl Workers {
         Some(id)
     }
 
+    /// As [`take`](Self::take), of a worker that runs nothing.
+    pub(super) fn take_idle(&mut self, now: Now) -> Option<WorkerId> {
+        let id = self.idle.pop_back()?;
+        self.occupy(now, id);
+        self.offer(id);
+        Some(id)
+    }
+
     /// One more call on a worker that is not on offer.
     pub(super) fn occupy(&mut self, now: Now, id: WorkerId) {
         if let Some(worker) = self.all.get_mut(&id) {
