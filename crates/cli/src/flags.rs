@@ -145,6 +145,9 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 
 fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     let global = &cli.global;
+    if global.output == Format::Svg && !matches!(cli.verb, Verb::Simulate(_)) {
+        return Err(Failure::usage("only simulate has a drawing; use --output table or json"));
+    }
     let client = || Client::new(global);
     match &cli.verb {
         Verb::Up(up) => up.run(global),

@@ -22,6 +22,9 @@ pub(crate) enum Format {
     Table,
     /// The API's answer unchanged, for programs.
     Json,
+    /// A drawing; `simulate` has one.
+    #[value(hide = true)]
+    Svg,
 }
 
 /// Prints text to stdout as it is.

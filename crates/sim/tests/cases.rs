@@ -114,7 +114,13 @@ fn an_idle_function_scales_to_zero_and_comes_back() {
 
 #[test]
 fn reports_read_well() {
-    insta::assert_snapshot!(report("priority", 1));
+    // Of nothing that a change of the policies would change.
+    let text = "name = \"two\"\nseed = 1\nduration = \"60s\"\nwarmup = \"10s\"\nscaling = { min = 4, max = 4 }\n\
+                slo = { availability = 99, latency = { under = \"30ms\", percent = 90 } }\n\
+                [function]\nservice = \"20ms\"\nstart = \"5ms\"\nerror_percent = 3\n\
+                [[streams]]\nname = \"web\"\nprocess = \"even\"\nrate = 20\n\
+                [[streams]]\nname = \"jobs\"\nprocess = \"even\"\nrate = 10\nfrom = \"10ms\"\n";
+    insta::assert_snapshot!(run(&Scenario::parse(text).expect("valid")));
     assert_eq!(report("step", 0).timeline.len(), 151, "every 200 ms");
 }
 

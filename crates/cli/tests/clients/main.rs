@@ -3,6 +3,7 @@
 #![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test says what failed by failing"))]
 
 mod explaining;
+mod simulating;
 mod stub;
 mod tenancy;
 
