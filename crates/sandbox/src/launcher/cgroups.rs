@@ -63,10 +63,9 @@ pub(super) struct Limits {
     pub cpu_limit: Option<f64>,
 }
 
-/// One hierarchy in which we have a group.
-#[derive(Debug)]
+/// A group in one hierarchy: that of all of ours, of a tenant, or a worker's leaf.
+#[derive(Debug, Clone)]
 struct Hierarchy {
-    /// Our group in it, parent of the workers' leaves.
     dir: PathBuf,
     unified: bool,
     controllers: Vec<Controller>,
@@ -83,7 +82,7 @@ pub(super) struct Cgroups {
 /// A worker's leaves.
 #[derive(Debug)]
 pub(super) struct Group {
-    leaves: Vec<(PathBuf, bool, Vec<Controller>)>,
+    leaves: Vec<Hierarchy>,
 }
 
 /// What the limits saw in a worker's life.
@@ -134,7 +133,7 @@ impl Cgroups {
     /// Where ours are, and where something was left that is still to be removed.
     fn record(&self, run_dir: &Path, left: &[Group]) {
         let leaves = left.iter().flat_map(|group| &group.leaves);
-        let parents = leaves.filter_map(|(leaf, ..)| leaf.ancestors().find(|dir| has_our_name(dir)));
+        let parents = leaves.filter_map(|leaf| leaf.dir.ancestors().find(|dir| has_our_name(dir)));
         let ours = self.hierarchies.iter().map(|hierarchy| hierarchy.dir.as_path());
         let lines: BTreeSet<_> = ours.chain(parents).map(|dir| dir.display().to_string()).collect();
         let lines: Vec<_> = lines.into_iter().collect();
@@ -197,15 +196,20 @@ impl Group {
     ) -> io::Result<OwnedFd> {
         let leaf = hierarchy.dir.join(name);
         fs::create_dir(&leaf)?;
-        self.leaves.push((leaf.clone(), hierarchy.unified, hierarchy.controllers.clone()));
+        self.leaves.push(Hierarchy { dir: leaf.clone(), ..hierarchy.clone() });
         hierarchy.controllers.iter().try_for_each(|one| set_for_good(&leaf, hierarchy.unified, *one))?;
         join(&leaf, hierarchy.unified).map(OwnedFd::from)
     }
 
+    /// What an earlier launcher left, of which nothing is known but the place.
+    fn to_sweep(dir: PathBuf) -> Self {
+        Self { leaves: vec![Hierarchy { dir, unified: false, controllers: Vec::new() }] }
+    }
+
     pub(super) fn limit(&self, limits: &Limits) -> io::Result<()> {
-        for (leaf, unified, controllers) in &self.leaves {
+        for Hierarchy { dir, unified, controllers } in &self.leaves {
             for controller in controllers {
-                set_limit(leaf, *unified, *controller, limits)?;
+                set_limit(dir, *unified, *controller, limits)?;
             }
         }
         Ok(())
@@ -213,14 +217,14 @@ impl Group {
 
     pub(super) fn events(&self) -> Events {
         let mut events = Events::default();
-        for (leaf, unified, controllers) in &self.leaves {
+        for Hierarchy { dir, unified, controllers } in &self.leaves {
             if controllers.contains(&Controller::Memory) {
                 let file = if *unified { "memory.events" } else { "memory.oom_control" };
-                events.killed_for_memory |= count(&leaf.join(file), "oom_kill") > 0;
-                events.own_memory_full |= is_memory_full(leaf, *unified);
+                events.killed_for_memory |= count(&dir.join(file), "oom_kill") > 0;
+                events.own_memory_full |= is_memory_full(dir, *unified);
             }
             if controllers.contains(&Controller::Tasks) {
-                events.tasks_refused |= count(&leaf.join("pids.events"), "max") > 0;
+                events.tasks_refused |= count(&dir.join("pids.events"), "max") > 0;
             }
         }
         events
@@ -228,19 +232,17 @@ impl Group {
 
     /// Memory that it takes now, in bytes; 0 where no group counts it.
     pub(super) fn memory_used(&self) -> u64 {
-        let of_memory =
-            self.leaves.iter().find(|(_, _, controllers)| controllers.contains(&Controller::Memory));
-        let Some((leaf, unified, _)) = of_memory else { return 0 };
-        tenants::memory_held(leaf, *unified)
+        let of_memory = self.leaves.iter().find(|leaf| leaf.controllers.contains(&Controller::Memory));
+        of_memory.map_or(0, |leaf| tenants::memory_held(&leaf.dir, leaf.unified))
     }
 
     /// Removes the leaves; false when something still runs in one. It is killed then: that
     /// happens only where no pid namespace has ended it already.
     pub(super) fn remove(&self) -> bool {
-        self.leaves.iter().fold(true, |all, (leaf, _, _)| {
-            let gone = is_gone(fs::remove_dir(leaf));
+        self.leaves.iter().fold(true, |all, leaf| {
+            let gone = is_gone(fs::remove_dir(&leaf.dir));
             if !gone {
-                kill_all_in(leaf);
+                kill_all_in(&leaf.dir);
             }
             all && gone
         })
@@ -376,7 +378,7 @@ fn sweep_recorded(run_dir: &Path) -> Vec<Group> {
     // Those of tenants after the leaves in them.
     let groups = dirs.iter().flat_map(|dir| directories_in(dir));
     let groups = groups.flat_map(|group| directories_in(&group).into_iter().chain([group]));
-    let mut left: Vec<_> = groups.map(|leaf| Group { leaves: vec![(leaf, false, Vec::new())] }).collect();
+    let mut left: Vec<_> = groups.map(Group::to_sweep).collect();
     let deadline = Instant::now() + SWEEP_LIMIT;
     loop {
         // All are killed in one pass, and removed in the next: nobody is waited for alone.

@@ -40,7 +40,7 @@ impl Cgroups {
 
     /// What [`create_tenant`](Self::create_tenant) made, to be removed after the leaves in it.
     pub(in crate::launcher) fn tenant(&self, name: &str) -> Group {
-        let group = |it: &Hierarchy| (it.dir.join(name), it.unified, it.controllers.clone());
+        let group = |it: &Hierarchy| Hierarchy { dir: it.dir.join(name), ..it.clone() };
         Group { leaves: self.hierarchies.iter().map(group).collect() }
     }
 
