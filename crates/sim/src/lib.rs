@@ -33,10 +33,10 @@ mod trace;
 mod world;
 
 pub use distribution::Distribution;
-pub use report::{Objective, Percentiles, Point, Report, Sample, Summary, WorkerSummary};
+pub use report::{HedgeSummary, Objective, Percentiles, Point, Report, Sample, Summary, WorkerSummary};
 pub use scenario::{
-    Burst, Change, Diurnal, Function, Incident, Pause, Process, Scenario, ScenarioError, SlowWorkers, Step,
-    Stream,
+    Burst, Change, Diurnal, Function, Incident, Interrupted, Pause, Process, Scenario, ScenarioError,
+    SlowWorkers, Step, Stream,
 };
 pub use trace::{Recorded, read_trace};
 pub use world::run;

@@ -24,6 +24,8 @@ pub struct Report {
     pub streams: Vec<Summary>,
     /// Each tenant's calls, by name; empty where no stream says whose its calls are.
     pub tenants: Vec<Summary>,
+    /// What became of hedging; none where nothing is ever hedged.
+    pub hedging: Option<HedgeSummary>,
     /// The workers.
     pub workers: WorkerSummary,
     /// Latency of all that were answered, from the median to the slowest.
@@ -49,6 +51,10 @@ pub struct Summary {
     pub cold: u64,
     /// Answers that had to wait at all.
     pub waited: u64,
+    /// Calls that had a second attempt.
+    pub hedged: u64,
+    /// Of these, how many it answered.
+    pub hedges_won: u64,
     /// The others, by outcome and reason as records have them.
     pub failed: BTreeMap<String, u64>,
     /// From arrival to answer, of the answered, in milliseconds.
@@ -57,6 +63,24 @@ pub struct Summary {
     pub wait_ms: Percentiles,
     /// How the objective was kept, where there is one.
     pub objective: Option<Objective>,
+}
+
+/// What became of hedging. Calls that arrived during the warm-up are left out, except from times.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HedgeSummary {
+    /// Second attempts.
+    pub attempts: u64,
+    /// Of these, how many answered first.
+    pub won: u64,
+    /// Second attempts per hundred calls that arrived.
+    pub extra_percent: f64,
+    /// What they cost: the time that workers spent on second attempts, in seconds.
+    pub seconds: f64,
+    /// What they saved, as far as the policy knows: how much longer the calls would have taken that
+    /// they answered, in seconds.
+    pub saved_seconds: f64,
+    /// Why the other calls had none, in the platform's words.
+    pub not_hedged: BTreeMap<String, u64>,
 }
 
 /// How an objective was kept.
@@ -209,10 +233,26 @@ impl fmt::Display for Report {
         for (outcome, count) in &self.total.failed {
             writeln!(f, "  {outcome:<38} {count:>9}")?;
         }
+        if let Some(hedging) = &self.hedging {
+            writeln!(f, "\nhedging: {hedging}")?;
+        }
         if let Some(objective) = self.total.objective {
             writeln!(f, "\nobjective: {objective}")?;
         }
         write!(f, "\n{}", self.workers)
+    }
+}
+
+impl fmt::Display for HedgeSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attempts, won, extra_percent, seconds, saved_seconds, not_hedged } = self;
+        write!(
+            f,
+            "{attempts} second attempts ({extra_percent:.2} % more), {won} of them first; they ran {seconds:.1} s \
+             and saved {saved_seconds:.1} s"
+        )?;
+        let others: Vec<_> = not_hedged.iter().map(|(why, count)| format!("{why} {count}")).collect();
+        if others.is_empty() { Ok(()) } else { write!(f, "\nnot hedged: {}", others.join(", ")) }
     }
 }
 

@@ -87,6 +87,21 @@ pub struct Function {
     /// How long a worker lives before it dies, whatever it does then; for ever if not said.
     #[serde(default)]
     pub worker_life: Option<Distribution>,
+    /// What becomes of a worker whose call was interrupted.
+    #[serde(default)]
+    pub interrupted: Interrupted,
+}
+
+/// What becomes of a worker whose call was interrupted: at its deadline, because its caller left, or
+/// because another attempt was faster. Workers that run several calls at once go on in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interrupted {
+    /// It is ended, and another is started when one is wanted: as on the platform.
+    #[default]
+    Replaced,
+    /// It takes the next call at once, as in textbooks.
+    Kept,
 }
 
 /// A worker stands still, and with it what it runs. The first time is at random.

@@ -2,10 +2,11 @@
 //! jumps from event to event.
 //!
 //! Rules of the model: a start takes a drawn time, or fails after it; a call runs a drawn time;
-//! one that outlasts its deadline is interrupted then, and its worker is lost, as on the
-//! platform (unless workers run several calls at once: then only the call is). Events at the same
-//! time happen in the order in which they were planned. Each purpose has a generator of its own,
-//! so that a change of one leaves the draws of the others alone.
+//! one that outlasts its deadline is interrupted then, and so is an attempt that lost a race; the
+//! worker of an interrupted call is lost, as on the platform (unless workers run several calls at
+//! once: then only the call is). Events at the same time happen in the order in which they were
+//! planned. Each purpose has a generator of its own, and what a call is like is drawn when it
+//! comes, so that two runs differ by what was decided and not by chance.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,11 +14,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use fp_core::WorkerId;
+use fp_core::hedge::{AttemptEnd, First, HedgeConfig, Hedging, Load, Race};
 use fp_core::outcome::{DeadlineReason, Outcome};
 use fp_core::pool::{Arrival, CallId, Decision, Now, Pool};
 
 use crate::report::Report;
-use crate::scenario::{Incident, Scenario};
+use crate::scenario::{Incident, Interrupted, Scenario};
 
 mod arrivals;
 mod calls;
@@ -46,6 +48,7 @@ enum Event {
     Started { asked: Now },
     StartFailed { asked: Now },
     Ends { call: CallId, worker: WorkerId, how: End },
+    Hedges { call: CallId },
     Leaves { call: CallId },
     Dies { worker: WorkerId },
 }
@@ -62,6 +65,7 @@ struct World<'a> {
     scenario: &'a Scenario,
     slots: u32,
     pool: Pool,
+    hedging: Option<Hedging>,
     now: Now,
     events: BinaryHeap<Reverse<(Now, u64, Event)>>,
     next_serial: u64,
@@ -75,6 +79,7 @@ struct World<'a> {
     starts: Rng,
     accidents: Rng,
     patience: Rng,
+    seconds: Rng,
     ledger: Ledger<'a>,
     /// Kept to save an allocation per event.
     decisions: Vec<Decision>,
@@ -84,13 +89,15 @@ impl<'a> World<'a> {
     fn new(scenario: &'a Scenario) -> Self {
         let mut seeds = Rng::with_seed(scenario.seed);
         let mut rng = || Rng::with_seed(seeds.u64(..));
-        let (services, starts, accidents, patience) = (rng(), rng(), rng(), rng());
+        let (services, starts, accidents, patience, seconds) = (rng(), rng(), rng(), rng(), rng());
+        let settings = &scenario.settings;
         let pool = Pool::new(scenario.pool_config());
         let slots = pool.slots();
         Self {
             scenario,
             slots,
             pool,
+            hedging: HedgeConfig::of(&settings.latency, settings.slo.as_ref()).map(Hedging::new),
             now: Now::ZERO,
             events: BinaryHeap::new(),
             next_serial: 0,
@@ -103,6 +110,7 @@ impl<'a> World<'a> {
             starts,
             accidents,
             patience,
+            seconds,
             ledger: Ledger::new(scenario),
             decisions: Vec::new(),
         }
@@ -155,6 +163,7 @@ impl<'a> World<'a> {
                 self.pool.on_start_failed(self.now, out);
             }
             Event::Ends { call, worker, how } => self.end(call, worker, how, out),
+            Event::Hedges { call } => self.hedge(call),
             Event::Leaves { call } => self.leave(call, out),
             Event::Dies { worker } => self.lose(worker, out),
         }
@@ -166,8 +175,19 @@ impl<'a> World<'a> {
         let given = settings.deadline.unwrap_or(timeout);
         let deadline = self.now + given.min(timeout);
         let is_short = given < timeout;
-        let call = Call { stream, arrived: self.now, deadline, is_short, service, attempt: None };
-        let id = self.calls.push(call);
+        let model = settings.service.as_ref().unwrap_or(&self.scenario.function.service);
+        let id = self.calls.push(Call {
+            stream,
+            arrived: self.now,
+            deadline,
+            is_short,
+            service: service.unwrap_or_else(|| model.sample(&mut self.services)),
+            fate: self.services.f64() * 100.0,
+            dispatched: self.now,
+            first: None,
+            second: None,
+            race: None,
+        });
         self.ledger.offer(self.now, stream as usize);
         if let Some(patience) = &settings.patience {
             let leaves = self.now + patience.sample(&mut self.patience);
@@ -196,38 +216,83 @@ impl<'a> World<'a> {
         self.pool.on_started(self.now, worker, self.now - asked, out);
     }
 
+    /// An attempt ended by itself or at its deadline.
     fn end(&mut self, id: CallId, worker: WorkerId, how: End, out: &mut Vec<Decision>) {
-        let Some(call) = self.calls.take_if(id, |call| call.runs_on(worker)) else { return };
-        let Some(attempt) = call.attempt else { return };
-        let ran = self.now - attempt.since;
-        self.ledger.worked += ran;
-        let is_shared = self.slots > 1;
+        let Some((ended, other)) = self.conclude(id, worker, how) else { return };
+        self.fleet.end(worker, id);
+        let ran = self.now - ended.since;
         match how {
-            End::Answered => self.ledger.answer(self.now, &call, attempt),
+            End::Answered | End::Failed => self.pool.on_idle(self.now, worker, ran, out),
+            End::Interrupted if self.keeps_interrupted() => self.pool.on_idle(self.now, worker, ran, out),
+            End::Interrupted | End::Crashed => self.lose(worker, out),
+        }
+        if let Some(other) = other {
+            self.interrupt(id, other, out);
+        }
+    }
+
+    /// What the end of an attempt means for its call: the attempt, and the other one if that is to be
+    /// interrupted. None if it was interrupted before.
+    fn conclude(&mut self, id: CallId, worker: WorkerId, how: End) -> Option<(Attempt, Option<Attempt>)> {
+        let call = self.calls.get_mut(id)?;
+        let (which, ended) = call.take_on(worker)?;
+        self.ledger.ran(which, self.now - ended.since);
+        let end = match how {
+            End::Answered => AttemptEnd::Answered,
+            End::Failed | End::Crashed => AttemptEnd::Failed,
+            End::Interrupted => AttemptEnd::CutOff,
+        };
+        if let (Some(hedging), Some(race)) = (&mut self.hedging, &mut call.race) {
+            hedging.on_end(self.now, race, which, end);
+            if race.waits_for_other(which, end) {
+                return Some((ended, None));
+            }
+        }
+        let mut call = self.calls.take(id)?;
+        let other = self.cut_off(&mut call);
+        match how {
+            End::Answered => self.ledger.answer(self.now, &call, ended),
             End::Failed => self.ledger.fail(&call, Outcome::FunctionError),
             End::Crashed => self.ledger.fail(&call, Outcome::Crashed),
             End::Interrupted => self.ledger.fail(&call, call.missed()),
         }
-        self.fleet.end(worker, id);
-        match how {
-            End::Answered | End::Failed => self.pool.on_idle(self.now, worker, ran, out),
-            End::Interrupted if is_shared => self.pool.on_idle(self.now, worker, ran, out),
-            End::Interrupted | End::Crashed => self.lose(worker, out),
+        Some((ended, other))
+    }
+
+    /// Takes an attempt that is not to run any longer.
+    fn cut_off(&mut self, call: &mut Call) -> Option<Attempt> {
+        let (which, attempt) = call.take_any()?;
+        self.ledger.ran(which, self.now - attempt.since);
+        if let (Some(hedging), Some(race)) = (&mut self.hedging, &mut call.race) {
+            hedging.on_end(self.now, race, which, AttemptEnd::CutOff);
         }
+        Some(attempt)
+    }
+
+    /// Ends what a worker still does for a call.
+    fn interrupt(&mut self, id: CallId, attempt: Attempt, out: &mut Vec<Decision>) {
+        self.fleet.end(attempt.worker, id);
+        match self.keeps_interrupted() {
+            true => self.pool.on_idle(self.now, attempt.worker, self.now - attempt.since, out),
+            false => self.lose(attempt.worker, out),
+        }
+    }
+
+    /// Whether a worker goes on whose call was interrupted.
+    fn keeps_interrupted(&self) -> bool {
+        self.slots > 1 || self.scenario.function.interrupted == Interrupted::Kept
     }
 
     /// The caller has had enough.
     fn leave(&mut self, id: CallId, out: &mut Vec<Decision>) {
-        let Some(call) = self.calls.take_if(id, |_| true) else { return };
-        self.ledger.fail(&call, Outcome::Cancelled);
-        let Some(attempt) = call.attempt else { return self.pool.on_cancelled(self.now, id, out) };
-        let ran = self.now - attempt.since;
-        self.ledger.worked += ran;
-        self.fleet.end(attempt.worker, id);
-        match self.slots > 1 {
-            true => self.pool.on_idle(self.now, attempt.worker, ran, out),
-            false => self.lose(attempt.worker, out),
+        let Some(mut call) = self.calls.take(id) else { return };
+        if call.first.is_none() && call.second.is_none() {
+            self.pool.on_cancelled(self.now, id, out);
         }
+        while let Some(attempt) = self.cut_off(&mut call) {
+            self.interrupt(id, attempt, out);
+        }
+        self.ledger.fail(&call, Outcome::Cancelled);
     }
 
     /// A worker is no more, and what it still ran has crashed.
@@ -236,13 +301,13 @@ impl<'a> World<'a> {
             return;
         }
         self.ledger.workers.lost += 1;
-        for id in self.fleet.bury(self.now, worker) {
-            if let Some(call) = self.calls.take_if(id, |_| true) {
-                self.ledger.worked += call.attempt.map_or(Duration::ZERO, |attempt| self.now - attempt.since);
-                self.ledger.fail(&call, Outcome::Crashed);
+        let ran = self.fleet.bury(self.now, worker);
+        self.pool.on_gone(self.now, worker, out);
+        for id in ran {
+            if let Some((_, Some(other))) = self.conclude(id, worker, End::Crashed) {
+                self.interrupt(id, other, out);
             }
         }
-        self.pool.on_gone(self.now, worker, out);
     }
 
     fn carry_out(&mut self, decision: Decision) {
@@ -254,7 +319,7 @@ impl<'a> World<'a> {
                 self.ledger.workers.retired += 1;
             }
             Decision::Refuse { call, outcome, .. } => {
-                if let Some(call) = self.calls.take_if(call, |_| true) {
+                if let Some(call) = self.calls.take(call) {
                     self.ledger.fail(&call, outcome);
                 }
             }
@@ -262,17 +327,49 @@ impl<'a> World<'a> {
     }
 
     fn dispatch(&mut self, id: CallId, worker: WorkerId) {
-        let (scenario, now) = (self.scenario, self.now);
+        let now = self.now;
+        let load = Load::beside(1, self.pool.load());
         let Some(call) = self.calls.get_mut(id) else { return };
-        let stream = &scenario.streams[call.stream as usize];
-        let service = stream.service.as_ref().unwrap_or(&scenario.function.service);
-        let service = call.service.unwrap_or_else(|| service.sample(&mut self.services));
         let born = self.fleet.get(worker).map(|worker| worker.born);
         let is_cold = born == Some(now) && now > call.arrived;
-        call.attempt = Some(Attempt { worker, since: now, is_cold });
-        let left = call.deadline - now;
+        let attempt = Attempt { worker, since: now, is_cold };
+        call.dispatched = now;
+        call.first = Some(attempt);
+        let stream = &self.scenario.streams[call.stream as usize];
+        let may_repeat = self.scenario.settings.idempotent.allows(&stream.verb, stream.idempotency_key);
+        let first = First { arrived: call.arrived, deadline: call.deadline, is_cold, may_repeat, load };
+        call.race = self.hedging.as_mut().map(|hedging| hedging.on_dispatch(now, first));
+        let due = call.race.as_ref().and_then(Race::next_wake);
+        let (service, fate, deadline) = (call.service, call.fate, call.deadline);
+        self.begin(id, attempt, service, fate, deadline);
+        if let Some(due) = due {
+            self.plan(due, Event::Hedges { call: id });
+        }
+    }
+
+    /// A second attempt is due.
+    fn hedge(&mut self, id: CallId) {
+        let now = self.now;
+        let load = Load::beside(1, self.pool.load());
+        let (Some(hedging), Some(call)) = (&mut self.hedging, self.calls.get_mut(id)) else { return };
+        let Some(race) = &mut call.race else { return };
+        let pool = &mut self.pool;
+        let Some(worker) = hedging.on_timer(now, race, load, || pool.take_idle(now)) else { return };
+        let attempt = Attempt { worker, since: now, is_cold: false };
+        call.second = Some(attempt);
+        let deadline = call.deadline;
+        let stream = &self.scenario.streams[call.stream as usize];
+        let model = stream.service.as_ref().unwrap_or(&self.scenario.function.service);
+        let service = model.sample(&mut self.seconds);
+        let fate = self.seconds.f64() * 100.0;
+        self.begin(id, attempt, service, fate, deadline);
+    }
+
+    /// An attempt begins that would run so long by itself.
+    fn begin(&mut self, id: CallId, attempt: Attempt, service: Duration, fate: f64, deadline: Now) {
+        let (scenario, now, worker) = (self.scenario, self.now, attempt.worker);
+        let left = deadline - now;
         let incident = scenario.incidents.iter().rev().find(|incident| incident.is_on(now));
-        let fate = self.accidents.f64() * 100.0;
         let factor = incident.map_or(1.0, |incident| incident.factor)
             * self.fleet.get(worker).map_or(1.0, |worker| worker.factor);
         let service = if factor == 1.0 { service } else { service.mul_f64(factor) };

@@ -72,7 +72,8 @@ fn critical_calls_are_served_and_the_others_get_the_rest() {
     let report = report("priority", 1);
     let [critical, sheddable] = &report.streams[..] else { panic!("two streams") };
     assert!(critical.answered as f64 >= 0.999 * critical.offered as f64, "{report}");
-    assert!((38.0..=41.0).contains(&sheddable.answered_per_second), "{report}");
+    let rest = 100.0 - critical.answered_per_second;
+    assert!((rest - sheddable.answered_per_second).abs() <= 1.0, "{report}");
 }
 
 #[test]
@@ -115,7 +116,7 @@ fn an_idle_function_scales_to_zero_and_comes_back() {
 #[test]
 fn reports_read_well() {
     // Of nothing that a change of the policies would change.
-    let text = "name = \"two\"\nseed = 1\nduration = \"60s\"\nwarmup = \"10s\"\nscaling = { min = 4, max = 4 }\n\
+    let text = "name = \"two\"\nseed = 1\nduration = \"60s\"\nwarmup = \"10s\"\nscaling = { min = 4, max = 4 }\nlatency = { hedge = \"off\" }\n\
                 slo = { availability = 99, latency = { under = \"30ms\", percent = 90 } }\n\
                 [function]\nservice = \"20ms\"\nstart = \"5ms\"\nerror_percent = 3\n\
                 [[streams]]\nname = \"web\"\nprocess = \"even\"\nrate = 20\n\

@@ -203,7 +203,7 @@ fn streams_of_one_tenant_share_its_turn() {
 fn an_objective_is_judged() {
     let objective = |under: &str| {
         let top = format!(
-            "duration = \"60s\"\nslo = {{ availability = 99.9, latency = {{ under = \"{under}\", percent = 99 }} }}"
+            "latency = {{ hedge = \"off\" }}\nduration = \"60s\"\nslo = {{ availability = 99.9, latency = {{ under = \"{under}\", percent = 99 }} }}"
         );
         let service = "service = { kind = \"bimodal\", fast = \"10ms\", slow = \"200ms\", slow_percent = 2 }";
         play(&top, service, "rate = 100").total.objective.expect("there is one")

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use fp_sim::{Report, Scenario};
+use fp_sim::{HedgeSummary, Report, Scenario};
 use serde::Serialize;
 
 /// One run, and what was changed for it.
@@ -93,6 +93,13 @@ fn rows(runs: &[Run]) -> Vec<Row> {
         row("waited, p99, ms", 1, &|it| it.total.wait_ms.p99),
         row("cold", 0, &|it| it.total.cold as f64),
     ];
+    if runs.iter().any(|run| run.report.hedging.is_some()) {
+        let of = |it: &Report, figure: fn(&HedgeSummary) -> f64| it.hedging.as_ref().map_or(0.0, figure);
+        rows.push(row("hedged", 0, &|it| of(it, |hedging| hedging.attempts as f64)));
+        rows.push(row("hedges won", 0, &|it| of(it, |hedging| hedging.won as f64)));
+        rows.push(row("hedges per call, %", 2, &|it| of(it, |hedging| hedging.extra_percent)));
+        rows.push(row("hedges ran, s", 1, &|it| of(it, |hedging| hedging.seconds)));
+    }
     let reasons: BTreeSet<_> = runs.iter().flat_map(|run| run.report.total.failed.keys()).collect();
     for reason in reasons {
         rows.push(row(reason, 0, &|it| it.total.failed.get(reason).copied().unwrap_or(0) as f64));
@@ -120,7 +127,7 @@ fn rows(runs: &[Run]) -> Vec<Row> {
 fn change(before: f64, after: f64) -> String {
     let percent = (after / before - 1.0) * 100.0;
     match percent {
-        _ if before == after || !percent.is_finite() => String::new(),
+        _ if before == after || !percent.is_finite() || percent.abs() < 0.05 => String::new(),
         huge if huge >= 900.0 => format!("× {:.0}", after / before),
         small if small.abs() < 10.0 => format!("{small:+.1} %"),
         large => format!("{large:+.0} %"),

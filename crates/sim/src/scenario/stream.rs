@@ -59,6 +59,13 @@ pub struct Stream {
     /// After how long its callers leave without an answer.
     #[serde(default)]
     pub patience: Option<Distribution>,
+    /// With which verb, which decides whether a call may run twice if the function's `idempotent`
+    /// does not.
+    #[serde(default = "get")]
+    pub verb: String,
+    /// Whether its calls carry an `Idempotency-Key`.
+    #[serde(default)]
+    pub idempotency_key: bool,
     /// Its class; the function's if not said.
     #[serde(default)]
     pub criticality: Option<Criticality>,
@@ -68,6 +75,10 @@ pub struct Stream {
     /// What `trace` or `arrivals_ms` hold, in order of arrival.
     #[serde(skip)]
     pub recorded: Arc<[Recorded]>,
+}
+
+fn get() -> String {
+    "GET".to_owned()
 }
 
 fn one() -> u32 {
@@ -157,6 +168,9 @@ impl Stream {
         }
         if !self.burst.is_none_or(|burst| burst.size > 0 && burst.every != Some(Duration::ZERO)) {
             return refuse(".burst", "needs a size and, if it comes again, an interval above 0");
+        }
+        if self.verb.is_empty() || !self.verb.bytes().all(|letter| letter.is_ascii_uppercase()) {
+            return refuse(".verb", "must be a verb such as GET, in capitals");
         }
         if self.callers == 0 {
             return refuse(".callers", "must be at least 1");

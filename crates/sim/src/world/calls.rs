@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use fp_core::WorkerId;
+use fp_core::hedge::{Attempt as Which, Race};
 use fp_core::pool::{CallId, Now};
 
 /// A call that has not ended.
@@ -14,9 +15,15 @@ pub(super) struct Call {
     pub(super) deadline: Now,
     /// Its caller gave less than the function's own timeout.
     pub(super) is_short: bool,
-    /// How long it ran when it was recorded.
-    pub(super) service: Option<Duration>,
-    pub(super) attempt: Option<Attempt>,
+    /// How long its first attempt runs, and how that ends, in percent of [`fate_of`](super::fate_of).
+    /// Drawn when it comes, so that other decisions about other calls leave them as they are.
+    pub(super) service: Duration,
+    pub(super) fate: f64,
+    /// When its first attempt began.
+    pub(super) dispatched: Now,
+    pub(super) first: Option<Attempt>,
+    pub(super) second: Option<Attempt>,
+    pub(super) race: Option<Race>,
 }
 
 /// A run of a call on a worker.
@@ -28,8 +35,17 @@ pub(super) struct Attempt {
 }
 
 impl Call {
-    pub(super) fn runs_on(&self, worker: WorkerId) -> bool {
-        self.attempt.is_some_and(|attempt| attempt.worker == worker)
+    /// Takes the attempt that runs on a worker.
+    pub(super) fn take_on(&mut self, worker: WorkerId) -> Option<(Which, Attempt)> {
+        let is_on = |attempt: &mut Attempt| attempt.worker == worker;
+        let first = self.first.take_if(is_on).map(|attempt| (Which::First, attempt));
+        first.or_else(|| self.second.take_if(is_on).map(|attempt| (Which::Second, attempt)))
+    }
+
+    /// Takes any attempt that runs.
+    pub(super) fn take_any(&mut self) -> Option<(Which, Attempt)> {
+        let first = self.first.take().map(|attempt| (Which::First, attempt));
+        first.or_else(|| self.second.take().map(|attempt| (Which::Second, attempt)))
     }
 }
 
@@ -62,10 +78,9 @@ impl Calls {
         self.window.get_mut(at as usize)?.as_mut()
     }
 
-    /// Takes a call out, if it is there and is as it should be.
-    pub(super) fn take_if(&mut self, id: CallId, fits: impl FnOnce(&Call) -> bool) -> Option<Call> {
+    pub(super) fn take(&mut self, id: CallId) -> Option<Call> {
         let at = id.0.checked_sub(self.first)?;
-        let taken = self.window.get_mut(at as usize)?.take_if(|call| fits(call))?;
+        let taken = self.window.get_mut(at as usize)?.take()?;
         self.len -= 1;
         while let Some(None) = self.window.front() {
             self.window.pop_front();
@@ -86,15 +101,18 @@ mod tests {
             arrived: Now::ZERO,
             deadline: Now::ZERO,
             is_short: false,
-            service: None,
-            attempt: None,
+            service: Duration::ZERO,
+            fate: 0.0,
+            dispatched: Now::ZERO,
+            first: None,
+            second: None,
+            race: None,
         };
         let mut calls = Calls::default();
         let ids: Vec<_> = (0..5).map(|_| calls.push(call.clone())).collect();
-        assert!(calls.take_if(ids[1], |_| false).is_none());
         for id in [1, 0, 4] {
-            assert!(calls.take_if(ids[id], |_| true).is_some());
-            assert!(calls.take_if(ids[id], |_| true).is_none() && calls.get_mut(ids[id]).is_none());
+            assert!(calls.take(ids[id]).is_some());
+            assert!(calls.take(ids[id]).is_none() && calls.get_mut(ids[id]).is_none());
         }
         assert_eq!((calls.len(), calls.window.len()), (2, 3));
         assert!(calls.get_mut(ids[2]).is_some() && calls.get_mut(CallId(9)).is_none());

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use fp_core::hedge::{Attempt as Which, NotHedged};
 use fp_core::outcome::Outcome;
 use fp_core::pool::{Now, PoolView};
 
 use super::calls::{Attempt, Call};
 use super::fleet::Fleet;
 use super::tally::Tally;
-use crate::report::{Report, Sample, WorkerSummary, curve_of, rounded};
+use crate::report::{HedgeSummary, Report, Sample, WorkerSummary, curve_of, rounded};
 use crate::scenario::Scenario;
 
 /// About as many samples as a plot has room for.
@@ -19,8 +20,12 @@ pub(super) struct Ledger<'a> {
     /// One for each stream.
     tallies: Vec<Tally>,
     pub(super) workers: WorkerSummary,
-    /// The time that went into calls.
-    pub(super) worked: Duration,
+    /// The time that went into calls, and into second attempts at them.
+    worked: Duration,
+    worked_twice: Duration,
+    /// Why calls were not hedged, by place in [`NotHedged::WORDS`].
+    not_hedged: [u64; NotHedged::WORDS.len()],
+    saved: Duration,
     /// Calls that ran and that waited, times seconds.
     running_time: f64,
     queued_time: f64,
@@ -49,6 +54,9 @@ impl<'a> Ledger<'a> {
             tallies: scenario.streams.iter().map(|_| Tally::default()).collect(),
             workers: WorkerSummary::default(),
             worked: Duration::ZERO,
+            worked_twice: Duration::ZERO,
+            not_hedged: [0; NotHedged::WORDS.len()],
+            saved: Duration::ZERO,
             running_time: 0.0,
             queued_time: 0.0,
             every: interval(scenario.duration),
@@ -62,13 +70,22 @@ impl<'a> Ledger<'a> {
         self.tallies[stream].offered += u64::from(now >= self.scenario.warmup);
     }
 
+    /// An attempt has run.
+    pub(super) fn ran(&mut self, which: Which, ran: Duration) {
+        self.worked += ran;
+        if which == Which::Second {
+            self.worked_twice += ran;
+        }
+    }
+
     pub(super) fn answer(&mut self, now: Now, call: &Call, attempt: Attempt) {
         let latency = now - call.arrived;
         self.next.answered += 1;
         self.next.slowest_ms = self.next.slowest_ms.max(latency.as_micros() as f64 / 1000.0);
         if call.arrived >= self.scenario.warmup {
-            let wait = attempt.since - call.arrived;
+            let wait = call.dispatched - call.arrived;
             self.tallies[call.stream as usize].answer(latency, wait, attempt.is_cold);
+            self.note_race(call);
         }
     }
 
@@ -76,7 +93,37 @@ impl<'a> Ledger<'a> {
         self.next.failed += 1;
         if call.arrived >= self.scenario.warmup {
             self.tallies[call.stream as usize].fail(outcome);
+            self.note_race(call);
         }
+    }
+
+    /// What became of hedging the call.
+    fn note_race(&mut self, call: &Call) {
+        let Some(race) = &call.race else { return };
+        match race.why_not() {
+            Some(why) => self.not_hedged[why.index()] += 1,
+            None => {
+                let is_won = race.won() == Some(Which::Second);
+                self.tallies[call.stream as usize].hedge(is_won);
+                self.saved += race.worth().map_or(Duration::ZERO, |worth| worth.saved());
+            }
+        }
+    }
+
+    /// What became of hedging, where it is on.
+    fn hedging(&self, total: &Tally) -> Option<HedgeSummary> {
+        let settings = &self.scenario.settings;
+        fp_core::hedge::HedgeConfig::of(&settings.latency, settings.slo.as_ref())?;
+        let counted = NotHedged::WORDS.iter().zip(&self.not_hedged).filter(|(_, count)| **count > 0);
+        let per_call = total.hedged as f64 / total.offered.max(1) as f64;
+        Some(HedgeSummary {
+            attempts: total.hedged,
+            won: total.hedges_won,
+            extra_percent: rounded(per_call * 100.0),
+            seconds: rounded(self.worked_twice.as_secs_f64()),
+            saved_seconds: rounded(self.saved.as_secs_f64()),
+            not_hedged: counted.map(|(word, count)| ((*word).to_owned(), *count)).collect(),
+        })
     }
 
     /// Time passed with so many calls running and waiting.
@@ -121,6 +168,7 @@ impl<'a> Ledger<'a> {
             total: total.summarise("total", seconds, scenario),
             streams: streams.map(|(it, tally)| tally.summarise(&it.name, seconds, scenario)).collect(),
             tenants: self.tenants(seconds),
+            hedging: self.hedging(&total),
             workers: self.workers,
             curve: curve_of(&total.latencies),
             timeline_seconds: self.every.as_secs_f64(),

@@ -15,6 +15,8 @@ pub(super) struct Tally {
     pub(super) offered: u64,
     cold: u64,
     waited: u64,
+    pub(super) hedged: u64,
+    pub(super) hedges_won: u64,
     /// By place in [`Outcome::ALL`].
     failed: [u64; Outcome::ALL.len()],
     pub(super) latencies: Histogram,
@@ -29,6 +31,12 @@ impl Tally {
         self.waits.record(wait);
     }
 
+    /// The call had a second attempt.
+    pub(super) fn hedge(&mut self, is_won: bool) {
+        self.hedged += 1;
+        self.hedges_won += u64::from(is_won);
+    }
+
     pub(super) fn fail(&mut self, outcome: Outcome) {
         self.failed[outcome.index()] += 1;
     }
@@ -37,6 +45,8 @@ impl Tally {
         self.offered += other.offered;
         self.cold += other.cold;
         self.waited += other.waited;
+        self.hedged += other.hedged;
+        self.hedges_won += other.hedges_won;
         self.failed.iter_mut().zip(&other.failed).for_each(|(ours, theirs)| *ours += theirs);
         self.latencies.add(&other.latencies);
         self.waits.add(&other.waits);
@@ -51,6 +61,8 @@ impl Tally {
             answered_per_second: rounded(answered as f64 / seconds),
             cold: self.cold,
             waited: self.waited,
+            hedged: self.hedged,
+            hedges_won: self.hedges_won,
             failed: self.failed_by_name(),
             latency_ms: Percentiles::of(&self.latencies),
             wait_ms: Percentiles::of(&self.waits),
