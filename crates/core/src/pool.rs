@@ -20,20 +20,33 @@ use crate::outcome::{DeadlineReason, Outcome, ShedReason};
 use crate::settings::Criticality;
 
 mod config;
+mod delay;
+mod estimate;
+mod habit;
+mod journal;
 mod queue;
 mod recent;
 mod room;
 mod second;
+mod sizing;
+mod starts;
 mod view;
 mod wait;
 mod workers;
 
-pub use config::{AUTO_IDLE, PoolConfig, UNCALLED_IDLE};
+pub use config::{AUTO_IDLE, Objective, PoolConfig, UNCALLED_IDLE};
+pub use habit::Choice;
+pub use journal::{Act, Entry, Why};
 pub use room::Room;
-pub use view::PoolView;
+pub use sizing::{waiting_share, workers_for};
+pub use view::{PoolView, ScalingView};
 
+use delay::Delay;
+use habit::Habit;
+use journal::Journal;
 use queue::Queue;
 use recent::Recent;
+use sizing::{Demand, Size};
 use workers::Workers;
 
 /// A point in time: what has passed since an epoch that the pool's owner chose.
@@ -92,27 +105,12 @@ pub enum Decision {
 /// they say cannot make it.
 const TRUSTED_RUNS: u64 = 20;
 
-/// The part of an estimated wait behind others that is added to it before a call is let in: an estimate from the
-/// median of 128 runs is off by some percent, and more on a host that others use, too.
-const WAIT_SLACK: u32 = 8;
-
-/// The start time to reckon with before any was measured: the platform's own target for a cold
-/// start with a warm zygote.
-const UNKNOWN_START: Duration = Duration::from_millis(5);
-
-/// Pause after the first failed start; it doubles with each further failure. A tenth of a second
-/// is noticed by nobody, half a minute lets a host recover.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// While calls wait, the pool asks itself again whether a start pays, once per start time within
-/// these bounds: estimates can turn out wrong while nothing else happens.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(1));
-
 /// The policy of one function version.
 #[derive(Debug)]
 pub struct Pool {
     config: PoolConfig,
+    /// Workers that are kept: `min`, or more by schedule.
+    floor: u32,
     workers: Workers,
     /// When each start that is under way was asked for.
     starting: VecDeque<Now>,
@@ -128,6 +126,11 @@ pub struct Pool {
     /// No start for `min` alone; calls that wait are worth asking more often.
     no_spare_start_before: Now,
     look_again: Now,
+    delay: Delay,
+    demand: Demand,
+    size: Size,
+    habit: Habit,
+    journal: Journal,
     closed: bool,
     /// Kept to save an allocation per estimate.
     scratch: Vec<u64>,
@@ -147,6 +150,7 @@ impl Pool {
         };
         Self {
             config,
+            floor: config.min,
             workers: Workers::new(config.slots),
             starting: VecDeque::new(),
             queue: Queue::default(),
@@ -158,6 +162,11 @@ impl Pool {
             no_start_before: Now::ZERO,
             no_spare_start_before: Now::ZERO,
             look_again: Now::ZERO,
+            delay: Delay::default(),
+            demand: Demand::default(),
+            size: Size::default(),
+            habit: Habit::default(),
+            journal: Journal::default(),
             closed: false,
             scratch: Vec::new(),
         }
@@ -168,6 +177,16 @@ impl Pool {
         self.config.slots
     }
 
+    /// So many workers are to be kept from here on, whatever `min` says, but no more than `max`: by schedule.
+    /// [`next_wake`](Self::next_wake) is due at once when that is more than there are.
+    pub fn set_floor(&mut self, now: Now, floor: u32) {
+        let floor = if self.one_call() { 0 } else { floor.min(self.config.max) };
+        let from = std::mem::replace(&mut self.floor, floor);
+        if from != floor {
+            self.note(now, Act::Floor { from, to: floor });
+        }
+    }
+
     /// A call arrived.
     pub fn on_arrival(&mut self, now: Now, arrival: Arrival, out: &mut Vec<Decision>) {
         if self.closed {
@@ -175,6 +194,10 @@ impl Pool {
         }
         if arrival.deadline <= now {
             return self.refuse(now, arrival.call, EXPIRED, out);
+        }
+        self.demand.note(now);
+        if self.config.learns && self.habit.note(now) {
+            self.note(now, Act::Keep { choice: self.habit.choice() });
         }
         match self.workers.take(now) {
             Some(worker) => out.push(Decision::Run { call: arrival.call, worker }),
@@ -218,9 +241,10 @@ impl Pool {
         self.denied = Some(outcome);
         // No doubling while calls wait: nothing is broken, and room may come at any time. But to ask
         // costs all functions of the tenant something, and `min` alone is in no hurry.
-        self.no_start_before = now.saturating_add(FIRST_PAUSE);
-        self.no_spare_start_before = now.saturating_add(longer_each_time(self.denials));
+        self.no_start_before = now.saturating_add(starts::FIRST_PAUSE);
+        self.no_spare_start_before = now.saturating_add(starts::longer_each_time(self.denials));
         self.denials = self.denials.saturating_add(1);
+        self.note(now, Act::StartDenied { outcome, denials: self.denials });
         self.start_where_it_pays(now, out);
     }
 
@@ -273,8 +297,10 @@ impl Pool {
     }
 
     /// The caller of a queued call left. A call that is not queued is ignored.
-    pub fn on_cancelled(&mut self, _now: Now, call: CallId, _out: &mut Vec<Decision>) {
-        self.queue.remove(call);
+    pub fn on_cancelled(&mut self, now: Now, call: CallId, out: &mut Vec<Decision>) {
+        if self.queue.remove(call).is_some() {
+            self.look_at_delay(now, out);
+        }
     }
 
     /// The time of [`next_wake`](Self::next_wake) has come (or any other: it does no harm).
@@ -282,20 +308,23 @@ impl Pool {
         while let Some(late) = self.queue.pop_expired(now) {
             self.refuse(now, late.call, EXPIRED, out);
         }
+        self.look_at_size(now);
         while let Some((worker, until)) = self.next_retirement()
             && until <= now
         {
-            self.workers.remove(worker);
-            out.push(Decision::Retire { worker });
+            self.retire(now, worker, out);
         }
+        self.look_at_delay(now, out);
         self.start_where_it_pays(now, out);
+        self.look_at_delay(now, out);
     }
 
     /// When [`on_timer`](Self::on_timer) is due; what is in the past is due at once. After
     /// `on_timer(now)` it is later than `now`.
     pub fn next_wake(&self) -> Option<Now> {
         let retirement = self.next_retirement().map(|(_, until)| until);
-        [self.queue.first_deadline(), retirement, self.next_start()].into_iter().flatten().min()
+        let looks = [self.next_start(), self.next_delay_look(), self.next_size_look()];
+        looks.into_iter().chain([self.queue.first_deadline(), retirement]).flatten().min()
     }
 
     /// The version was replaced: hands back the queued calls in the order in which they would
@@ -306,35 +335,13 @@ impl Pool {
             self.workers.remove(worker);
             out.push(Decision::Retire { worker });
         }
-        std::iter::from_fn(|| self.queue.pop()).collect()
+        std::iter::from_fn(|| self.queue.pop([false; 3])).map(|waiting| waiting.arrival).collect()
     }
 
     /// Whether [`close`](Self::close) was called; such a pool refuses arrivals as a platform
     /// error.
     pub fn is_closed(&self) -> bool {
         self.closed
-    }
-
-    /// The pool in figures at `now`.
-    pub fn view(&self, now: Now) -> PoolView {
-        let workers = self.workers.len() as u32;
-        let idle = self.workers.idle_count() as u32;
-        let queued = self.queue.len() as u32;
-        let most = if self.may_start(now) { self.start_time() } else { Duration::MAX };
-        PoolView {
-            idle,
-            busy: workers - idle,
-            starting: self.starting.len() as u32,
-            queued,
-            running: self.workers.running(),
-            run_p50: self.run_times.median(),
-            start_p50: self.start_times.median(),
-            expected_wait: match self.workers.has_free_slot() {
-                true => Duration::ZERO,
-                false => self.wait_at(now, self.queue.len() + 1, &mut Vec::new()).min(most),
-            },
-            start_failures: self.start_failures,
-        }
     }
 
     /// No slot is free: queue the call, or refuse it.
@@ -348,49 +355,17 @@ impl Pool {
         if is_full && victim.is_none() {
             return self.refuse(now, arrival.call, Outcome::Shed(ShedReason::QueueFull), out);
         }
-        if self.is_infeasible(now, &arrival) {
-            return self.refuse(
-                now,
-                arrival.call,
-                Outcome::DeadlineExceeded(DeadlineReason::Infeasible),
-                out,
-            );
+        if let Some(outcome) = self.verdict_at_the_door(now, &arrival) {
+            return self.refuse(now, arrival.call, outcome, out);
         }
         if let Some(victim) = victim.and_then(|call| self.queue.remove(call)) {
             let outranked = victim.criticality > arrival.criticality;
             let reason = if outranked { ShedReason::Priority } else { ShedReason::QueueFull };
             self.refuse(now, victim.call, Outcome::Shed(reason), out);
         }
-        self.queue.push(arrival);
+        self.queue.push(now, arrival);
         self.start_where_it_pays(now, out);
-    }
-
-    /// Whether a call that must wait can no longer make its deadline. A call is not judged while
-    /// nothing runs: with nothing running nothing is learnt, and a function that once was slow
-    /// would be refused for ever.
-    fn is_infeasible(&mut self, now: Now, arrival: &Arrival) -> bool {
-        if self.run_times.count() < TRUSTED_RUNS || self.workers.running() == 0 {
-            return false;
-        }
-        let place = self.queue.ahead_of(arrival) + 1;
-        let mut wait = self.estimate_wait(now, place);
-        if self.may_start(now) {
-            wait = wait.min(self.start_time());
-        }
-        // Behind others an estimate that falls short would be paid by callers who wait for nothing.
-        let slack = if place > 1 { wait / WAIT_SLACK } else { Duration::ZERO };
-        let ready = now.saturating_add(wait).saturating_add(slack);
-        !self.is_worth_a_run(arrival.deadline.saturating_sub(ready))
-    }
-
-    /// Whether a run with this much time is more likely to pay than to cost: a call that does not
-    /// end in time has taken that time from others, and the worker with it, since its interrupted
-    /// handler cannot be used again. Both count in the calls that could have run instead.
-    fn is_worth_a_run(&self, left: Duration) -> bool {
-        let in_time = self.run_times.share_within(left);
-        let usual = self.run_times.mean().unwrap_or_default().max(Duration::from_micros(1));
-        let lost = left.saturating_add(self.start_time());
-        in_time >= (1.0 - in_time) * lost.as_secs_f64() / usual.as_secs_f64()
+        self.look_at_delay(now, out);
     }
 
     /// A worker that can take calls now.
@@ -416,8 +391,9 @@ impl Pool {
     fn serve(&mut self, now: Now, worker: WorkerId, out: &mut Vec<Decision>) {
         let mut free = self.workers.get(worker).map_or(0, |worker| self.config.slots - worker.running);
         while free > 0
-            && let Some(next) = self.queue.pop()
+            && let Some(next) = self.queue.pop(self.newest_goes_first(now))
         {
+            let next = next.arrival;
             if let Some(outcome) = self.verdict_at_dispatch(now, &next) {
                 self.refuse(now, next.call, outcome, out);
                 continue;
@@ -427,128 +403,15 @@ impl Pool {
             free -= 1;
         }
         self.workers.offer(worker);
-    }
-
-    /// Why a call that waited must not start after all: it is late, or most likely will be, and
-    /// interrupting it would cost its worker. An overloaded worker would else spend itself on
-    /// calls that nobody waits for. (Calls that find a free slot run in any case, so run times
-    /// are always learnt.)
-    fn verdict_at_dispatch(&self, now: Now, next: &Arrival) -> Option<Outcome> {
-        if next.deadline <= now {
-            return Some(EXPIRED);
-        }
-        let is_known = self.run_times.count() >= TRUSTED_RUNS;
-        (is_known && !self.is_worth_a_run(next.deadline.saturating_sub(now))).then_some(INFEASIBLE)
-    }
-
-    /// Starts the workers that `min` and the queue justify; if nothing can come, refuses the queue.
-    fn start_where_it_pays(&mut self, now: Now, out: &mut Vec<Decision>) {
-        let mut count = 0;
-        while self.may_start(now) && self.start_pays(now) {
-            self.starting.push_back(now);
-            count += 1;
-        }
-        if count > 0 {
-            out.push(Decision::Start { count });
-        }
-        if self.queue.is_empty() {
-            return;
-        }
-        self.look_again = now.saturating_add(self.start_time().clamp(LOOK_AGAIN.0, LOOK_AGAIN.1));
-        if self.total() == 0 {
-            while let Some(hopeless) = self.queue.pop() {
-                self.refuse(now, hopeless.call, self.why_nobody_comes(), out);
-            }
-        }
-    }
-
-    /// What a call ends as for which there is no worker and, for now, never will be.
-    fn why_nobody_comes(&self) -> Outcome {
-        self.denied.unwrap_or(Outcome::StartFailed)
-    }
-
-    /// A start that was asked for at `asked` failed: no other before a pause. Starts that were
-    /// under way together fail for one reason, so they count once.
-    fn pause_starts(&mut self, now: Now, asked: Now) {
-        self.denied = None;
-        if self.start_failures > 0 && asked < self.no_start_before {
-            return;
-        }
-        let pause = longer_each_time(self.start_failures);
-        self.start_failures = self.start_failures.saturating_add(1);
-        self.no_start_before = now.saturating_add(pause);
-    }
-
-    /// Whether another start is allowed at all. After a failure one start at a time is the probe.
-    fn may_start(&self, now: Now) -> bool {
-        !self.closed
-            && self.total() < self.config.max
-            && now >= self.no_start_before
-            && (self.start_failures == 0 || self.starting.is_empty())
-    }
-
-    /// Whether another start is wanted: `min` is not reached, or the last call in the queue would
-    /// wait longer for the workers that there are than for a new one. Each start under way
-    /// answers for as many queued calls as it has slots.
-    fn start_pays(&mut self, now: Now) -> bool {
-        if self.total() < self.config.min && now >= self.no_spare_start_before {
-            return true;
-        }
-        let queued = self.queue.len();
-        if queued <= self.starting.len() * self.config.slots as usize {
-            return false;
-        }
-        self.run_times.count() == 0 || self.estimate_wait(now, queued) > self.start_time()
-    }
-
-    fn estimate_wait(&mut self, now: Now, place: usize) -> Duration {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let wait = self.wait_at(now, place, &mut scratch);
-        self.scratch = scratch;
-        wait
-    }
-
-    /// How long the call at this place of the queue (1 is the first) waits for a slot of the
-    /// workers that there are.
-    fn wait_at(&self, now: Now, place: usize, releases: &mut Vec<u64>) -> Duration {
-        releases.clear();
-        // With one call per worker a slot comes free by starting another worker.
-        let replacement = if self.one_call() { self.start_time() } else { Duration::ZERO };
-        for worker in self.workers.busy() {
-            let left = self.run_times.remaining(now.saturating_sub(worker.since)) + replacement;
-            // A spoilt worker's place is taken by a new one with all its slots.
-            let (left, slots) = match worker.spoilt {
-                true => (left + self.start_time(), self.config.slots),
-                false => (left, worker.running),
-            };
-            releases.extend(std::iter::repeat_n(micros(left), slots as usize));
-        }
-        for asked in &self.starting {
-            let left = self.start_left(now.saturating_sub(*asked));
-            releases.extend(std::iter::repeat_n(micros(left), self.config.slots as usize));
-        }
-        let run = self.run_times.mean().unwrap_or_default() + replacement;
-        match wait::nth_release(releases, micros(run), place as u64) {
-            u64::MAX => Duration::MAX,
-            wait => Duration::from_micros(wait),
-        }
-    }
-
-    fn start_time(&self) -> Duration {
-        self.start_times.median().unwrap_or(UNKNOWN_START)
-    }
-
-    fn start_left(&self, elapsed: Duration) -> Duration {
-        match self.start_times.count() {
-            0 if elapsed < UNKNOWN_START => UNKNOWN_START - elapsed,
-            _ => self.start_times.remaining(elapsed),
+        if !self.delay.is_quiet() || !self.queue.is_empty() {
+            self.look_at_delay(now, out);
         }
     }
 
     fn refuse(&mut self, now: Now, call: CallId, outcome: Outcome, out: &mut Vec<Decision>) {
         let retry_after = match outcome {
             Outcome::StartFailed | Outcome::QuotaExceeded => self.no_start_before.saturating_sub(now),
-            _ => self.estimate_wait(now, self.queue.len() + 1).min(LONGEST_PAUSE),
+            _ => self.retry_after(now),
         };
         out.push(Decision::Refuse { call, outcome, retry_after });
     }
@@ -562,34 +425,21 @@ impl Pool {
         self.config.idle.is_zero()
     }
 
-    /// The idle worker beyond `min` that goes first, and when.
+    /// Ends a worker that has been idle for long enough.
+    fn retire(&mut self, now: Now, worker: WorkerId, out: &mut Vec<Decision>) {
+        let since = self.workers.get(worker).map_or(now, |worker| worker.since);
+        let is_spare = self.config.learns && self.is_spare();
+        self.note(now, Act::Retire { count: 1, idle: now.saturating_sub(since), is_spare });
+        self.workers.remove(worker);
+        out.push(Decision::Retire { worker });
+    }
+
+    /// The idle worker beyond those that are kept that goes first, and when. An adopted worker comes first of
+    /// all, so as long as it is not called it is idle longest.
     fn next_retirement(&self) -> Option<(WorkerId, Now)> {
         let (id, worker) = self.workers.longest_idle()?;
-        let is_spare = self.workers.len() > self.config.min as usize;
-        // The adopted worker comes first of all, so as long as it is not called it is idle longest.
-        let idle = match worker.adopted && !worker.has_served {
-            true => self.config.idle.min(UNCALLED_IDLE),
-            false => self.config.idle,
-        };
-        is_spare.then(|| (id, worker.since.saturating_add(idle)))
+        (self.workers.len() > self.floor as usize).then(|| (id, self.kept_until(&worker)))
     }
-
-    /// When a start should be considered (again).
-    fn next_start(&self) -> Option<Now> {
-        // As of the distant future only what no time can change stands against a start.
-        if !self.may_start(Now::MAX) {
-            return None;
-        }
-        let for_min = || self.no_start_before.max(self.no_spare_start_before);
-        let for_min = (self.total() < self.config.min).then(for_min);
-        let for_calls = (!self.queue.is_empty()).then(|| self.look_again.max(self.no_start_before));
-        for_min.into_iter().chain(for_calls).min()
-    }
-}
-
-/// The pause after so many failures before this one.
-fn longer_each_time(before: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1 << before.min(16)).min(LONGEST_PAUSE)
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -138,7 +138,7 @@ pub struct Latency {
 }
 
 /// A latency objective: `percent` of calls in under `under`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LatencyObjective {
     /// The threshold.
     pub under: Duration,

@@ -9,7 +9,7 @@ use fp_core::WorkerId;
 use fp_core::hedge::{
     Attempt, AttemptEnd, BUDGET, Delay, First, HedgeConfig, Hedging, Load, MOST_UTILISATION, NotHedged, Race,
 };
-use fp_core::pool::{AUTO_IDLE, Arrival, CallId, Decision, Now, Pool, PoolConfig};
+use fp_core::pool::{AUTO_IDLE, Arrival, CallId, Decision, Now, Objective, Pool, PoolConfig};
 use fp_core::settings::Criticality;
 use proptest::prelude::*;
 
@@ -78,8 +78,15 @@ impl World {
         service: fn(&mut Draws) -> Duration,
         hedge: Option<HedgeConfig>,
     ) -> Self {
-        let config =
-            PoolConfig { min: workers, max: workers, idle: AUTO_IDLE, slots: 1, queue_bound: 1 << 20 };
+        let config = PoolConfig {
+            min: workers,
+            max: workers,
+            idle: AUTO_IDLE,
+            learns: false,
+            objective: Some(Objective { under: Duration::from_secs(60), percent: 99.0 }),
+            slots: 1,
+            queue_bound: 1 << 20,
+        };
         let mut pool = Pool::new(config);
         let mut out = Vec::new();
         pool.on_timer(Now::ZERO, &mut out);

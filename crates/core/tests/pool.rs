@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use fp_core::outcome::{DeadlineReason, Outcome, ShedReason};
-use fp_core::pool::{AUTO_IDLE, Arrival, CallId, Decision, Now, Pool, PoolConfig, Room, UNCALLED_IDLE};
+use fp_core::pool::{
+    AUTO_IDLE, Arrival, CallId, Decision, Now, Objective, Pool, PoolConfig, Room, UNCALLED_IDLE,
+};
 use fp_core::settings::Criticality;
 use fp_core::{Settings, WorkerId};
 use proptest::prelude::*;
@@ -14,7 +16,8 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-const CONFIG: PoolConfig = PoolConfig { min: 0, max: 4, idle: ms(1000), slots: 1, queue_bound: 8 };
+const CONFIG: PoolConfig =
+    PoolConfig { min: 0, max: 4, idle: ms(1000), learns: false, objective: None, slots: 1, queue_bound: 8 };
 
 fn arrival(call: u64, deadline: Duration) -> Arrival {
     Arrival { call: CallId(call), criticality: Criticality::Default, caller: 1, deadline }
@@ -144,7 +147,7 @@ fn the_latest_idle_is_reused_and_the_longest_idle_retired() {
 fn room_is_made_by_the_longest_idle_and_never_by_one_that_min_keeps_or_that_works() {
     let room = |bench: &mut Bench, room| {
         bench.after(|pool, out| {
-            let was_there = pool.make_room(room, out);
+            let was_there = pool.make_room(ms(0), room, out);
             assert_eq!(was_there, !out.is_empty());
         })
     };
@@ -440,6 +443,203 @@ fn a_full_queue_refuses_the_lowest_class_with_the_time_to_drain() {
     assert_eq!(bench.idle(now + 100, 1, 100), [run(5, 1)]);
 }
 
+/// One worker of calls of 100 ms (so calls may wait 400), and a backlog of twelve calls of one caller.
+fn with_a_backlog(config: PoolConfig) -> (Bench, u64) {
+    let mut bench = Bench::new(PoolConfig { max: 1, queue_bound: 99, ..config });
+    let now = bench.warm_up(30, 100);
+    for call in 0..=12 {
+        bench.arrives(now + call, call, now + 60_000);
+    }
+    (bench, now)
+}
+
+const TOO_LONG: Outcome = Outcome::Shed(ShedReason::QueueDelay);
+
+#[test]
+fn a_queue_that_stands_keeps_the_newest_and_refuses_what_would_wait_too_long() {
+    let (mut bench, start) = with_a_backlog(CONFIG);
+    let mut now = start;
+    for call in 1..=4 {
+        now += 100;
+        assert_eq!(bench.idle(now, 1, 100), [run(call, 1)], "a burst is absorbed");
+    }
+    now += 100;
+    assert_eq!(bench.idle(now, 1, 100), [run(5, 1)]);
+    let wake = bench.pool.next_wake().expect("calls wait").as_millis() as u64;
+    assert_eq!(wake, start + 506, "call 6 has then waited for 400 ms and for 100 more");
+    let kept: Vec<_> = (9..=12).collect();
+    assert_eq!(refused(&bench.timer(wake)), [(8, TOO_LONG), (7, TOO_LONG), (6, TOO_LONG)]);
+    assert_eq!(bench.pool.view(ms(wake)).queued as usize, kept.len());
+    assert_eq!(refused(&bench.arrives(wake, 13, wake + 60_000)), [(13, TOO_LONG)], "500 ms of wait");
+    assert!(bench.pool.scaling(ms(wake)).standing);
+    for call in [12, 11, 10, 9] {
+        now += 100;
+        let next = bench.idle(now, 1, 100);
+        assert_eq!(next.first(), Some(&run(call, 1)), "the newest first: {next:?}");
+    }
+    assert!(!bench.pool.scaling(ms(now)).standing, "all is as before when the queue has drained");
+    let told: Vec<_> = bench.pool.decisions().map(ToString::to_string).collect();
+    assert!(
+        told.iter().any(|line| line.starts_with("began to refuse what would wait longer than 400ms")),
+        "{told:#?}"
+    );
+    assert!(told.iter().any(|line| line.starts_with("ended to refuse calls (default)")), "{told:#?}");
+}
+
+#[test]
+fn half_of_an_objectives_slack_may_be_waited_and_critical_calls_are_not_refused_for_others() {
+    let objective = Some(Objective { under: ms(300), percent: 99.0 });
+    let (mut bench, start) = with_a_backlog(PoolConfig { objective, ..CONFIG });
+    assert_eq!(bench.pool.scaling(ms(start)).delay_target, Some(ms(100)));
+    for call in [1, 2] {
+        assert_eq!(bench.idle(start + call * 100, 1, 100), [run(call, 1)]);
+    }
+    let late = refused(&bench.timer(start + 210));
+    assert_eq!(late.len(), 9, "of ten one can run within 100 ms, the newest: {late:?}");
+    let critical = Arrival { criticality: Criticality::Critical, ..arrival(99, ms(start + 60_000)) };
+    for call in 0..4 {
+        let critical = Arrival { call: CallId(50 + call), ..critical };
+        assert_eq!(bench.after(|pool, out| pool.on_arrival(ms(start + 211), critical, out)), []);
+    }
+}
+
+#[test]
+fn waiting_for_starts_is_no_standing_queue() {
+    let mut bench = Bench::new(PoolConfig { max: 3, ..CONFIG });
+    let now = bench.warm_up(30, 10);
+    bench.timer(now + 60_000);
+    let now = now + 60_000;
+    for call in 1..=3 {
+        assert_eq!(bench.arrives(now, call, now + 9000), [Decision::Start { count: 1 }]);
+    }
+    assert_eq!(bench.timer(now + 299), [], "a start takes 300 ms, and calls may wait 40 for others");
+    for worker in 2..=4 {
+        assert_eq!(bench.started(now + 300, worker, 300), [run(worker - 1, worker)]);
+    }
+}
+
+#[test]
+fn a_queue_that_stands_below_max_starts_a_worker() {
+    let mut bench = Bench::new(PoolConfig { max: 2, queue_bound: 99, ..CONFIG });
+    let now = bench.warm_up(30, 10);
+    bench.arrives(now, 1, now + 9000);
+    for call in 2..=20 {
+        bench.arrives(now, call, now + 9000);
+    }
+    let mut decisions = Vec::new();
+    for at in 1..=15 {
+        decisions.extend(bench.idle(now + at * 10, 1, 10));
+        if bench.pool.next_wake() <= Some(ms(now + at * 10 + 5)) {
+            decisions.extend(bench.timer(now + at * 10 + 5));
+        }
+    }
+    assert!(
+        decisions.contains(&Decision::Start { count: 1 }),
+        "200 ms of wait, a start takes 300: {decisions:?}"
+    );
+    assert_eq!(refused(&decisions), []);
+}
+
+/// Calls of 100 ms, ten a second and then fifty: the size is five workers, then eleven.
+#[test]
+fn the_size_follows_demand_and_what_is_beyond_it_goes_within_minutes() {
+    let mut bench = Bench::new(PoolConfig { max: 20, idle: AUTO_IDLE, learns: true, ..CONFIG });
+    bench.warm_up(30, 100);
+    let (mut now, mut call) = (10_000, 0);
+    let mut calls_at = |bench: &mut Bench, count: u64, gap: u64| {
+        for _ in 0..count {
+            call += 1;
+            bench.arrives(now, call, now + 9000);
+            bench.idle(now + 99, 1, 100);
+            now += gap;
+        }
+        now
+    };
+    let now = calls_at(&mut bench, 200, 100);
+    bench.timer(now);
+    assert_eq!(bench.pool.scaling(ms(now)).wanted, Some(5), "{:?}", bench.pool.scaling(ms(now)));
+    for worker in 2..=9 {
+        bench.after(|pool, out| pool.on_adopted(ms(now), WorkerId(worker), ms(3), out));
+    }
+    let busy: Vec<_> = (2001..=2009).flat_map(|call| bench.arrives(now, call, now + 9000)).collect();
+    assert_eq!(busy.len(), 9);
+    (1..=9).for_each(|worker| assert_eq!(bench.idle(now + 100, worker, 100), []));
+    bench.timer(now + 62_000);
+    let left = bench.pool.view(ms(now + 62_000)).idle;
+    assert_eq!(left, 1, "nobody came for a minute: one is kept for who does");
+    assert!(bench.pool.next_wake().is_some_and(|wake| wake > ms(now + 62_000)));
+    let told: Vec<_> = bench.pool.decisions().map(ToString::to_string).collect();
+    assert!(told.iter().any(|line| line.starts_with("ended ")), "{told:#?}");
+}
+
+#[test]
+fn a_call_that_comes_every_half_hour_finds_a_worker_that_was_not_kept() {
+    let mut bench = Bench::new(PoolConfig { idle: AUTO_IDLE, learns: true, ..CONFIG });
+    let (mut now, mut worker, mut cold, mut up) = (0, 0, 0, Duration::ZERO);
+    let mut there = None;
+    for call in 0..40 {
+        let due = call * 30 * 60_000;
+        while let Some(wake) =
+            bench.pool.next_wake().map(|wake| wake.as_millis() as u64).filter(|wake| *wake < due)
+        {
+            now = wake.max(now);
+            for decision in bench.timer(now) {
+                match decision {
+                    Decision::Start { .. } => {
+                        worker += 1;
+                        bench.started(now, worker, 5);
+                        there = Some(now);
+                    }
+                    Decision::Retire { .. } => up += ms(now - there.take().expect("one was there")),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        now = due;
+        match bench.arrives(now, call, now + 9000)[..] {
+            [Decision::Run { .. }] => {}
+            [Decision::Start { .. }] => {
+                (cold, worker) = (cold + 1, worker + 1);
+                bench.started(now, worker, 5);
+                there = Some(now);
+            }
+            ref other => panic!("{other:?}"),
+        }
+        bench.idle(now, worker, 10);
+    }
+    assert_eq!(cold, 11, "the first, and ten until the habit is known");
+    let hours = up.as_secs_f64() / 3600.0;
+    assert!(hours < 4.0, "kept for {hours:.1} hours of 20, ten minutes each time would be 6.5");
+}
+
+#[test]
+fn a_floor_starts_workers_and_lets_them_go() {
+    let mut bench = Bench::new(PoolConfig { max: 3, ..CONFIG });
+    assert_eq!(bench.pool.next_wake(), None);
+    bench.pool.set_floor(ms(5), 9);
+    assert_eq!(bench.timer(5), [Decision::Start { count: 3 }], "no more than max");
+    (1..=3).for_each(|worker| assert_eq!(bench.started(9, worker, 4), []));
+    assert_eq!(bench.timer(90_000), [], "they are kept");
+    bench.pool.set_floor(ms(90_000), 1);
+    assert_eq!(bench.timer(90_000), [retire(1), retire(2)]);
+    let told: Vec<_> = bench.pool.decisions().map(ToString::to_string).collect();
+    assert_eq!(told[0], "keeps 3 workers from here on, 0 before (0 workers there)");
+    assert_eq!(told[1], "started 3 workers: fewer were there than are to be kept (0 workers there)");
+    let mut one_call = Bench::new(PoolConfig { idle: Duration::ZERO, ..CONFIG });
+    one_call.pool.set_floor(ms(5), 2);
+    assert_eq!(one_call.timer(5), [], "none is ever kept");
+}
+
+#[test]
+fn the_latest_decisions_are_kept_and_no_more() {
+    let mut bench = Bench::new(CONFIG);
+    for floor in 1..200 {
+        bench.pool.set_floor(ms(floor * 2000), 1 + (floor % 2) as u32);
+    }
+    assert_eq!(bench.pool.decisions().count(), 64);
+    assert_eq!(bench.pool.decisions().last().map(|entry| entry.at), Some(ms(199 * 2000)));
+}
+
 #[test]
 fn a_closed_pool_hands_back_its_queue_and_lets_its_workers_finish() {
     let mut bench = Bench::new(PoolConfig { max: 3, ..CONFIG });
@@ -541,7 +741,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn config() -> impl Strategy<Value = PoolConfig> {
     (0..3u32, 1..5u32, 0..3u64, 1..4u32, 1..7u32).prop_map(|(min, max, idle, slots, queue_bound)| {
-        PoolConfig { min, max, idle: ms(idle * 40), slots, queue_bound }
+        PoolConfig { min, max, idle: ms(idle * 40), learns: idle == 2, objective: None, slots, queue_bound }
     })
 }
 

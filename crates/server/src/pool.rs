@@ -561,7 +561,7 @@ impl Holds for VersionPool {
     fn make_room(self: &Arc<Self>, room: fp_core::pool::Room) -> bool {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let was_there = state.policy.make_room(room, &mut state.decisions);
+        let was_there = state.policy.make_room(self.clock.now(), room, &mut state.decisions);
         if was_there {
             self.carry_out(state);
         }

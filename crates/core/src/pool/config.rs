@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use crate::settings::{IdleTime, Settings};
+use crate::settings::{IdleTime, LatencyObjective, Settings};
+
+/// A latency objective as the pool reckons with it.
+pub type Objective = LatencyObjective;
 
 /// How many workers, and how much waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PoolConfig {
     /// Workers kept warm.
     pub min: u32,
@@ -14,6 +17,11 @@ pub struct PoolConfig {
     /// How long an idle worker beyond `min` is kept; zero means that a worker serves one call
     /// and none is kept, whatever `min` and `slots` say.
     pub idle: Duration,
+    /// Whether `idle` is but what holds until the pauses between calls tell more, and workers that the
+    /// calls do not need go sooner.
+    pub learns: bool,
+    /// What its calls are to take: bounds their wait, and with it how many workers they need.
+    pub objective: Option<Objective>,
     /// Calls at once in one worker; at least 1.
     pub slots: u32,
     /// Most calls in the queue.
@@ -43,6 +51,8 @@ impl PoolConfig {
                 IdleTime::Auto => AUTO_IDLE,
                 IdleTime::After(idle) => idle,
             },
+            learns: scaling.idle == IdleTime::Auto,
+            objective: settings.slo.as_ref().and_then(|slo| slo.latency),
             slots,
             // Ten calls per slot wait ten service times at worst; the floor lets a burst of a
             // few hundred meet a small pool.

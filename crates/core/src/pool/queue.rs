@@ -2,7 +2,7 @@
 //!
 //! Order: class first, strictly; within a class callers take turns, one call each per round,
 //! earliest deadline first within the round; a caller's own calls go by deadline, then by
-//! arrival. A caller that joins waits for the next round, so that nobody is overtaken for ever.
+//! arrival, or while the queue stands the newest first. A caller that joins waits for the next round, so that nobody is overtaken for ever.
 //! Everything is indexed: each operation is logarithmic in the queue's length.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +22,14 @@ pub(super) struct Queue {
     next_serial: u64,
 }
 
+/// A call in the queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    pub(super) arrival: Arrival,
+    since: Now,
+    serial: u64,
+}
+
 /// The calls of one criticality.
 #[derive(Debug, Default)]
 struct Class {
@@ -31,6 +39,8 @@ struct Class {
     lines: BTreeMap<u64, Line>,
     /// Callers by the length of their lines.
     lengths: BTreeSet<(usize, u64)>,
+    /// By serial, since when which call waits.
+    ages: BTreeMap<u64, (Now, CallId)>,
     len: usize,
 }
 
@@ -38,7 +48,9 @@ struct Class {
 #[derive(Debug)]
 struct Line {
     round: u64,
-    calls: BTreeMap<(Now, u64), Arrival>,
+    calls: BTreeMap<(Now, u64), Waiting>,
+    /// The same calls by serial, with their deadlines.
+    serials: BTreeMap<u64, Now>,
 }
 
 impl Queue {
@@ -54,27 +66,58 @@ impl Queue {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    pub(super) fn push(&mut self, arrival: Arrival) {
+    /// Since when the call of this class waits that has waited longest.
+    pub(super) fn oldest(&self, class: Criticality) -> Option<Now> {
+        self.classes[class as usize].ages.first_key_value().map(|(_, (since, _))| *since)
+    }
+
+    /// How many calls of this class and those below it wait.
+    pub(super) fn len_from(&self, class: Criticality) -> usize {
+        self.classes[class as usize..].iter().map(|class| class.len).sum()
+    }
+
+    /// Whether one of its caller's calls waits in its class at most, or fewer than of another caller.
+    pub(super) fn is_modest(&self, arrival: &Arrival) -> bool {
+        let class = &self.classes[arrival.criticality as usize];
+        let longest = class.lengths.last().map_or(0, |(longest, _)| *longest);
+        class.lines.get(&arrival.caller).is_none_or(|line| line.calls.len() < longest.max(2))
+    }
+
+    pub(super) fn push(&mut self, now: Now, arrival: Arrival) {
         let serial = self.next_serial;
         self.next_serial += 1;
+        self.put_back(Waiting { arrival, since: now, serial });
+    }
+
+    /// Puts back what was taken: it is as old as it was.
+    pub(super) fn put_back(&mut self, waiting: Waiting) {
+        let Waiting { arrival, since, serial } = waiting;
         self.places.insert(arrival.call, (arrival.criticality, arrival.caller, arrival.deadline, serial));
         self.deadlines.insert((arrival.deadline, arrival.call));
         let class = &mut self.classes[arrival.criticality as usize];
         class.len += 1;
+        class.ages.insert(serial, (since, arrival.call));
         class.change(arrival.caller, |line| {
-            line.calls.insert((arrival.deadline, serial), arrival);
+            line.calls.insert((arrival.deadline, serial), waiting);
+            line.serials.insert(serial, arrival.deadline);
         });
     }
 
-    /// Takes the call whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<Arrival> {
-        let class = self.classes.iter_mut().find(|class| class.len > 0)?;
+    /// Takes the call whose turn it is; of the classes that are said so the newest one of its caller.
+    pub(super) fn pop(&mut self, newest_first: [bool; 3]) -> Option<Waiting> {
+        self.pop_from(Criticality::Critical, newest_first)
+    }
+
+    /// As [`pop`](Self::pop), of this class and those below it.
+    pub(super) fn pop_from(&mut self, class: Criticality, newest_first: [bool; 3]) -> Option<Waiting> {
+        let at = (class as usize..self.classes.len()).find(|at| self.classes[*at].len > 0)?;
+        let class = &mut self.classes[at];
         let (round, _, _, caller) = *class.turns.first()?;
         let mut served = None;
         class.round = round;
         class.len -= 1;
         class.change(caller, |line| {
-            served = line.calls.pop_first().map(|(_, arrival)| arrival);
+            served = line.take(newest_first[at]);
             line.round = round + 1;
         });
         let served = served?;
@@ -87,10 +130,20 @@ impl Queue {
         let class = &mut self.classes[criticality as usize];
         let mut removed = None;
         class.len -= 1;
-        class.change(caller, |line| removed = line.calls.remove(&(deadline, serial)));
+        class.change(caller, |line| {
+            line.serials.remove(&serial);
+            removed = line.calls.remove(&(deadline, serial));
+        });
         let removed = removed?;
         self.forget(&removed);
-        Some(removed)
+        Some(removed.arrival)
+    }
+
+    /// Takes a call of this class that has waited since then or before.
+    pub(super) fn pop_older(&mut self, class: Criticality, since: Now) -> Option<CallId> {
+        let (_, (oldest, call)) = self.classes[class as usize].ages.first_key_value()?;
+        let (oldest, call) = (*oldest, *call);
+        if oldest > since { None } else { self.remove(call).map(|arrival| arrival.call) }
     }
 
     /// Takes a call whose deadline has come.
@@ -115,7 +168,7 @@ impl Queue {
             return None;
         }
         let (_, victim) = class.lines.get(&caller)?.calls.last_key_value()?;
-        Some(victim.call)
+        Some(victim.arrival.call)
     }
 
     /// How many calls would run before this one.
@@ -125,16 +178,18 @@ impl Queue {
         higher + self.classes[own].ahead_of(arrival)
     }
 
-    fn forget(&mut self, arrival: &Arrival) {
+    fn forget(&mut self, waiting: &Waiting) {
+        let Waiting { arrival, serial, .. } = waiting;
         self.places.remove(&arrival.call);
         self.deadlines.remove(&(arrival.deadline, arrival.call));
+        self.classes[arrival.criticality as usize].ages.remove(serial);
     }
 }
 
 impl Class {
     /// Changes a caller's line and puts it back where it belongs in the indexes.
     fn change(&mut self, caller: u64, change: impl FnOnce(&mut Line)) {
-        let joining = Line { round: self.round + 1, calls: BTreeMap::new() };
+        let joining = Line { round: self.round + 1, calls: BTreeMap::new(), serials: BTreeMap::new() };
         let line = self.lines.entry(caller).or_insert(joining);
         if let Some(turn) = line.turn(caller) {
             self.turns.remove(&turn);
@@ -173,6 +228,16 @@ impl Class {
 }
 
 impl Line {
+    fn take(&mut self, newest: bool) -> Option<Waiting> {
+        if !newest {
+            let (_, first) = self.calls.pop_first()?;
+            self.serials.remove(&first.serial);
+            return Some(first);
+        }
+        let (serial, deadline) = self.serials.pop_last()?;
+        self.calls.remove(&(deadline, serial))
+    }
+
     fn turn(&self, caller: u64) -> Option<Turn> {
         let ((deadline, serial), _) = self.calls.first_key_value()?;
         Some((self.round, *deadline, *serial, caller))
@@ -195,31 +260,62 @@ mod tests {
         call(id, Criticality::Default, caller, deadline_ms)
     }
 
+    fn pop(queue: &mut Queue) -> Option<u64> {
+        queue.pop([false; 3]).map(|waiting| waiting.arrival.call.0)
+    }
+
     fn order(queue: &mut Queue) -> Vec<u64> {
-        std::iter::from_fn(|| queue.pop()).map(|arrival| arrival.call.0).collect()
+        std::iter::from_fn(|| pop(queue)).collect()
     }
 
     #[test]
     fn classes_are_strict_and_deadlines_go_first_within_a_caller() {
         let mut queue = Queue::default();
-        queue.push(call(1, Criticality::Sheddable, 1, 10));
-        queue.push(normal(2, 1, 350));
-        queue.push(normal(3, 1, 250));
-        queue.push(normal(4, 1, 250));
-        queue.push(call(5, Criticality::Critical, 1, 900));
+        queue.push(Now::ZERO, call(1, Criticality::Sheddable, 1, 10));
+        queue.push(Now::ZERO, normal(2, 1, 350));
+        queue.push(Now::ZERO, normal(3, 1, 250));
+        queue.push(Now::ZERO, normal(4, 1, 250));
+        queue.push(Now::ZERO, call(5, Criticality::Critical, 1, 900));
         assert_eq!(order(&mut queue), [5, 3, 4, 2, 1]);
+    }
+
+    #[test]
+    fn of_a_queue_that_stands_the_newest_of_each_caller_goes_first() {
+        let mut queue = Queue::default();
+        for (id, caller, deadline) in [(1, 7, 100), (2, 7, 900), (3, 8, 50), (4, 7, 300), (5, 8, 40)] {
+            queue.push(Duration::from_millis(id), normal(id, caller, deadline));
+        }
+        queue.push(Duration::from_millis(6), call(6, Criticality::Sheddable, 7, 10));
+        assert_eq!(queue.oldest(Criticality::Default), Some(Duration::from_millis(1)));
+        let first = queue.pop([true; 3]).expect("six wait");
+        assert_eq!(first.arrival.call.0, 5, "the caller with the earliest deadline, as ever");
+        queue.put_back(first);
+        let order: Vec<_> =
+            std::iter::from_fn(|| queue.pop([true; 3])).map(|waiting| waiting.arrival.call.0).collect();
+        assert_eq!(order, [4, 5, 2, 3, 1, 6], "who was served waits for the next round");
+        assert!(queue.oldest(Criticality::Default).is_none() && queue.is_empty());
+    }
+
+    #[test]
+    fn what_has_waited_too_long_is_taken_out_oldest_first() {
+        let mut queue = Queue::default();
+        (1..=3).for_each(|id| queue.push(Duration::from_millis(id), normal(id, id, 100 - id)));
+        assert_eq!(queue.pop_older(Criticality::Default, Duration::from_millis(2)), Some(CallId(1)));
+        assert_eq!(queue.pop_older(Criticality::Default, Duration::from_millis(2)), Some(CallId(2)));
+        assert_eq!(queue.pop_older(Criticality::Default, Duration::from_millis(2)), None);
+        assert_eq!(order(&mut queue), [3]);
     }
 
     #[test]
     fn callers_take_turns() {
         let mut queue = Queue::default();
         for id in 1..=4 {
-            queue.push(normal(id, 7, 100));
+            queue.push(Now::ZERO, normal(id, 7, 100));
         }
-        queue.push(normal(10, 8, 100));
-        assert_eq!(queue.pop().map(|arrival| arrival.call.0), Some(1));
-        queue.push(normal(11, 9, 50));
-        queue.push(normal(12, 8, 100));
+        queue.push(Now::ZERO, normal(10, 8, 100));
+        assert_eq!(pop(&mut queue), Some(1));
+        queue.push(Now::ZERO, normal(11, 9, 50));
+        queue.push(Now::ZERO, normal(12, 8, 100));
         assert_eq!(order(&mut queue), [10, 11, 2, 12, 3, 4], "who joins waits for the next round");
     }
 
@@ -227,12 +323,12 @@ mod tests {
     fn a_full_queue_gives_way_to_a_higher_class_and_to_a_modest_caller() {
         let mut queue = Queue::default();
         for id in 1..=3 {
-            queue.push(normal(id, 7, 100 + id));
+            queue.push(Now::ZERO, normal(id, 7, 100 + id));
         }
         assert_eq!(queue.victim(&normal(9, 7, 50)), None, "the same caller");
         assert_eq!(queue.victim(&normal(9, 8, 50)), Some(CallId(3)));
         assert_eq!(queue.victim(&call(9, Criticality::Sheddable, 8, 50)), None);
-        queue.push(call(4, Criticality::Sheddable, 7, 500));
+        queue.push(Now::ZERO, call(4, Criticality::Sheddable, 7, 500));
         assert_eq!(queue.victim(&call(9, Criticality::Critical, 7, 50)), Some(CallId(4)));
         assert_eq!(queue.victim(&normal(9, 7, 50)), Some(CallId(4)));
     }
@@ -252,10 +348,10 @@ mod tests {
                 let class = [Criticality::Critical, Criticality::Default, Criticality::Sheddable][usize::from(class)];
                 let arrival = call(id, class, caller, deadline);
                 last_ahead = queue.ahead_of(&arrival);
-                queue.push(arrival);
+                queue.push(Now::ZERO, arrival);
                 inside.insert(id);
                 if pops {
-                    let served = queue.pop().expect("one was pushed").call.0;
+                    let served = pop(&mut queue).expect("one was pushed");
                     prop_assert!(inside.remove(&served));
                 }
             }
@@ -283,7 +379,7 @@ mod tests {
             for (id, (caller, deadline)) in (0..).zip(calls) {
                 let arrival = normal(id, caller, deadline);
                 ahead = queue.ahead_of(&arrival);
-                queue.push(arrival);
+                queue.push(Now::ZERO, arrival);
             }
             let place = order(&mut queue).iter().position(|id| *id == last).expect("it is inside");
             prop_assert!(ahead.abs_diff(place) <= 3, "told {ahead}, taken {place}: others' calls of one round");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::journal::Act;
 use super::{Decision, Now, Pool, workers};
 use crate::ids::WorkerId;
 
@@ -19,13 +20,14 @@ pub enum Room {
 impl Pool {
     /// A worker is wanted elsewhere and there is no room for it: retires the one that has been idle
     /// longest, if it is of this kind. Whether there was one.
-    pub fn make_room(&mut self, room: Room, out: &mut Vec<Decision>) -> bool {
-        let is_spare = room == Room::Any || self.workers.len() > self.config.min as usize;
+    pub fn make_room(&mut self, now: Now, room: Room, out: &mut Vec<Decision>) -> bool {
+        let is_spare = room == Room::Any || self.workers.len() > self.floor as usize;
         // An adopted worker comes first of all, so as long as it is not called it is idle longest.
         let fits =
             |worker: &workers::Worker| room != Room::Uncalled || (worker.adopted && !worker.has_served);
         let found = self.workers.longest_idle().filter(|(_, worker)| is_spare && fits(worker));
         let Some((worker, _)) = found else { return false };
+        self.note(now, Act::MakeRoom { count: 1 });
         self.workers.remove(worker);
         out.push(Decision::Retire { worker });
         true

@@ -40,7 +40,15 @@ mod tests {
     /// A pool of two workers, both idle.
     fn pool(slots: u32) -> (Pool, Vec<Decision>) {
         let mut out = Vec::new();
-        let mut pool = Pool::new(PoolConfig { min: 0, max: 2, idle: ms(60_000), slots, queue_bound: 8 });
+        let mut pool = Pool::new(PoolConfig {
+            min: 0,
+            max: 2,
+            idle: ms(60_000),
+            learns: false,
+            objective: None,
+            slots,
+            queue_bound: 8,
+        });
         for worker in [1, 2] {
             pool.on_adopted(ms(0), WorkerId(worker), ms(3), &mut out);
         }

@@ -12,17 +12,20 @@ pub(super) fn nth_release(releases: &mut [u64], run: u64, place: u64) -> u64 {
             return *candidate;
         }
     }
-    let freed_by = |time: u64| {
-        let of_slot = |release: &u64| time.checked_sub(*release).map_or(0, |since| since / run + 1);
-        releases.iter().map(of_slot).fold(0, u64::saturating_add)
-    };
     // One slot alone would be done by then.
     let (mut low, mut high) = (first, first.saturating_add(run.saturating_mul(place.saturating_sub(1))));
     while low < high {
         let middle = low + (high - low) / 2;
-        if freed_by(middle) >= place { high = middle } else { low = middle + 1 }
+        if releases_by(releases, run, middle) >= place { high = middle } else { low = middle + 1 }
     }
     low
+}
+
+/// How many slots have come free by this time.
+pub(super) fn releases_by(releases: &[u64], run: u64, time: u64) -> u64 {
+    let run = run.max(1);
+    let of_slot = |release: &u64| time.checked_sub(*release).map_or(0, |since| since / run + 1);
+    releases.iter().map(of_slot).fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
