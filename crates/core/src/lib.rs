@@ -6,6 +6,7 @@
 //! `clippy.toml` beside this crate keep it so. The server carries decisions out, the
 //! simulator runs the very same code in virtual time.
 
+pub mod breaker;
 pub mod code;
 pub mod credential;
 pub mod deadline;
@@ -17,6 +18,7 @@ pub mod hedge;
 pub mod ids;
 pub mod key;
 pub mod outcome;
+pub mod outlier;
 pub mod pool;
 pub mod quota;
 pub mod record;

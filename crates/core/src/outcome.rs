@@ -30,6 +30,8 @@ pub enum ShedReason {
     Priority,
     /// The memory for queued bodies is used up.
     Memory,
+    /// Nearly all of the version's latest calls crashed or timed out ([`crate::breaker`]).
+    BreakerOpen,
 }
 
 /// Who could have prevented a failure.
@@ -119,6 +121,7 @@ impl Outcome {
             Self::Shed(ShedReason::QueueFull) => Some("queue_full"),
             Self::Shed(ShedReason::Priority) => Some("priority"),
             Self::Shed(ShedReason::Memory) => Some("memory"),
+            Self::Shed(ShedReason::BreakerOpen) => Some("breaker_open"),
             Self::RequestTooLarge => Some("request"),
             Self::ResponseTooLarge => Some("response"),
             _ => None,
@@ -138,6 +141,7 @@ impl Outcome {
             Self::Ok => None,
             Self::DeadlineExceeded(_) if caller_was_short => Some(Blame::Caller),
             Self::FunctionError
+            | Self::Shed(ShedReason::BreakerOpen)
             | Self::Timeout
             | Self::DeadlineExceeded(_)
             | Self::OutOfMemory
@@ -180,11 +184,13 @@ impl Outcome {
             Self::RequestTooLarge => 15,
             Self::ResponseTooLarge => 16,
             Self::PlatformError => 17,
+            // At the end, because counters are stored by these places.
+            Self::Shed(ShedReason::BreakerOpen) => 18,
         }
     }
 
-    /// Every outcome, in the order of the interface's table.
-    pub const ALL: [Self; 18] = [
+    /// Every outcome, in the order of the interface's table, and what came later.
+    pub const ALL: [Self; 19] = [
         Self::Ok,
         Self::FunctionError,
         Self::Timeout,
@@ -203,6 +209,7 @@ impl Outcome {
         Self::RequestTooLarge,
         Self::ResponseTooLarge,
         Self::PlatformError,
+        Self::Shed(ShedReason::BreakerOpen),
     ];
 }
 
@@ -230,5 +237,7 @@ mod tests {
         assert_eq!(Outcome::ResponseTooLarge.sli(false), Sli::Bad);
         assert_eq!(Outcome::Cancelled.sli(false), Sli::Cancelled);
         assert_eq!(Outcome::Shed(ShedReason::QueueFull).sli(false), Sli::Bad);
+        assert_eq!(Outcome::Shed(ShedReason::BreakerOpen).sli(false), Sli::Bad);
+        assert_eq!(Outcome::Shed(ShedReason::BreakerOpen).blame(true), Some(Blame::Function));
     }
 }

@@ -252,6 +252,7 @@ impl Invoker {
         match ended {
             attempt::Ended::Whole { head, body, logs } => {
                 flight.end_run();
+                flight.judge(head.status.is_some_and(|status| status >= 500));
                 if flight.release() {
                     // The next call of the queue goes to its worker before this answer goes out.
                     tokio::task::yield_now().await;
@@ -260,7 +261,13 @@ impl Invoker {
                 flight.complete(head, body, logs)
             }
             attempt::Ended::Stream { head } => stream::begin(flight, head),
-            attempt::Ended::Fault { fault, logs, failure } => flight.fail(*fault, logs, failure),
+            attempt::Ended::Fault { fault, logs, failure } => {
+                // What was interrupted ends its worker anyway, and may be its caller's impatience.
+                if failure.is_some() && fault.outcome == Outcome::FunctionError {
+                    flight.judge(true);
+                }
+                flight.fail(*fault, logs, failure)
+            }
         }
     }
 

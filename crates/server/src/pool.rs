@@ -24,12 +24,15 @@ use crate::clock::Clock;
 use crate::quotas::{Account, MemoryEntry, Refused, Spare};
 use crate::secrets::FunctionSecrets;
 
+mod health;
 pub(crate) mod host;
 mod lease;
 mod queued;
 mod start;
 mod workers;
 
+use self::health::Health;
+pub(crate) use self::health::Probe;
 use self::host::{Entered, Holds, HostPlace, HostWorkers, Idle};
 pub use self::lease::Lease;
 use self::lease::{Granted, Seat};
@@ -129,6 +132,7 @@ pub struct VersionPool {
     clock: Clock,
     state: Mutex<State>,
     timer_changed: Notify,
+    health: Health,
 }
 
 impl std::fmt::Debug for VersionPool {
@@ -174,6 +178,7 @@ impl VersionPool {
             clock,
             state: Mutex::new(state),
             timer_changed: Notify::new(),
+            health: Health::default(),
         });
         let spare: std::sync::Weak<dyn Spare> = Arc::downgrade(&pool) as _;
         pool.account.register(spare);
@@ -318,6 +323,7 @@ impl VersionPool {
         let mut state = self.state.lock();
         if spoilt || !worker.is_reusable() {
             state.infos.remove(&id);
+            self.health.forget(id);
             self.decide_in(&mut state, |policy, out| policy.on_gone(now, id, out));
             return;
         }
@@ -363,6 +369,7 @@ impl VersionPool {
     fn forget_shared(self: &Arc<Self>, state: &mut State, id: WorkerId) {
         if state.shared.remove(&id).is_some() {
             state.infos.remove(&id);
+            self.health.forget(id);
             let now = self.clock.now();
             self.decide_in(state, |policy, out| policy.on_gone(now, id, out));
         }
@@ -438,6 +445,7 @@ impl VersionPool {
                     Decision::Start { count } => (0..count).for_each(|_| self.start_one()),
                     Decision::Retire { worker } => {
                         state.infos.remove(&worker);
+                        self.health.forget(worker);
                         state.idle.remove(&worker);
                         state.shared.remove(&worker);
                     }
@@ -488,6 +496,7 @@ impl VersionPool {
             let mut state = pool.state.lock();
             if state.idle.remove(&id).is_some() {
                 state.infos.remove(&id);
+                pool.health.forget(id);
                 let now = pool.clock.now();
                 pool.decide_in(&mut state, |policy, out| policy.on_gone(now, id, out));
             } else {

@@ -5,6 +5,7 @@
 mod platform;
 
 mod audit;
+mod breaking;
 mod callers;
 mod contract;
 mod deadlines;

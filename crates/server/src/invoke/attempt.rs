@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fp_core::outcome::{DeadlineReason, Outcome, ShedReason};
-use fp_core::record::{LogLine, phase_span_id};
+use fp_core::record::{LogLine, Trigger, phase_span_id};
 use fp_sandbox::protocol::{AnswerHead, CallHead, FailureHead, FailureKind};
 use fp_sandbox::{Answer, Call, CallError};
 use http::HeaderMap;
@@ -34,6 +34,10 @@ pub(crate) enum Ended {
 /// Gets a worker and runs the handler on it. A worker that was gone before the call reached it
 /// is replaced: what never started may be tried again, whatever the function does.
 pub(crate) async fn run(flight: &mut Flight) -> Ended {
+    if let Err(fault) = enter(flight) {
+        flight.not_dispatched();
+        return Ended::Fault { fault, logs: Vec::new(), failure: None };
+    }
     loop {
         match lease(flight).await {
             Ok(lease) => flight.dispatched(lease),
@@ -47,6 +51,26 @@ pub(crate) async fn run(flight: &mut Flight) -> Ended {
         }
         flight.never_started();
     }
+}
+
+/// Asks the version's breaker. What was accepted for later is not refused for what may be over by then.
+fn enter(flight: &mut Flight) -> Result<(), Box<Fault>> {
+    if flight.request.trigger == Trigger::Async {
+        return Ok(());
+    }
+    let broken = match flight.function.pool.ask_breaker() {
+        Ok(probe) => {
+            flight.probe = probe;
+            return Ok(());
+        }
+        Err(broken) => broken,
+    };
+    let (name, (hard, all)) = (&flight.function.name, broken.evidence);
+    let detail = format!(
+        "{hard} of the latest {all} calls of {name} crashed or timed out; it is asked again, by one call at a time, after the time in Retry-After"
+    );
+    let outcome = Outcome::Shed(ShedReason::BreakerOpen);
+    Err(Box::new(Fault { retry_after: Some(broken.retry_after), ..fault(flight, outcome, "queue", detail) }))
 }
 
 /// Waits for a worker of the function's newest version.

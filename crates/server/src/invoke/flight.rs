@@ -20,7 +20,7 @@ use fp_sandbox::protocol::{AnswerHead, BodyKind, FailureHead, Usage, WorkerSpan}
 use super::{Completed, Fault, Invoker, Reply, Request, output};
 use crate::catalog::Deployed;
 use crate::history::{Finished, Running};
-use crate::pool::Lease;
+use crate::pool::{Lease, Probe};
 use crate::quotas::{CallEntry, Refused};
 use crate::secrets::Mask;
 
@@ -81,6 +81,8 @@ pub(crate) struct Flight {
     mark: Duration,
     /// Its place in the quotas.
     pub(crate) entry: Option<CallEntry>,
+    /// It decides whether its version's breaker closes.
+    pub(crate) probe: Option<Probe>,
     /// It is among the running calls.
     is_shown: bool,
 }
@@ -122,6 +124,7 @@ impl Flight {
             waited: Duration::from_micros(waited),
             mark: now,
             entry: None,
+            probe: None,
             is_shown: false,
         }
     }
@@ -278,6 +281,13 @@ impl Flight {
         }
     }
 
+    /// The handler has ended in order, and so its worker may be compared with its siblings.
+    pub(crate) fn judge(&mut self, failed: bool) {
+        if let Some(lease) = &mut self.lease {
+            lease.judge(failed);
+        }
+    }
+
     /// The handler is done with its worker; whether calls waited for it.
     pub(crate) fn release(&mut self) -> bool {
         let waiting = self.function.pool.has_queue();
@@ -376,6 +386,10 @@ impl Flight {
         let now = self.invoker.clock.now();
         let ended_us = self.invoker.clock.wall_us(now);
         let (outcome, short, cold) = (record.outcome, record.caller_was_short, record.cold);
+        match self.probe.take() {
+            Some(probe) => probe.ended(outcome),
+            None => self.function.pool.note_end(outcome, record.worker),
+        }
         self.function.book.record(now, ended_us, outcome, short, total, cold);
         // Refused calls would say how long those wait that are not refused, which is nothing.
         if record.worker.is_some() {
@@ -460,6 +474,7 @@ impl Drop for Flight {
             waited: self.waited,
             mark: self.mark,
             entry: self.entry.take(),
+            probe: self.probe.take(),
             is_shown: self.is_shown,
         };
         let invoker = self.invoker.clone();

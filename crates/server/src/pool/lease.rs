@@ -112,6 +112,15 @@ impl Lease {
         }
     }
 
+    /// The handler has ended, in order: where its worker stands out against its siblings, it takes no new
+    /// calls.
+    pub(crate) fn judge(&mut self, failed: bool) {
+        let ran = self.pool.clock.now().saturating_sub(self.since);
+        if self.pool.is_odd(self.worker_id(), failed, ran) {
+            self.spoil();
+        }
+    }
+
     /// The rest of the answer is not wanted: it must be settled. That ends a worker of its own.
     pub fn give_up(&mut self) {
         self.spoilt |= matches!(self.granted().seat, Seat::Sole(_));

@@ -4,7 +4,7 @@
 //! were made with, the two histories with their lengths, and how many numbers follow that tell of
 //! the recent past and of all durations; all numbers are 64 bits, little endian, but these, which
 //! are mostly small: seven bits a byte. Totals stand in the order of `Outcome::ALL`: when that
-//! changes, so must the version.
+//! changes, so must the version; more at the end are none to what was written before.
 
 /// First byte.
 const VERSION: u8 = 2;
@@ -15,7 +15,7 @@ const WITHOUT_RECENT: u8 = 1;
 /// Most numbers that are believed: an hour of slots and some thousand values of histograms.
 const MAX_RECENT: u64 = 200_000;
 
-/// Most totals that are believed; there are 18 outcomes.
+/// Most totals that are believed; there are 19 outcomes.
 const MAX_TOTALS: u64 = 256;
 
 /// Why a snapshot was not read.

@@ -46,9 +46,8 @@ impl Rolling {
     ) -> Option<Self> {
         let at = |wall: u64| (now_s + wall).checked_sub(wall_s).filter(|second| *second <= now_s);
         let mut rolling = Self::default();
-        if numbers.next()? != Outcome::ALL.len() as u64 {
-            return None;
-        }
+        // An earlier release knew fewer; new ones come at the end.
+        let outcomes = usize::try_from(numbers.next()?).ok().filter(|known| *known <= Outcome::ALL.len())?;
         for _ in 0..count(numbers)? {
             let (second, count) = (at(numbers.next()?), narrow(numbers)?);
             rolling.seconds.extend(second.map(|second| (second, count)));
@@ -56,7 +55,7 @@ impl Rolling {
         for _ in 0..count(numbers)? {
             let second = at(numbers.next()?);
             let mut minute = Minute::new(second.unwrap_or_default() / 60);
-            for count in &mut minute.by_outcome {
+            for count in minute.by_outcome.iter_mut().take(outcomes) {
                 *count = narrow(numbers)?;
             }
             for count in [&mut minute.good, &mut minute.bad, &mut minute.cold] {
