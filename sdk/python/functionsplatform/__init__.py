@@ -3,6 +3,7 @@
 The front door is small on purpose:
 
 * `functionsplatform.sdk.tracing`: spans of your own in the trace of the call.
+* `functionsplatform.sdk.http`: requests that keep the call's deadline, are traced, and retry.
 * `secret`: the value of a secret that function.toml names; `secret_bytes` where it is no text.
 * `functionsplatform.testing`: run a handler locally, without a platform.
 * `DeadlineExceeded` and `Cancelled`: how the platform ends a handler early.

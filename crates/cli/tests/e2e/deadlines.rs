@@ -65,6 +65,41 @@ fn a_chain_hands_on_the_time_that_is_left() {
     assert!(left[0] - left[1] >= 700.0 && left[1] - left[2] >= 400.0, "{left:?}");
 }
 
+/// As a link, through the SDK's client; tells how its own call went where the next one does not answer.
+const ASKING: &str = r#"
+import os
+from functionsplatform.sdk import http
+def handler(message, context):
+    url = f"{os.environ['FUNCTIONSPLATFORM_GATEWAY']}/{message['query']['next']}"
+    try:
+        answer = http.get(url)
+    except http.RequestError as error:
+        return {"failed": type(error).__name__, "left": context.remaining_ms()}
+    return {"status": answer.status, "attempts": answer.attempts, "body": answer.json()}
+"#;
+
+#[test]
+fn the_sdks_client_hands_on_the_time_that_is_left_and_the_trace_and_retries_refusals() {
+    let platform = up().start();
+    let code = LINK.replace("{next}", "None").replace("{work}", "0");
+    deploy(&platform, "last", "http|GET|/last", &code, &json!({"timeout": "1m"}));
+    deploy(&platform, "asking", "http|GET|/asking", ASKING, &json!({"timeout": "1m"}));
+    let answer = within(&platform, "/asking?next=last", "30s");
+    let told = json_of(&answer);
+    let left = told["body"]["left"][0].as_u64().unwrap_or_else(|| panic!("{told}"));
+    assert!((27_000..=30_000).contains(&left), "{told}");
+    // One trace: the last call is below the span of the request that asked for it.
+    let of = |function: &str| platform.api(&format!("/invocations?function={function}"))["items"][0].clone();
+    let (asking, last) = (of("asking"), of("last"));
+    assert_eq!(asking["trace_id"], last["trace_id"], "{asking} {last}");
+    assert_eq!(last["deadline_from"], "x-request-timeout");
+    // A refusal that names no long pause is asked again, and a POST of it would not be.
+    let busy = "def handler(message, context):\n    return {'status_code': 503, 'body': '{}'}\n";
+    deploy(&platform, "last", "http|GET|/last", busy, &json!({}));
+    let told = json_of(&within(&platform, "/asking?next=last", "30s"));
+    assert_eq!((&told["status"], &told["attempts"]), (&json!(503), &json!(3)), "{told}");
+}
+
 #[test]
 fn a_call_whose_time_ends_in_the_queue_never_runs() {
     let platform = up().start();

@@ -1,1 +1,1 @@
-"""Tools for handlers; see `functionsplatform.sdk.tracing`."""
+"""Tools for handlers; see `functionsplatform.sdk.tracing` and `functionsplatform.sdk.http`."""
