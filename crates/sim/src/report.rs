@@ -131,8 +131,10 @@ pub struct WorkerSummary {
     pub failed_starts: u64,
     /// Workers that were retired.
     pub retired: u64,
-    /// Workers that crashed, died or were ended with a call.
+    /// Workers that crashed, died, were ended with a call or replaced.
     pub lost: u64,
+    /// Of these, how many were replaced because they stood out against their siblings.
+    pub ejected: u64,
     /// Most at once, starting ones included.
     pub most: u32,
     /// How many there were on average, starting ones included.
@@ -269,11 +271,11 @@ impl fmt::Display for Objective {
 
 impl fmt::Display for WorkerSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { started, failed_starts, retired, lost, most, busy_percent, .. } = self;
+        let Self { started, failed_starts, retired, lost, ejected, most, busy_percent, .. } = self;
         writeln!(
             f,
-            "workers: {started} started, {most} at most at once, {retired} retired, {lost} lost, \
-             {failed_starts} failed to start"
+            "workers: {started} started, {most} at most at once, {retired} retired, {lost} lost \
+             ({ejected} stood out), {failed_starts} failed to start"
         )?;
         let Self { mean, worker_seconds, mean_running, mean_queued, .. } = self;
         writeln!(

@@ -16,6 +16,7 @@ use fastrand::Rng;
 use fp_core::WorkerId;
 use fp_core::hedge::{AttemptEnd, First, HedgeConfig, Hedging, Load, Race};
 use fp_core::outcome::{DeadlineReason, Outcome};
+use fp_core::outlier::Ended;
 use fp_core::pool::{Arrival, CallId, Decision, Now, Pool};
 
 use crate::report::Report;
@@ -24,12 +25,14 @@ use crate::scenario::{Incident, Interrupted, Scenario};
 mod arrivals;
 mod calls;
 mod fleet;
+mod health;
 mod ledger;
 mod tally;
 
 use arrivals::{Arrivals, Arriving};
 use calls::{Attempt, Call, Calls};
 use fleet::Fleet;
+use health::Health;
 use ledger::Ledger;
 
 /// Plays a scenario to its end.
@@ -66,6 +69,7 @@ struct World<'a> {
     slots: u32,
     pool: Pool,
     hedging: Option<Hedging>,
+    health: Health,
     now: Now,
     events: BinaryHeap<Reverse<(Now, u64, Event)>>,
     next_serial: u64,
@@ -98,6 +102,7 @@ impl<'a> World<'a> {
             slots,
             pool,
             hedging: HedgeConfig::of(&settings.latency, settings.slo.as_ref()).map(Hedging::new),
+            health: Health::default(),
             now: Now::ZERO,
             events: BinaryHeap::new(),
             next_serial: 0,
@@ -176,11 +181,13 @@ impl<'a> World<'a> {
         let deadline = self.now + given.min(timeout);
         let is_short = given < timeout;
         let model = settings.service.as_ref().unwrap_or(&self.scenario.function.service);
+        let entered = self.health.enter(self.now);
         let id = self.calls.push(Call {
             stream,
             arrived: self.now,
             deadline,
             is_short,
+            is_probe: entered == Some(true),
             service: service.unwrap_or_else(|| model.sample(&mut self.services)),
             fate: self.services.f64() * 100.0,
             dispatched: self.now,
@@ -189,11 +196,14 @@ impl<'a> World<'a> {
             race: None,
         });
         self.ledger.offer(self.now, stream as usize);
+        self.plan_arrival(stream as usize);
+        if entered.is_none() {
+            return self.refuse(id, health::BROKEN);
+        }
         if let Some(patience) = &settings.patience {
             let leaves = self.now + patience.sample(&mut self.patience);
             self.plan(leaves, Event::Leaves { call: id });
         }
-        self.plan_arrival(stream as usize);
         let arrival = Arrival {
             call: id,
             criticality: settings.criticality.unwrap_or(self.scenario.settings.criticality),
@@ -222,7 +232,13 @@ impl<'a> World<'a> {
         self.fleet.end(worker, id);
         let ran = self.now - ended.since;
         match how {
-            End::Answered | End::Failed => self.pool.on_idle(self.now, worker, ran, out),
+            End::Answered | End::Failed => {
+                let ended = Ended { worker, failed: how == End::Failed, ran };
+                match self.health.is_odd(self.now, ended) {
+                    true => self.eject(worker, ran, out),
+                    false => self.pool.on_idle(self.now, worker, ran, out),
+                }
+            }
             End::Interrupted if self.keeps_interrupted() => self.pool.on_idle(self.now, worker, ran, out),
             End::Interrupted | End::Crashed => self.lose(worker, out),
         }
@@ -250,13 +266,30 @@ impl<'a> World<'a> {
         }
         let mut call = self.calls.take(id)?;
         let other = self.cut_off(&mut call);
-        match how {
-            End::Answered => self.ledger.answer(self.now, &call, ended),
-            End::Failed => self.ledger.fail(&call, Outcome::FunctionError),
-            End::Crashed => self.ledger.fail(&call, Outcome::Crashed),
-            End::Interrupted => self.ledger.fail(&call, call.missed()),
+        let outcome = match how {
+            End::Answered => Outcome::Ok,
+            End::Failed => Outcome::FunctionError,
+            End::Crashed => Outcome::Crashed,
+            End::Interrupted => call.missed(),
+        };
+        match outcome {
+            Outcome::Ok => self.ledger.answer(self.now, &call, ended),
+            failure => self.ledger.fail(&call, failure),
         }
+        self.health.note(self.now, call.is_probe, outcome, Some(worker));
         Some((ended, other))
+    }
+
+    /// A worker has ended its call, and is not to be used again.
+    fn eject(&mut self, worker: WorkerId, ran: Duration, out: &mut Vec<Decision>) {
+        self.ledger.workers.ejected += 1;
+        match self.slots > 1 {
+            true => {
+                self.pool.on_spoilt(self.now, worker, out);
+                self.pool.on_idle(self.now, worker, ran, out);
+            }
+            false => self.lose(worker, out),
+        }
     }
 
     /// Takes an attempt that is not to run any longer.
@@ -293,6 +326,7 @@ impl<'a> World<'a> {
             self.interrupt(id, attempt, out);
         }
         self.ledger.fail(&call, Outcome::Cancelled);
+        self.health.note(self.now, call.is_probe, Outcome::Cancelled, None);
     }
 
     /// A worker is no more, and what it still ran has crashed.
@@ -302,6 +336,7 @@ impl<'a> World<'a> {
         }
         self.ledger.workers.lost += 1;
         let ran = self.fleet.bury(self.now, worker);
+        self.health.forget(worker);
         self.pool.on_gone(self.now, worker, out);
         for id in ran {
             if let Some((_, Some(other))) = self.conclude(id, worker, End::Crashed) {
@@ -316,13 +351,18 @@ impl<'a> World<'a> {
             Decision::Start { count } => (0..count).for_each(|_| self.start()),
             Decision::Retire { worker } => {
                 self.fleet.bury(self.now, worker);
+                self.health.forget(worker);
                 self.ledger.workers.retired += 1;
             }
-            Decision::Refuse { call, outcome, .. } => {
-                if let Some(call) = self.calls.take(call) {
-                    self.ledger.fail(&call, outcome);
-                }
-            }
+            Decision::Refuse { call, outcome, .. } => self.refuse(call, outcome),
+        }
+    }
+
+    /// A call ends without having run.
+    fn refuse(&mut self, id: CallId, outcome: Outcome) {
+        if let Some(call) = self.calls.take(id) {
+            self.ledger.fail(&call, outcome);
+            self.health.note(self.now, call.is_probe, outcome, None);
         }
     }
 

@@ -248,3 +248,28 @@ fn values_are_changed_from_outside() {
         text_of(with(&["scaling.mix=3"]))
     );
 }
+
+/// Ten seconds in which every call crashes: callers are refused at once but for probes, and soon after it all are
+/// served again.
+#[test]
+fn a_function_that_only_crashes_is_not_asked_again_and_again() {
+    let top = "duration = \"40s\"\nincidents = [{ from = \"10s\", until = \"20s\", crash_percent = 100 }]";
+    let report = play(top, "service = \"10ms\"", "rate = 100");
+    let crashed = report.total.failed["crashed"];
+    assert!(crashed < 40, "ten and the probes: {report}");
+    assert!(report.total.failed["shed (breaker_open)"] > 900, "{report}");
+    let late = report.timeline.iter().filter(|sample| sample.at > 37.0);
+    assert!(late.map(|sample| sample.failed).sum::<u32>() == 0, "it has recovered: {report}");
+}
+
+#[test]
+fn a_worker_that_is_slower_than_its_siblings_is_replaced() {
+    let service = "service = \"20ms\"\nslow_workers = { percent = 15, factor = 10 }";
+    let report = play("duration = \"200s\"\nscaling = { min = 12, max = 12 }", service, "rate = 200");
+    assert!(report.workers.ejected > 0 && report.workers.ejected <= report.workers.lost, "{report}");
+    let slow = |until: f64| {
+        let samples = report.timeline.iter().filter(|sample| (until - 50.0..until).contains(&sample.at));
+        samples.filter(|sample| sample.slowest_ms >= 200.0).count()
+    };
+    assert!(slow(200.0) < slow(50.0) || slow(200.0) == 0, "{} then {}: {report}", slow(50.0), slow(200.0));
+}

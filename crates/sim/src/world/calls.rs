@@ -15,6 +15,8 @@ pub(super) struct Call {
     pub(super) deadline: Now,
     /// Its caller gave less than the function's own timeout.
     pub(super) is_short: bool,
+    /// Its end decides whether the breaker closes.
+    pub(super) is_probe: bool,
     /// How long its first attempt runs, and how that ends, in percent of [`fate_of`](super::fate_of).
     /// Drawn when it comes, so that other decisions about other calls leave them as they are.
     pub(super) service: Duration,
@@ -101,6 +103,7 @@ mod tests {
             arrived: Now::ZERO,
             deadline: Now::ZERO,
             is_short: false,
+            is_probe: false,
             service: Duration::ZERO,
             fate: 0.0,
             dispatched: Now::ZERO,
