@@ -8,6 +8,7 @@ pub(crate) mod code_store;
 mod error;
 mod preloads;
 mod secrets;
+mod scaling;
 mod snapshot;
 mod turns;
 mod workers;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use fp_core::WorkerId;
 use fp_core::outcome::Outcome;
-use fp_core::pool::{Arrival, CallId, Decision, Pool, PoolConfig, PoolView};
+use fp_core::pool::{Arrival, CallId, Decision, Entry, Pool, PoolConfig, PoolView, ScalingView};
 use fp_core::settings::Criticality;
 use fp_sandbox::{Sandbox, StartError, Worker, WorkerSpec};
 use parking_lot::Mutex;
@@ -221,6 +221,15 @@ impl VersionPool {
     /// The pool in figures.
     pub fn view(&self) -> PoolView {
         self.state.lock().policy.view(self.clock.now())
+    }
+
+    /// What the policy reckons with, and its latest decisions, the oldest first, each with its Unix time in
+    /// microseconds.
+    pub fn scaling(&self) -> (ScalingView, Vec<(u64, Entry)>) {
+        let state = self.state.lock();
+        let decisions =
+            state.policy.decisions().map(|entry| (self.clock.wall_us(entry.at), *entry)).collect();
+        (state.policy.scaling(self.clock.now()), decisions)
     }
 
     /// Whether calls wait for a worker now.

@@ -1,4 +1,5 @@
-//! `explain scaling`: what the pool of a function looks like and why, as far as the platform knows.
+//! `explain scaling`: what the pool of a function looks like, what it reckons with, and its latest
+//! decisions.
 
 use serde_json::{Value, json};
 
@@ -14,6 +15,9 @@ const RECENT: usize = 200;
 /// Cold calls that are shown.
 const SHOWN: usize = 5;
 
+/// Decisions that are shown as a table; with `--output json` there are all that are kept.
+const DECISIONS: usize = 20;
+
 /// What is known of a pool.
 #[derive(Debug)]
 struct Pool {
@@ -21,6 +25,8 @@ struct Pool {
     workers: Vec<Value>,
     /// The latest calls, those that have not ended among them.
     calls: Vec<Value>,
+    /// What the policy reckons with and has decided.
+    scaling: Value,
 }
 
 impl Pool {
@@ -29,10 +35,11 @@ impl Pool {
         let workers: Value = client.get("/workers").await?.read()?;
         let calls = format!("/invocations?limit={RECENT}&function={}", segment(name));
         let calls: Value = client.get(&calls).await?.read()?;
+        let scaling: Value = client.get(&format!("/functions/{}/scaling", segment(name))).await?.read()?;
         let items = |page: &Value| page["items"].as_array().cloned().unwrap_or_default();
         let is_own = |worker: &Value| worker["function"] == function.function_name.as_str();
         let workers = items(&workers).into_iter().filter(is_own).collect();
-        Ok(Self { workers, calls: items(&calls), function })
+        Ok(Self { workers, calls: items(&calls), function, scaling })
     }
 
     fn in_state(&self, state: &str) -> usize {
@@ -52,7 +59,10 @@ impl Pool {
     }
 
     fn sentences(&self) -> Vec<String> {
-        vec![self.now(), self.settings(), self.starts()]
+        [Some(self.now()), Some(self.settings()), self.reckoning(), Some(self.starts())]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     fn now(&self) -> String {
@@ -103,9 +113,38 @@ impl Pool {
         let at = oldest["started_at"].as_str().unwrap_or_default();
         format!(
             "Of its {ended} latest ended calls that are kept, since {at}, {cold} began with the start of a worker. A worker is \
-             started for a call when none is free and starting one is expected to be faster than to wait. The decisions \
-             themselves are not recorded: this is what workers and calls show."
+             started for a call when none is free and starting one is expected to be faster than to wait, or when there \
+             are fewer than the calls need."
         )
+    }
+
+    /// What the policy expects; nothing before the first call.
+    fn reckoning(&self) -> Option<String> {
+        let of = |key: &str| self.scaling[key].as_f64();
+        let (arrivals, run) = (of("arrivals_per_second")?, of("run_mean_ms")?);
+        let wanted = match self.scaling["wanted"].as_u64() {
+            Some(1) => "which 1 worker would serve".to_owned(),
+            Some(wanted) => format!("which {wanted} workers would serve"),
+            None => "too little yet to say how many workers they need".to_owned(),
+        };
+        let bound = of("delay_target_ms").map_or_else(String::new, |target| {
+            let now = if self.scaling["standing"] == true { ", and they are refused now" } else { "" };
+            format!(
+                " When the queue stands, calls that would wait longer than {} are refused{now}.",
+                Milliseconds(target)
+            )
+        });
+        let keep = of("keep_s").map_or_else(String::new, |keep| {
+            let why = match self.scaling["pauses"].as_u64() {
+                Some(pauses) => format!("by {pauses} pauses between its calls"),
+                None => "as the pauses between its calls foretell nothing so far".to_owned(),
+            };
+            format!(" Its last worker is kept for {keep} s after a call, {why}.")
+        });
+        let (start, run) = (Milliseconds(of("start_ms").unwrap_or_default()), Milliseconds(run));
+        Some(format!(
+            "It reckons with {arrivals:.1} calls a second of {run}, {wanted}; a start takes {start}.{bound}{keep}"
+        ))
     }
 
     fn document(&self) -> Value {
@@ -122,6 +161,7 @@ impl Pool {
                 "scaling": settings["scaling"], "concurrency": settings["concurrency"], "memory": settings["memory"],
             },
             "recent": { "calls": self.ended().count(), "cold": self.cold().count(), "starts": starts },
+            "scaling": self.scaling,
             "sentences": self.sentences(),
         })
     }
@@ -143,6 +183,16 @@ pub(super) async fn explain(global: &Global, client: &Client, name: &str) -> Res
         let row = |worker: &Value| columns.iter().map(|column| screen::cell(&worker[*column])).collect();
         let titles = ["worker", "version", "state", "running", "calls", "started"];
         screen::table(&titles, pool.workers.iter().map(row).collect(), "")?;
+    }
+    let decisions = pool.scaling["decisions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !decisions.is_empty() {
+        screen::line("")?;
+        let row = |decision: &Value| vec![screen::cell(&decision["at"]), screen::cell(&decision["sentence"])];
+        screen::table(
+            &["decided at", "what and why"],
+            decisions.iter().take(DECISIONS).map(row).collect(),
+            "",
+        )?;
     }
     let cold: Vec<_> = pool.cold().take(SHOWN).map(cold_row).collect();
     if !cold.is_empty() {

@@ -120,8 +120,16 @@ fn the_workers_of_a_function_are_told_with_what_is_known_of_their_starts() {
         worker("w17", "thumbs", 3, "idle"), worker("w18", "thumbs", 3, "busy"), worker("w3", "thumbs", 2, "busy"),
         worker("w4", "cats", 1, "idle"),
     ], "next": null });
+    let scaling = json!({
+        "arrivals_per_second": 12.5, "run_mean_ms": 80.0, "wanted": 5, "start_ms": 3.25, "delay_target_ms": 320.0,
+        "standing": true, "keep_s": 600.0, "pauses": null,
+        "decisions": [
+            { "at": "2026-11-23T10:00:02Z", "sentence": "started 1 worker: the last of 2 calls would have waited 40ms, a start takes 3.25ms (1 worker there)" },
+        ],
+    });
     let stub = Stub::start([
         ok("GET /functions/thumbs", &function()),
+        ok("GET /functions/thumbs/scaling", &scaling.to_string()),
         ok("GET /workers", &workers.to_string()),
         ok("GET /invocations?limit=200&function=thumbs", &calls.to_string()),
     ]);
@@ -130,5 +138,6 @@ fn the_workers_of_a_function_are_told_with_what_is_known_of_their_starts() {
     let told: Value = serde_json::from_str(&told.stdout).expect("JSON");
     assert_eq!((&told["waiting_calls"], &told["recent"]["cold"]), (&json!(1), &json!(1)));
     assert_eq!(told["settings"]["scaling"]["max"], 16);
+    assert_eq!(told["scaling"]["wanted"], 5);
     assert_eq!(stub.run(&["explain", "scaling", "dogs"]).exit, 3);
 }

@@ -163,6 +163,21 @@ impl Journal {
 }
 
 impl Act {
+    /// What kind of decision it is, for programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "start",
+            Self::Retire { .. } => "retire",
+            Self::MakeRoom { .. } => "make_room",
+            Self::StartFailed { .. } => "start_failed",
+            Self::StartDenied { .. } => "start_denied",
+            Self::Standing { .. } => "standing",
+            Self::Drained { .. } => "drained",
+            Self::Floor { .. } => "floor",
+            Self::Keep { .. } => "keep",
+        }
+    }
+
     /// Makes one line of two, where they are of one kind.
     fn takes(&mut self, next: &Self) -> bool {
         match (self, next) {

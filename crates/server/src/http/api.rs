@@ -15,6 +15,7 @@ mod keys;
 pub(in crate::http) mod parameters;
 mod platform;
 mod quotas;
+mod scaling;
 mod secrets;
 mod settings;
 mod tenants;
@@ -49,7 +50,7 @@ pub fn document() -> OpenApi {
 fn routes() -> OpenApiRouter<Arc<App>> {
     let mut router = OpenApiRouter::with_openapi(openapi::preamble());
     let resources = (functions::routes().into_iter())
-        .chain([trigger::routes(), invoke::routes()])
+        .chain([trigger::routes(), invoke::routes(), scaling::routes()])
         .chain(instances::routes())
         .chain(invocations::routes())
         .chain(secrets::routes())
