@@ -7,8 +7,8 @@
 pub(crate) mod code_store;
 mod error;
 mod preloads;
-mod secrets;
 mod scaling;
+mod secrets;
 mod snapshot;
 mod turns;
 mod workers;
