@@ -128,6 +128,13 @@ impl Outcome {
         }
     }
 
+    /// The words of all outcomes, each once.
+    pub fn words() -> impl Iterator<Item = &'static str> {
+        let is_first = |at: usize, word: &str| Self::ALL[..at].iter().all(|before| before.word() != word);
+        let words = Self::ALL.iter().map(|outcome| outcome.word()).enumerate();
+        words.filter(move |(at, word)| is_first(*at, word)).map(|(_, word)| word)
+    }
+
     /// The outcome of a word and a reason as [`word`](Self::word) and [`reason`](Self::reason) print them.
     pub fn from_words(word: &str, reason: Option<&str>) -> Option<Self> {
         Self::ALL.iter().copied().find(|outcome| outcome.word() == word && outcome.reason() == reason)
@@ -224,6 +231,14 @@ mod tests {
             assert_eq!(Outcome::ALL[outcome.index()], outcome);
         }
         assert_eq!(Outcome::from_words("ok", Some("why")), None);
+    }
+
+    #[test]
+    fn each_word_is_listed_once() {
+        let words: Vec<_> = Outcome::words().collect();
+        let different: std::collections::BTreeSet<_> = Outcome::ALL.iter().map(|it| it.word()).collect();
+        assert_eq!((words.len(), words[0]), (different.len(), "ok"));
+        assert_eq!(words.iter().filter(|word| **word == "shed").count(), 1);
     }
 
     #[test]

@@ -146,9 +146,7 @@ pub(crate) struct OutcomeWord;
 
 impl PartialSchema for OutcomeWord {
     fn schema() -> RefOr<Schema> {
-        let mut all: Vec<_> = Outcome::ALL.iter().map(|outcome| outcome.word()).collect();
-        all.dedup();
-        RefOr::T(words(all.into_iter(), "ok"))
+        RefOr::T(words(Outcome::words(), "ok"))
     }
 }
 

@@ -17,9 +17,7 @@ fn blamed(outcome: Outcome) -> bool {
 
 /// The words of all failures.
 pub(super) fn failure_words() -> Vec<&'static str> {
-    let mut words: Vec<_> = Outcome::ALL.into_iter().filter(|o| blamed(*o)).map(Outcome::word).collect();
-    words.dedup();
-    words
+    Outcome::words().filter(|word| is_failure(word)).collect()
 }
 
 /// Failed calls, newest first, as [`History::list`] pages them. `words` are the outcomes that
