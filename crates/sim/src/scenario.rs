@@ -43,6 +43,8 @@ pub struct Scenario {
     pub duration: Duration,
     /// Calls that arrive before this are played, and not counted.
     pub warmup: Duration,
+    /// Workers that are up when it begins, such as the one in which a deploy loaded its handler.
+    pub warm: u32,
     /// By what all rates are multiplied; recorded arrivals come as much faster.
     pub load: f64,
     /// The function's settings: `timeout`, `concurrency`, `idempotent`, `criticality`, `scaling`,
@@ -225,6 +227,9 @@ impl Scenario {
         }
         if self.duration.is_zero() || self.duration > LONGEST {
             return refuse("duration", "must be above 0 and at most a week");
+        }
+        if self.warm > self.settings.scaling.max {
+            return refuse("warm", "is more than scaling.max");
         }
         if self.warmup >= self.duration {
             return refuse("warmup", "must be shorter than duration");

@@ -38,6 +38,7 @@ use ledger::Ledger;
 /// Plays a scenario to its end.
 pub fn run(scenario: &Scenario) -> Report {
     let mut world = World::new(scenario);
+    (0..scenario.warm).for_each(|_| world.adopt());
     for stream in 0..scenario.streams.len() {
         world.plan_arrival(stream);
     }
@@ -213,8 +214,23 @@ impl<'a> World<'a> {
         self.pool.on_arrival(self.now, arrival, out);
     }
 
+    /// A worker that is there from the beginning.
+    fn adopt(&mut self) {
+        let took = self.scenario.function.start.sample(&mut self.starts);
+        let worker = self.welcome(self.now);
+        let mut decisions = Vec::new();
+        self.pool.on_adopted(self.now, worker, took, &mut decisions);
+        decisions.into_iter().for_each(|decision| self.carry_out(decision));
+    }
+
     fn join(&mut self, asked: Now, out: &mut Vec<Decision>) {
         self.starting -= 1;
+        let worker = self.welcome(asked);
+        self.pool.on_started(self.now, worker, self.now - asked, out);
+    }
+
+    /// A worker is up that was asked for at `asked`.
+    fn welcome(&mut self, asked: Now) -> WorkerId {
         self.ledger.workers.started += 1;
         let worker = WorkerId(self.ledger.workers.started);
         let function = &self.scenario.function;
@@ -223,7 +239,7 @@ impl<'a> World<'a> {
             let dies = self.now + life.sample(&mut self.starts);
             self.plan(dies, Event::Dies { worker });
         }
-        self.pool.on_started(self.now, worker, self.now - asked, out);
+        worker
     }
 
     /// An attempt ended by itself or at its deadline.

@@ -273,3 +273,15 @@ fn a_worker_that_is_slower_than_its_siblings_is_replaced() {
     };
     assert!(slow(200.0) < slow(50.0) || slow(200.0) == 0, "{} then {}: {report}", slow(50.0), slow(200.0));
 }
+
+#[test]
+fn workers_can_be_warm_from_the_beginning() {
+    let cold = |warm: u32| {
+        let top = format!("duration = \"10s\"\nwarm = {warm}\nscaling = {{ max = 4 }}");
+        play(&top, "service = \"100ms\"", "rate = 5\nprocess = \"even\"").total.cold
+    };
+    assert_eq!((cold(0), cold(1)), (1, 0));
+    let text = "name = \"t\"\nduration = \"1s\"\nwarm = 17\n[function]\nservice = \"1s\"\nstart = \"1s\"\n[[streams]]\nname = \"s\"\nrate = 1\n";
+    let error = Scenario::parse(text).expect_err("too many");
+    assert_eq!(error.to_string(), "warm is more than scaling.max (line 3)");
+}

@@ -28,6 +28,8 @@ struct Document {
     duration: Duration,
     #[serde(default, with = "time")]
     warmup: Duration,
+    #[serde(default)]
+    warm: u32,
     #[serde(default = "one")]
     load: f64,
     timeout: Option<Value>,
@@ -123,6 +125,7 @@ impl Document {
             seed: self.seed,
             duration: self.duration,
             warmup: self.warmup,
+            warm: self.warm,
             load: self.load,
             settings,
             queue_bound: self.pool.queue_bound,
