@@ -1,6 +1,8 @@
 //! Deadlines of callers: handed on from function to function, and heeded while a call waits.
 
-use std::net::TcpListener;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -132,4 +134,44 @@ fn a_call_whose_time_ends_in_the_queue_never_runs() {
     (0..20).for_each(|_| assert_eq!(platform.get("/busy").status(), 204));
     assert_eq!(refused(), "infeasible");
     assert_eq!(runs(), 22);
+}
+
+/// Runs for as long as somebody holds the other end.
+const HELD: &str = r#"
+import socket
+def handler(message, context):
+    socket.create_connection(("127.0.0.1", int(message["query"]["port"]))).recv(1)
+"#;
+
+#[test]
+fn a_caller_that_leaves_the_queue_has_waited_there() {
+    let platform = up().start();
+    let settings = json!({"network": "full", "scaling": {"max": 1}});
+    deploy(&platform, "held", "http|GET|/held", HELD, &settings);
+    let begun = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let path = format!("/held?port={}", begun.local_addr().expect("bound").port());
+    // The state, or the outcome and more, of the latest call.
+    let until = |is_so: &dyn Fn(&Value) -> bool| {
+        let began = Instant::now();
+        loop {
+            let latest = platform.api("/invocations?function=held&limit=1")["items"][0].clone();
+            if is_so(&latest) {
+                return latest;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "{latest}");
+        }
+    };
+    std::thread::scope(|threads| {
+        let first = threads.spawn(|| platform.get(&path));
+        let (held, _) = begun.accept().expect("the handler has begun");
+        let mut leaving = TcpStream::connect(platform.gateway).expect("the gateway listens");
+        write!(leaving, "GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").expect("sent");
+        until(&|call| call["state"] == "queued");
+        drop(leaving);
+        let left = until(&|call| call["state"] == "done");
+        assert_eq!((&left["outcome"], &left["attempts"]), (&json!("cancelled"), &json!(0)), "{left}");
+        assert!(left["phases"]["queue"].as_f64().is_some_and(|queue| queue > 0.0), "{left}");
+        drop(held);
+        assert_eq!(first.join().expect("it answers").status(), 204);
+    });
 }

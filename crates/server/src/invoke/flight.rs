@@ -449,6 +449,10 @@ impl Drop for Flight {
         if self.record.is_none() {
             return;
         }
+        if self.run_began.is_none() {
+            // It left the queue by itself.
+            self.not_dispatched();
+        }
         self.end_run();
         let status = CLIENT_CLOSED_REQUEST;
         let record = self.record();
