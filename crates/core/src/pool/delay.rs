@@ -32,6 +32,11 @@ const WITHOUT_OBJECTIVE: u32 = 4;
 /// are all of its slack. But no less than any queue may before it is said to stand.
 const LONGEST: u32 = 2;
 
+/// A queue that is above its target again so soon after it stood need not be so for the whole interval: the
+/// overload goes on, and the queue was empty by chance. CoDel, too, takes up dropping where it was within
+/// sixteen intervals.
+const RESUMED: Duration = Duration::from_millis(1600);
+
 const CLASSES: [Criticality; 3] = [Criticality::Critical, Criticality::Default, Criticality::Sheddable];
 
 /// The delay of each class: what stands of a lower one is no reason to refuse calls of a higher one.
@@ -48,6 +53,8 @@ struct ClassDelay {
     above_since: Option<Now>,
     /// Since when the queue stands.
     standing_since: Option<Now>,
+    /// When it stood last.
+    ended: Option<Now>,
 }
 
 impl Delay {
@@ -151,12 +158,14 @@ impl Pool {
         let limited_since = self.delay.limited_since.unwrap_or_default();
         let of_class = |class: Criticality| {
             let oldest = self.queue.oldest(class)?;
-            let ClassDelay { above_since, standing_since } = self.delay.classes[class as usize];
+            let delay = self.delay.classes[class as usize];
+            let ClassDelay { above_since, standing_since, .. } = delay;
             Some(match standing_since {
                 Some(_) => oldest.saturating_add(longest(target)),
                 None => {
                     let above_since = above_since.unwrap_or(oldest.saturating_add(target));
-                    above_since.max(limited_since).saturating_add(INTERVAL)
+                    let above_since = above_since.max(limited_since);
+                    above_since.saturating_add(delay.interval(above_since))
                 }
             })
         };
@@ -214,6 +223,7 @@ impl Pool {
             delay.above_since = None;
         }
         if let Some(since) = delay.standing_since.take() {
+            delay.ended = Some(now);
             self.note(now, Act::Drained { class, stood: now.saturating_sub(since) });
         }
     }
@@ -240,7 +250,14 @@ fn longest(target: Duration) -> Duration {
 
 impl ClassDelay {
     fn has_stood(&self, now: Now, limited_since: Now) -> bool {
-        self.above_since.is_some_and(|since| since.max(limited_since).saturating_add(INTERVAL) <= now)
+        let since = self.above_since.map(|since| since.max(limited_since));
+        since.is_some_and(|since| since.saturating_add(self.interval(since)) <= now)
+    }
+
+    /// How long the delay that is above its target since then must be so.
+    fn interval(&self, since: Now) -> Duration {
+        let goes_on = self.ended.is_some_and(|ended| since < ended.saturating_add(RESUMED));
+        if goes_on { Duration::ZERO } else { INTERVAL }
     }
 }
 
