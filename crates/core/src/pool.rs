@@ -178,13 +178,14 @@ impl Pool {
     }
 
     /// So many workers are to be kept from here on, whatever `min` says, but no more than `max`: by schedule.
-    /// [`next_wake`](Self::next_wake) is due at once when that is more than there are.
-    pub fn set_floor(&mut self, now: Now, floor: u32) {
+    /// [`next_wake`](Self::next_wake) is due at once when that is more than there are. Whether that is another number.
+    pub fn set_floor(&mut self, now: Now, floor: u32) -> bool {
         let floor = if self.one_call() { 0 } else { floor.min(self.config.max) };
         let from = std::mem::replace(&mut self.floor, floor);
         if from != floor {
             self.note(now, Act::Floor { from, to: floor });
         }
+        from != floor
     }
 
     /// A call arrived.

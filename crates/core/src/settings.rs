@@ -19,11 +19,13 @@ use crate::quota::Quota;
 mod auth;
 mod error;
 mod read;
+mod schedule;
 mod tree;
 
 pub use auth::{Auth, GITHUB_SIGNATURE, HmacAuth, JwtAuth, KeysFrom, Visibility};
 pub use error::{Fault, SettingsError};
 pub use read::HandlerError;
+pub use schedule::{CivilMinute, Cron, CronError, ScheduledFloor};
 
 /// How much a call matters when not all can be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -106,6 +108,8 @@ pub struct Scaling {
     pub max: u32,
     /// How long an idle worker is kept.
     pub idle: IdleTime,
+    /// When more workers are kept.
+    pub schedule: Vec<ScheduledFloor>,
 }
 
 /// When a second attempt may start.
@@ -258,7 +262,7 @@ impl Default for Limits {
 
 impl Default for Scaling {
     fn default() -> Self {
-        Self { min: 0, max: 16, idle: IdleTime::Auto }
+        Self { min: 0, max: 16, idle: IdleTime::Auto, schedule: Vec::new() }
     }
 }
 
@@ -339,7 +343,7 @@ impl Settings {
                 "response": show_size(self.limits.response),
                 "logs": show_size(self.limits.logs),
             },
-            "scaling": { "min": self.scaling.min, "max": self.scaling.max, "idle": self.scaling.idle.to_json() },
+            "scaling": self.scaling.to_json(),
             "latency": self.latency.to_json(),
         });
         let optional = [
@@ -395,6 +399,17 @@ impl IdleTime {
             Self::Auto => json!("auto"),
             Self::After(idle) => json!(show_duration(idle)),
         }
+    }
+}
+
+impl Scaling {
+    fn to_json(&self) -> Json {
+        let mut json = json!({ "min": self.min, "max": self.max, "idle": self.idle.to_json() });
+        let time = |time: &ScheduledFloor| json!({ "cron": time.cron.to_string(), "for": show_duration(time.lasts), "min": time.min });
+        if !self.schedule.is_empty() {
+            json["schedule"] = self.schedule.iter().map(time).collect();
+        }
+        json
     }
 }
 

@@ -254,3 +254,24 @@ proptest::proptest! {
         let _ = Manifest::parse(&text);
     }
 }
+
+#[test]
+fn a_schedule_reads_back_and_is_refused_with_its_line() {
+    let manifest =
+        |schedule: &str| format!("name = \"x\"\n[scaling]\nmax = 8\nschedule = [\n  {schedule}\n]\n");
+    let office = "{ cron = \"0 8 * * 1-5\", for = \"10h\", min = 4 }";
+    let settings = Manifest::parse(&manifest(office)).expect("valid").settings;
+    let json = settings.to_json();
+    assert_eq!(json["scaling"]["schedule"], json!([{ "cron": "0 8 * * 1-5", "for": "10h", "min": 4 }]));
+    assert_eq!(Settings::from_json(&json).expect("its own"), settings);
+    for (schedule, field) in [
+        ("{ cron = \"0 25 * * *\", for = \"10h\", min = 4 }", "scaling.schedule[0].cron"),
+        ("{ cron = \"0 8 * * *\", for = \"2days\", min = 4 }", "scaling.schedule[0].for"),
+        ("{ cron = \"0 8 * * *\", for = \"1h\", min = 9 }", "scaling.schedule[0].min"),
+        ("{ cron = \"0 8 * * *\", for = \"1h\" }", "scaling.schedule[0].min"),
+        ("{ cron = \"0 8 * * *\", for = \"1h\", min = 1, max = 2 }", "scaling.schedule[0].max"),
+    ] {
+        let error = Manifest::parse(&manifest(schedule)).expect_err(schedule);
+        assert_eq!((error.field.as_str(), error.line), (field, Some(5)), "{error}");
+    }
+}

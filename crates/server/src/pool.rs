@@ -232,6 +232,16 @@ impl VersionPool {
         (state.policy.scaling(self.clock.now()), decisions)
     }
 
+    /// So many workers are kept from here on; see [`Pool::set_floor`].
+    pub(crate) fn set_floor(self: &Arc<Self>, floor: u32) {
+        let now = self.clock.now();
+        self.decide(|policy, out| {
+            if policy.set_floor(now, floor) {
+                policy.on_timer(now, out);
+            }
+        });
+    }
+
     /// Whether calls wait for a worker now.
     pub fn has_queue(&self) -> bool {
         !self.state.lock().waiting.is_empty()

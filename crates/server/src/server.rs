@@ -426,6 +426,7 @@ async fn keep_house(app: Arc<App>, certificates: Certificates) {
         app.clock.resync();
         app.slo.tick(app.clock.now());
         app.catalog.note_workers(app.clock.now());
+        app.catalog.keep_schedules(app.clock.wall_now_us());
         app.access.tick();
         // It reads files, which may be on a disk that is slow or gone: nothing else waits for that, and
         // the next look comes after this one.

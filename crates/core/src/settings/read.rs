@@ -16,7 +16,8 @@ use super::error::SettingsError;
 use super::tree::{Field, Fields, Node, Value};
 use super::{
     Auth, Criticality, Fallback, Handler, Hedge, Idempotency, IdleTime, LatencyObjective, Limits, Manifest,
-    Network, OnDisconnect, Scaling, Settings, Slo, Visibility, auth, show_duration, show_size,
+    Network, OnDisconnect, Scaling, ScheduledFloor, Settings, Slo, Visibility, auth, show_duration,
+    show_size,
 };
 use crate::ids::SecretName;
 use crate::quota::{Quota, Rate};
@@ -44,6 +45,11 @@ const HISTORY: RangeInclusive<ByteSize> = ByteSize::kib(64)..=ByteSize::tib(16);
 
 /// Sizes that are held in memory while a call is made.
 const BODY: RangeInclusive<ByteSize> = ByteSize::b(1)..=ByteSize::gib(1);
+
+/// Times of a schedule: a few a day, for each day of the week; each is looked at every minute.
+const MOST_SCHEDULED: usize = 32;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Each worker gets all of them when it starts (32 × 64 KiB at most), and all that its calls leave is
 /// searched for each.
@@ -235,6 +241,9 @@ fn read_scaling(mut table: Fields) -> Result<Scaling, SettingsError> {
         }
         duration(&field, Duration::ZERO..=30 * DAY).map(IdleTime::After)
     })?;
+    if let Some(field) = table.take("schedule") {
+        scaling.schedule = read_schedule(field, scaling.max)?;
+    }
     if scaling.min > scaling.max {
         let message =
             format!("min = {} is more than max = {}; lower one or raise the other", scaling.min, scaling.max);
@@ -242,6 +251,34 @@ fn read_scaling(mut table: Fields) -> Result<Scaling, SettingsError> {
     }
     table.finish()?;
     Ok(scaling)
+}
+
+fn read_schedule(field: Field, max: u32) -> Result<Vec<ScheduledFloor>, SettingsError> {
+    let example = "write a list such as [{ cron = \"0 8 * * 1-5\", for = \"10h\", min = 4 }]";
+    let too_many = field.refuse(format!("write at most {MOST_SCHEDULED}"));
+    let items = field.list(example)?;
+    if items.len() > MOST_SCHEDULED {
+        return Err(too_many);
+    }
+    items.into_iter().map(|item| read_scheduled(item, max)).collect()
+}
+
+fn read_scheduled(item: Field, max: u32) -> Result<ScheduledFloor, SettingsError> {
+    let mut table = Fields::of(item)?;
+    let Some(cron) = table.take("cron") else {
+        return Err(table.missing("cron", "write when it begins, such as cron = \"0 8 * * 1-5\""));
+    };
+    let cron = parsed(&cron, "write a cron expression such as \"0 8 * * 1-5\"")?;
+    let Some(lasts) = table.take("for") else {
+        return Err(table.missing("for", "write how long it lasts, such as for = \"10h\""));
+    };
+    let lasts = duration(&lasts, MINUTE..=DAY)?;
+    let Some(min) = table.take("min") else {
+        return Err(table.missing("min", "write how many workers are kept, such as min = 4"));
+    };
+    let min = min.whole(0..=max)?;
+    table.finish()?;
+    Ok(ScheduledFloor { cron, lasts, min })
 }
 
 fn read_latency(mut table: Fields, settings: &mut Settings) -> Result<(), SettingsError> {

@@ -256,13 +256,14 @@ impl Fields {
 }
 
 /// Keys that stand in tables and are often looked for outside of them.
-const KEYS_IN_TABLES: [&str; 19] = [
+const KEYS_IN_TABLES: [&str; 20] = [
     "limits.body",
     "limits.response",
     "limits.logs",
     "scaling.min",
     "scaling.max",
     "scaling.idle",
+    "scaling.schedule",
     "latency.hedge",
     "latency.fallback",
     "slo.availability",

@@ -197,6 +197,27 @@ struct ScalingSchema {
     /// How long an idle worker is kept: `auto` or a time; `0s` keeps none.
     #[schema(example = "auto", nullable = false)]
     idle: Option<String>,
+    /// When more workers are kept.
+    #[schema(max_items = 32, nullable = false)]
+    schedule: Option<Vec<ScheduledFloorSchema>>,
+}
+
+/// A time from which more workers are kept.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ScheduledFloor)]
+#[expect(dead_code, reason = "describes the settings for the document; core reads them")]
+struct ScheduledFloorSchema {
+    /// When it begins, in the host's time zone: minute, hour, day, month, weekday.
+    #[schema(example = "0 8 * * 1-5")]
+    cron: String,
+    /// How long it lasts, from a minute to a day.
+    #[serde(rename = "for")]
+    #[schema(example = "10h")]
+    lasts: String,
+    /// Workers kept then; not above `max`.
+    #[schema(minimum = 0, maximum = 10_000, example = 4)]
+    min: u32,
 }
 
 /// Tail latency.

@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use fp_core::quota::Quota;
 use fp_core::settings::{
     Auth, Criticality, Fallback, Hedge, Idempotency, IdleTime, Latency, LatencyObjective, Limits, Network,
-    OnDisconnect, Scaling, Slo, Visibility,
+    OnDisconnect, Scaling, ScheduledFloor, Slo, Visibility,
 };
 use fp_core::{SecretName, Settings};
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,9 @@ struct StoredSettings {
     max: u32,
     /// None is `auto`.
     idle_ns: Option<u64>,
+    /// Absent in rows of earlier releases: expression, nanoseconds, workers.
+    #[serde(default)]
+    schedule: Vec<(String, u64, u32)>,
     hedge: StoredHedge,
     fallback: Option<StoredFallback>,
     slo: Option<StoredSlo>,
@@ -126,6 +129,12 @@ impl From<&Settings> for StoredSettings {
                 IdleTime::Auto => None,
                 IdleTime::After(time) => Some(nanoseconds(time)),
             },
+            schedule: s
+                .scaling
+                .schedule
+                .iter()
+                .map(|at| (at.cron.to_string(), nanoseconds(at.lasts), at.min))
+                .collect(),
             hedge: match s.latency.hedge {
                 Hedge::Off => StoredHedge::Off,
                 Hedge::Auto => StoredHedge::Auto,
@@ -178,6 +187,15 @@ impl From<StoredSettings> for Settings {
                 min: s.min,
                 max: s.max,
                 idle: s.idle_ns.map_or(IdleTime::Auto, |ns| IdleTime::After(Duration::from_nanos(ns))),
+                // Was checked before it was stored; what a later release writes differently is left out.
+                schedule: s
+                    .schedule
+                    .into_iter()
+                    .filter_map(|(cron, lasts, min)| {
+                        let lasts = Duration::from_nanos(lasts);
+                        Some(ScheduledFloor { cron: cron.parse().ok()?, lasts, min })
+                    })
+                    .collect(),
             },
             latency: Latency {
                 hedge: match s.hedge {
@@ -235,7 +253,16 @@ pub(crate) mod tests {
             path: vec!["lib".into()],
             labels: pair("team", "média"),
             limits: Limits { body: ByteSize(1), response: ByteSize(2), logs: ByteSize(3) },
-            scaling: Scaling { min: 1, max: 2, idle: IdleTime::After(Duration::ZERO) },
+            scaling: Scaling {
+                min: 1,
+                max: 2,
+                idle: IdleTime::After(Duration::ZERO),
+                schedule: vec![ScheduledFloor {
+                    cron: "0 8 * * 1-5".parse().unwrap(),
+                    lasts: Duration::from_secs(3600),
+                    min: 2,
+                }],
+            },
             latency: Latency {
                 hedge: Hedge::After(Duration::from_millis(30)),
                 fallback: Some(Fallback::Stale(Duration::from_secs(300))),
