@@ -9,6 +9,7 @@
 mod address;
 pub(crate) mod answer;
 mod body;
+mod door;
 pub(in crate::http) mod entrance;
 pub(in crate::http) mod intake;
 mod look;
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use self::address::Addressee;
 use self::answer::Edge;
 use self::body::GatewayBody;
+use self::door::Doorkeeper;
 use self::entrance::{Entrance, Visitor};
 use self::look::Look;
 use super::listener::Upload;
@@ -58,6 +60,7 @@ pub(crate) struct Gateway {
     /// Second, third, … functions of an event type; they outlive the caller.
     others: TaskTracker,
     look: Look,
+    door: Arc<Doorkeeper>,
     hasher: std::hash::RandomState,
 }
 
@@ -74,6 +77,7 @@ impl Gateway {
         Self {
             catalog,
             invoker,
+            door: Doorkeeper::new(clock.clone()),
             clock,
             access,
             bodies,
@@ -125,6 +129,9 @@ impl Gateway {
         }
         let asked = parts.uri.clone();
         let addressee = address::addressee(&mut parts, &peer, &self.access, &self.hosts);
+        if let Addressee::Tenant(tenant) = &addressee {
+            self.door.enter(tenant, self.caller(&peer)).await;
+        }
         let visitor = Visitor::of(&self.access, &parts.headers, &peer);
         let matched = match self.find(&addressee, &visitor, &parts, asked.path()) {
             Ok(matched) => matched,
