@@ -276,7 +276,8 @@ impl VersionPool {
             && mine == call
         {
             state.decisions.clear();
-            let granted = self.seat_on(state, worker);
+            // It was there before the call, which waited for no start.
+            let granted = Granted { start: None, ..self.seat_on(state, worker) };
             self.mark_busy(state, worker);
             if let Some(shared) = state.shared.get_mut(&worker) {
                 shared.start = None;
