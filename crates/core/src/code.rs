@@ -517,11 +517,11 @@ impl Code {
                 true,
                 "Refused because of overload",
                 "More calls came than the function's workers and its queue can take, so this one was refused \
-                 without being run. The reason says why it was this one: queue_full, priority (a call of a \
+                 without being run. The reason says why it was this one: queue_delay (it would have waited longer \
+                 than the objective leaves, and others had for a while), queue_full, priority (a call of a \
                  higher class took its place), memory (the platform holds as many bytes of request bodies as it \
                  may), or breaker_open (nearly all of the function's latest calls crashed or timed out, and \
-                 single calls find out whether it has recovered); queue_delay is reserved. It counts against \
-                 the function's availability.",
+                 single calls find out whether it has recovered). It counts against the function's availability.",
                 "Wait for Retry-After. If it happens often, raise scaling.max, make the handler faster, or give \
                  less important calls X-Criticality: sheddable; with breaker_open, read the errors of the calls \
                  that ran.",
