@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use crate::pool::Now;
-use crate::settings::{Hedge, Latency, Slo};
+use crate::settings::{Hedge, Latency, Settings, Slo};
 
 mod plan;
 mod race;
@@ -54,7 +54,7 @@ pub struct HedgeConfig {
 }
 
 /// Second attempts per call: what Dean and Barroso report as the price of a hedge after the 95th
-/// percentile ("The Tail at Scale", 2013), and what DESIGN promises as the default.
+/// percentile ("The Tail at Scale", 2013).
 pub const BUDGET: f64 = 0.05;
 
 /// At nine workers of ten busy a second attempt takes one that the next call would want: hedging is
@@ -91,6 +91,19 @@ impl HedgeConfig {
         };
         Some(Self { delay, budget: BUDGET, most_utilisation: MOST_UTILISATION })
     }
+}
+
+/// Why a call was not hedged, as far as settings alone tell; none if it could have been.
+pub fn ruled_out(settings: &Settings, verb: &str) -> Option<String> {
+    if settings.latency.hedge == Hedge::Off {
+        return Some("latency.hedge is off".to_owned());
+    }
+    if HedgeConfig::of(&settings.latency, settings.slo.as_ref()).is_none() {
+        return Some(
+            "there is no latency objective to work towards (slo.latency in function.toml)".to_owned(),
+        );
+    }
+    (!settings.idempotent.allows(verb, true)).then(|| NotHedged::NotIdempotent.to_string())
 }
 
 /// How busy the workers of a version are, apart from the call that asks.

@@ -229,7 +229,8 @@ pub struct Kept {
     /// The wide event.
     pub invocation: Invocation,
     /// The author's spans. The platform's own spans are derived from the phases by
-    /// [`Kept::platform_spans`]; they cost no memory.
+    /// [`Kept::platform_spans`]; they cost no memory. A second attempt's span is here as well, and what
+    /// there is to say of `run` besides its time, as a span of its id: see [`Kept::own_spans`].
     pub spans: Vec<Span>,
     /// What it printed and logged.
     pub logs: Vec<LogLine>,
@@ -245,6 +246,28 @@ const PHASE_NAMES: [&str; 5] = ["route", "queue", "start", "run", "send"];
 pub fn phase_span_id(root: SpanId, phase: &str) -> SpanId {
     let serial = PHASE_NAMES.iter().position(|name| *name == phase).map_or(0, |at| at as u64 + 1);
     SpanId::from_random(u64::from_be_bytes(root.0) ^ serial)
+}
+
+/// The id of the second attempt's span, which is a `run`, too.
+pub fn second_run_span_id(root: SpanId) -> SpanId {
+    SpanId::from_random(u64::from_be_bytes(root.0) ^ (PHASE_NAMES.len() as u64 + 1))
+}
+
+/// The attribute of an attempt's span that was cancelled: the span of the attempt that answered.
+pub const WINNER: &str = "functionsplatform.winner_span_id";
+
+/// The event on a `run` that says why the call was hedged or not.
+pub const HEDGE_EVENT: &str = "hedge";
+
+/// Its attribute that says so in a sentence.
+pub const HEDGE_SENTENCE: &str = "sentence";
+
+impl Span {
+    /// The span that this one links to: of an attempt that was cancelled, that which answered instead.
+    pub fn follows(&self) -> Option<SpanId> {
+        let (_, winner) = self.attributes.iter().find(|(key, _)| &**key == WINNER)?;
+        winner.as_str()?.parse().ok()
+    }
 }
 
 impl Invocation {
@@ -286,7 +309,30 @@ impl Kept {
             }
             start_ns += duration_ns;
         }
+        if let Some(said) = self.said_of_run()
+            && let Some(run) = spans.iter_mut().find(|span| span.span_id == said.span_id)
+        {
+            run.attributes.extend(said.attributes.iter().cloned());
+            run.events.extend(said.events.iter().cloned());
+        }
         spans
+    }
+
+    /// The spans that [`platform_spans`](Self::platform_spans) does not give.
+    pub fn own_spans(&self) -> impl Iterator<Item = &Span> {
+        let run = phase_span_id(self.invocation.span_id, "run");
+        self.spans.iter().filter(move |span| span.span_id != run)
+    }
+
+    /// Why the call was hedged or not, where that was noted.
+    pub fn hedging(&self) -> Option<&str> {
+        let event = self.said_of_run()?.events.iter().find(|event| &*event.name == HEDGE_EVENT)?;
+        event.attributes.iter().find(|(key, _)| &**key == HEDGE_SENTENCE)?.1.as_str()
+    }
+
+    fn said_of_run(&self) -> Option<&Span> {
+        let run = phase_span_id(self.invocation.span_id, "run");
+        self.spans.iter().find(|span| span.span_id == run)
     }
 }
 

@@ -241,6 +241,9 @@ pub struct Handler {
     pub callable: String,
 }
 
+/// The header that tells calls which are the same from calls which only look so, as HTTP libraries see it.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
 impl Idempotency {
     /// Whether a call with this verb may run twice; `has_key` says that it carries an
     /// `Idempotency-Key`.

@@ -21,6 +21,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use fp_core::code::Code;
+use fp_core::hedge::{HedgeConfig, Hedging};
 use fp_core::route::{self, RouteTable, Routed};
 use fp_core::settings::{Handler, IdleTime, Network};
 use fp_core::{EventType, FunctionName, Manifest, Settings, Tenant, VersionNumber};
@@ -77,6 +78,8 @@ pub struct Deployed {
     pub(crate) checks: Option<Box<Checks>>,
     /// Its good answers, for when it must refuse; they go with the version.
     pub(crate) last_good: Option<Shelf>,
+    /// When its calls get a second attempt; none if they never do.
+    pub(crate) hedging: Option<Box<Mutex<Hedging>>>,
     /// Keeps what it preloads imported while it is live.
     _template: Option<Template>,
     /// Keeps its code on disk until its last call has ended.
@@ -576,6 +579,7 @@ impl Deployed {
     ) -> Self {
         let book = slo.function(&version.tenant, &version.function, version.settings.slo.as_ref());
         pool.account().set(&version.settings.quota);
+        let hedge = HedgeConfig::of(&version.settings.latency, version.settings.slo.as_ref());
         Self {
             tenant: version.tenant,
             name: version.function,
@@ -591,6 +595,7 @@ impl Deployed {
             book,
             checks,
             last_good,
+            hedging: hedge.map(|config| Box::new(Mutex::new(Hedging::new(config)))),
             _template: template,
             code,
         }

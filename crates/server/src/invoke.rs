@@ -10,6 +10,7 @@ pub(crate) mod attempt;
 pub(crate) mod background;
 mod fallback;
 pub(crate) mod flight;
+pub(crate) mod hedge;
 mod output;
 pub(crate) mod stream;
 

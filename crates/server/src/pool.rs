@@ -28,6 +28,7 @@ mod health;
 pub(crate) mod host;
 mod lease;
 mod queued;
+mod second;
 mod start;
 mod workers;
 

@@ -19,6 +19,7 @@ use parking_lot::RwLock;
 mod capacity;
 mod durations;
 mod function;
+mod hedges;
 mod rates;
 mod rolling;
 mod snapshot;
@@ -27,6 +28,7 @@ mod views;
 
 pub use durations::DurationCounts;
 pub use function::FunctionBook;
+pub use hedges::HedgeCounts;
 pub use views::{
     AlertView, BurnRate, FunctionView, LatencySloView, MinuteView, OutcomeCount, ReasonCount, SloView,
 };

@@ -41,6 +41,7 @@ pub(super) struct Call {
     pub(super) limit_hit: Option<String>,
     pub(super) degraded: Option<String>,
     pub(super) latency_met: Option<bool>,
+    pub(super) hedging: Option<String>,
     pub(super) weight: Option<u32>,
 }
 

@@ -15,6 +15,7 @@ mod edge_audit;
 mod explaining;
 mod fairness;
 mod findings;
+mod hedging;
 mod mishaps;
 mod networks;
 mod preloading;

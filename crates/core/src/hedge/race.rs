@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::reason::shown;
 use super::{First, NotHedged, Second};
 use crate::pool::Now;
 
@@ -109,6 +110,33 @@ impl Race {
             (Some(_), _) => None,
             (None, Err(why)) => Some(*why),
             (None, Ok(delay)) => Some(NotHedged::EndedBefore { delay: *delay }),
+        }
+    }
+
+    /// In one or two sentences, with the numbers: for traces and `explain`.
+    pub fn told(&self) -> String {
+        let Some(second) = &self.second else {
+            let why = self.why_not().map(|why| why.to_string()).unwrap_or_default();
+            return format!("It was not hedged: {why}.");
+        };
+        let Second { delay, tokens_left, utilisation, .. } = second;
+        let began = format!(
+            "It was hedged: a second attempt was due {} after the first, {:.0} % of the workers were busy besides, and {tokens_left:.1} more attempts were in the budget.",
+            shown(*delay),
+            utilisation * 100.0
+        );
+        match (self.winner, self.worth()) {
+            (Some(Attempt::Second), Some(Won { at_least, usually })) => {
+                let usually =
+                    usually.map(|usual| format!("; what runs so long usually takes {}", shown(usual)));
+                let usually = usually.unwrap_or_default();
+                format!(
+                    "{began} It answered; the first, which was cancelled, had run for {} and would have taken at least that{usually}.",
+                    shown(at_least)
+                )
+            }
+            (Some(Attempt::First), _) => format!("{began} The first answered before it all the same."),
+            _ => format!("{began} Neither of them answered well."),
         }
     }
 

@@ -178,7 +178,7 @@ impl fmt::Display for NotHedged {
 }
 
 /// In microseconds at most: what people read.
-fn shown(duration: Duration) -> String {
+pub(super) fn shown(duration: Duration) -> String {
     show_duration(Duration::from_micros(duration.as_micros() as u64))
 }
 

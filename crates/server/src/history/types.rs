@@ -179,7 +179,7 @@ impl TraceEntry {
     /// The platform's spans, root first, then the author's.
     pub fn spans(&self) -> Vec<Span> {
         let mut spans = self.kept.platform_spans();
-        spans.extend(self.kept.spans.iter().cloned());
+        spans.extend(self.kept.own_spans().cloned());
         spans
     }
 }

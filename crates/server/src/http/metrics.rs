@@ -14,6 +14,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use fp_core::code::Code;
+use fp_core::hedge::NotHedged;
 use fp_core::{Scope, Tenant};
 use http::header::CONTENT_TYPE;
 use prometheus_client::collector::Collector;
@@ -30,7 +31,7 @@ use super::problem::Problem;
 use crate::app::App;
 use crate::catalog::Deployed;
 use crate::history::DiskState;
-use crate::slo::{DurationCounts, FunctionView, SloView};
+use crate::slo::{DurationCounts, FunctionView, HedgeCounts, SloView};
 
 /// The media type of OpenMetrics 1.0, which Prometheus prefers.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -102,6 +103,8 @@ struct FunctionSample {
     slo: Option<SloView>,
     durations: DurationCounts,
     refused: BTreeMap<Code, u64>,
+    /// None where no call could have had a second attempt.
+    hedges: Option<HedgeCounts>,
 }
 
 /// Edges of the duration histogram, in milliseconds: three a decade from the warm path's
@@ -156,6 +159,38 @@ impl Snapshot {
                 let labels = [("tenant", tenant), ("function", name), ("code", code.word())];
                 ConstCounter::new(*count).encode(refused.encode_family(&labels)?)?;
             }
+        }
+        Ok(())
+    }
+
+    fn encode_hedges(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let kind = MetricType::Counter;
+        let counts = |sample: &'_ FunctionSample| {
+            let FunctionSample { tenant, name, hedges, .. } = sample;
+            hedges.map(|counts| (tenant.to_string(), name.clone(), counts))
+        };
+        let counts: Vec<_> = self.functions.iter().filter_map(counts).collect();
+        let help = "Second attempts at calls that ran long, by whether they answered instead of the first";
+        let mut hedges = encoder.encode_descriptor("hedges", help, None, kind)?;
+        for (tenant, name, counts) in &counts {
+            for (won, count) in [("true", counts.won), ("false", counts.started - counts.won)] {
+                let labels = [("tenant", tenant.as_str()), ("function", name.as_str()), ("won", won)];
+                ConstCounter::new(count).encode(hedges.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Calls of functions that may hedge which had no second attempt, by reason";
+        let mut none = encoder.encode_descriptor("calls_not_hedged", help, None, kind)?;
+        for (tenant, name, counts) in &counts {
+            for (reason, count) in NotHedged::WORDS.into_iter().zip(counts.not) {
+                let labels = [("tenant", tenant.as_str()), ("function", name.as_str()), ("reason", reason)];
+                ConstCounter::new(count).encode(none.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Time that second attempts saved, reckoned from how long such calls took before";
+        let mut saved = encoder.encode_descriptor("hedges_saved", help, Some(&Unit::Seconds), kind)?;
+        for (tenant, name, counts) in &counts {
+            let labels = [("tenant", tenant.as_str()), ("function", name.as_str())];
+            ConstCounter::new(counts.saved.as_secs_f64()).encode(saved.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -284,6 +319,7 @@ impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         self.encode_calls(&mut encoder)?;
         self.encode_refused(&mut encoder)?;
+        self.encode_hedges(&mut encoder)?;
         self.encode_durations(&mut encoder)?;
         self.encode_quantiles(&mut encoder)?;
         self.encode_objectives(&mut encoder)?;
@@ -319,8 +355,8 @@ fn functions_of(app: &App, tenant: &Tenant) -> Vec<FunctionSample> {
         let book = app.slo.get(tenant, &function.name)?;
         let (name, slo) = (function.name.to_string(), book.slo(wall_us));
         let durations = book.durations(&edges(slo.as_ref()));
-        let (view, refused) = (book.view(now), book.refusals());
-        Some(FunctionSample { tenant: tenant.clone(), name, view, slo, durations, refused })
+        let (view, refused, hedges) = (book.view(now), book.refusals(), book.hedge_counts());
+        Some(FunctionSample { tenant: tenant.clone(), name, view, slo, durations, refused, hedges })
     };
     app.catalog.list(tenant).into_iter().filter_map(sample).collect()
 }

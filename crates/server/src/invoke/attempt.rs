@@ -1,23 +1,24 @@
 //! One attempt: a lease, a call, and what may end either early.
 //!
-//! The only `select!` of the request path: the handler's answer against the deadline. (Waiting
-//! in the queue ends by the pool's policy, which knows the deadline; the caller's leaving is the
-//! drop of this future.) The worker keeps the same deadline by its own timer and answers with
+//! The `select!` of the request path: the handler's answer against the deadline, and in `hedge.rs`
+//! against a second attempt's. (Waiting in the queue ends by the pool's policy, which knows the
+//! deadline; the caller's leaving is the drop of this future.) The worker keeps the same deadline by its own timer and answers with
 //! the handler's traceback; the platform waits for that a moment longer than the deadline.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fp_core::outcome::{DeadlineReason, Outcome, ShedReason};
-use fp_core::record::{LogLine, Trigger, phase_span_id};
+use fp_core::record::{LogLine, Trigger, phase_span_id, second_run_span_id};
 use fp_sandbox::protocol::{AnswerHead, CallHead, FailureHead, FailureKind};
 use fp_sandbox::{Answer, Call, CallError};
 use http::HeaderMap;
 
-use super::Fault;
 use super::flight::Flight;
+use super::{Fault, hedge};
 use crate::pool::{Asked, Lease, Refusal, Wanted};
 
 /// How much longer than the deadline the platform waits for the worker's own word about it, which
@@ -46,7 +47,9 @@ pub(crate) async fn run(flight: &mut Flight) -> Ended {
                 return Ended::Fault { fault: Box::new(fault), logs: Vec::new(), failure: None };
             }
         }
+        hedge::begin(flight);
         if let Some(ended) = call(flight).await {
+            hedge::finish(flight, hedge::end_of(&ended));
             return ended;
         }
         flight.never_started();
@@ -173,18 +176,18 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
     let correlation_id = &request.correlation_id;
     let (id, trace_id) = (flight.id.text(), flight.trace.trace_id.text());
     let span_id = phase_span_id(flight.trace.span_id, "run").text();
+    let second_span_id = second_run_span_id(flight.trace.span_id).text();
     let joined = Joined::of(&request.headers);
     let pairs = joined.pairs(&request.headers);
     let params: Vec<(&str, &str)> =
         request.params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let left = flight.deadline.saturating_sub(flight.invoker.clock.now());
+    let clock = &flight.invoker.clock;
     let limits = &flight.function.settings.limits;
     let (log_limit, response_limit) = (limits.logs.as_u64() as usize, limits.response.as_u64() as usize);
-    let expiry = flight.invoker.clock.instant(flight.deadline + EXPIRY_SLACK);
+    let expiry = clock.instant(flight.deadline + EXPIRY_SLACK);
     let secrets = flight.function.pool.secrets().map(|secrets| secrets.frames());
-    let lease = flight.lease.as_mut().expect("a call is made on a lease");
-    let call = Call {
-        serial: lease.serial(),
+    let call = |serial, span_id| Call {
+        serial,
         head: CallHead {
             verb: &request.verb,
             path: &request.path,
@@ -194,23 +197,35 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
             invocation_id: &id,
             correlation_id,
             trace_id: &trace_id,
-            span_id: &span_id,
+            span_id,
             trace_state: flight.trace.state.as_deref().unwrap_or_default(),
-            remaining_ms: (left.as_millis() as u64).max(1),
+            remaining_ms: (flight.deadline.saturating_sub(clock.now()).as_millis() as u64).max(1),
             unsampled: !flight.trace.sampled,
             // The function's newest version runs, which may not be the one that was called.
             auth: request.auth.as_deref().filter(|_| flight.function.settings.is_guarded()),
         },
         body: request.body.clone(),
-        secrets,
+        secrets: secrets.clone(),
         log_limit,
         response_limit,
     };
-    let answer = tokio::select! {
-        biased;
-        answer = lease.call(call) => Some(answer),
-        () = tokio::time::sleep_until(expiry) => None,
+    let lease = flight.lease.as_mut().expect("a call is made on a lease");
+    let answer = {
+        let first = call(lease.serial(), &*span_id);
+        let mut first = pin!(lease.call(first));
+        match flight.hedge.as_deref_mut().filter(|hedge| hedge.due().is_some()) {
+            Some(hedge) => {
+                let second = |serial| call(serial, &*second_span_id);
+                hedge::race(hedge, (&flight.function, clock), expiry, first, second).await
+            }
+            None => tokio::select! {
+                biased;
+                answer = &mut first => Some(answer),
+                () = tokio::time::sleep_until(expiry) => None,
+            },
+        }
     };
+    hedge::change_places(flight);
     Some(match answer {
         Some(Err(CallError::NeverStarted { .. })) => return None,
         Some(Ok(Answer::Whole(whole))) => match unusable_header(&whole.head) {
@@ -222,6 +237,7 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
         Some(Ok(Answer::Stream { head })) => match unusable_header(&head) {
             None => Ended::Stream { head },
             Some(name) => {
+                let lease = flight.lease.as_mut().expect("a call is made on a lease");
                 lease.give_up();
                 let logs = lease.take_logs();
                 Ended::Fault { fault: Box::new(bad_header(flight, &name)), logs, failure: None }
@@ -236,11 +252,13 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
             Ended::Fault { fault: Box::new(failed(flight, &failure)), logs, failure: Some(failure) }
         }
         Some(Err(error)) => {
+            let lease = flight.lease.as_mut().expect("a call is made on a lease");
             lease.spoil();
             let fault = Box::new(broken(flight, &error));
             Ended::Fault { fault, logs: error.into_logs(), failure: None }
         }
         None => {
+            let lease = flight.lease.as_mut().expect("a call is made on a lease");
             lease.spoil();
             let logs = lease.take_logs();
             Ended::Fault { fault: Box::new(expired(flight)), logs, failure: None }

@@ -9,14 +9,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fp_core::deadline::{DeadlineFrom, Given};
+use fp_core::hedge::AttemptEnd;
 use fp_core::ids::SpanId;
 use fp_core::outcome::Outcome;
-use fp_core::record::{Invocation, Kept, Link, LogLine, LogSource, Phases, Span, SpanEvent, phase_span_id};
+use fp_core::record::{
+    Invocation, Kept, Link, LogLine, LogSource, Phases, Span, SpanEvent, phase_span_id, second_run_span_id,
+};
 use fp_core::settings::Criticality;
 use fp_core::trace_context::TraceContext;
 use fp_core::{InvocationId, TraceId};
 use fp_sandbox::protocol::{AnswerHead, BodyKind, FailureHead, Usage, WorkerSpan};
 
+use super::hedge::{self, HedgedCall};
 use super::{Completed, Fault, Invoker, Reply, Request, output};
 use crate::catalog::Deployed;
 use crate::history::{Finished, Running};
@@ -72,6 +76,8 @@ pub(crate) struct Flight {
     /// The caller gave less time than the function promises.
     pub(crate) caller_was_short: bool,
     pub(crate) lease: Option<Lease>,
+    /// Its second attempt, or why there is none; none where the function is never hedged.
+    pub(crate) hedge: Option<Box<HedgedCall>>,
     /// When the handler began, on the platform's clock.
     pub(crate) run_began: Option<Duration>,
     pub(crate) record: Option<Box<Invocation>>,
@@ -119,6 +125,7 @@ impl Flight {
             id: promise.id,
             trace: promise.trace,
             lease: None,
+            hedge: None,
             run_began: None,
             record: Some(Box::new(record)),
             waited: Duration::from_micros(waited),
@@ -252,6 +259,7 @@ impl Flight {
         if let Some(mut lease) = self.lease.take() {
             lease.spoil();
         }
+        self.hedge = None;
         self.waited = Duration::from_nanos(self.record().phases.queue);
         self.run_began = None;
     }
@@ -397,6 +405,7 @@ impl Flight {
             self.function.book.record_work(now, waited, ran);
         }
         let (mut spans, mut result) = (self.spans(spans), result);
+        spans.extend(self.hedge.as_mut().map(|hedge| hedge.take_notes()).unwrap_or_default());
         if let Some(mask) = mask {
             spans.iter_mut().for_each(|span| mask.span(span));
             record.error.iter_mut().chain(&mut result).for_each(|text| mask.boxed(text));
@@ -439,8 +448,12 @@ impl Flight {
             let at = clock.of_monotonic(Duration::from_nanos(ns)).clamp(began, now.max(began));
             clock.wall_us(at) * 1000 + u64::from(at.subsec_nanos() % 1000)
         };
-        let run = phase_span_id(self.trace.span_id, "run");
-        spans.into_iter().filter_map(|span| author_span(span, at, run)).collect()
+        let root = self.trace.span_id;
+        let run = self.hedge.as_ref().map_or_else(|| phase_span_id(root, "run"), |hedge| hedge.span_id(root));
+        // Those of its attempts are the platform's, and nobody else's word is taken for them.
+        let platforms = [phase_span_id(root, "run"), second_run_span_id(root)];
+        let spans = spans.into_iter().filter_map(|span| author_span(span, at, run));
+        spans.filter(|span| !platforms.contains(&span.span_id)).collect()
     }
 }
 
@@ -454,6 +467,7 @@ impl Drop for Flight {
             self.not_dispatched();
         }
         self.end_run();
+        hedge::finish(self, AttemptEnd::CutOff);
         let status = CLIENT_CLOSED_REQUEST;
         let record = self.record();
         record.outcome = Outcome::Cancelled;
@@ -473,6 +487,7 @@ impl Drop for Flight {
             callers_deadline: self.callers_deadline,
             caller_was_short: self.caller_was_short,
             lease: None,
+            hedge: self.hedge.take(),
             run_began: self.run_began,
             record: self.record.take(),
             waited: self.waited,

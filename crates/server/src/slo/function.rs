@@ -5,6 +5,7 @@
 //! second, and more often while there are few calls.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::capacity::Capacity;
 use super::durations::{DurationCounts, Durations};
+use super::hedges::{HedgeCounts, Hedges};
 use super::rates;
 use super::rolling::{Call, Rolling, tells_latency};
 use super::snapshot::{Snapshot, SnapshotError};
@@ -35,6 +37,7 @@ pub struct FunctionBook {
     warm_p50_us: AtomicU64,
     /// Callers that were not let in, by code; since the platform started.
     refused: Mutex<BTreeMap<Code, u64>>,
+    hedges: OnceLock<Box<Hedges>>,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +63,16 @@ struct State {
 }
 
 impl FunctionBook {
+    /// Where its second attempts are counted.
+    pub(crate) fn hedges(&self) -> &Hedges {
+        self.hedges.get_or_init(Box::default)
+    }
+
+    /// What its second attempts came to; none where no call could have had one.
+    pub fn hedge_counts(&self) -> Option<HedgeCounts> {
+        self.hedges.get().map(|hedges| hedges.counts())
+    }
+
     /// A caller was not let in. That is no call, so it counts for no objective.
     pub(crate) fn note_refusal(&self, code: Code) {
         *self.refused.lock().entry(code).or_default() += 1;

@@ -130,6 +130,8 @@ struct Ended {
     latency_met: Option<bool>,
     /// How the answer came about when it was not the function's own.
     degraded: Option<String>,
+    /// Why it had a second attempt or not, in a sentence; only where one call is asked for.
+    hedging: Option<String>,
     /// How many calls this record stands for: more than 1 when history was sampled.
     weight: Option<u32>,
     /// The answer's body, of calls from `POST /functions/trigger`.
@@ -267,6 +269,7 @@ impl Ended {
             limit_hit: text(&invocation.limit_hit),
             latency_met: invocation.latency_met,
             degraded: text(&invocation.degraded),
+            hedging: None,
             weight: Some(invocation.weight),
             result: result.map(str::to_owned),
         }
@@ -401,7 +404,32 @@ async fn get_invocation(
     caller: Caller,
     InvocationPath(id): InvocationPath,
 ) -> Result<Answer<InvocationView>, Problem> {
-    find(&app, &caller, id).await.map(|found| Answer(found.into()))
+    let found = find(&app, &caller, id).await?;
+    let hedging = match &found {
+        Found::Running(_) => None,
+        Found::Done(kept) => hedging(&app, kept),
+    };
+    let mut view = InvocationView::from(found);
+    view.ended.hedging = hedging;
+    Ok(Answer(view))
+}
+
+/// Why a call was hedged or not: what was noted of it, else what follows from its version's settings.
+fn hedging(app: &App, kept: &Kept) -> Option<String> {
+    let call = &kept.invocation;
+    if let Some(sentence) = kept.hedging() {
+        return Some(sentence.to_owned());
+    }
+    if call.attempts == 0 {
+        return None;
+    }
+    let function = app.catalog.get(&call.tenant, &call.function)?;
+    if function.version != call.version {
+        return None;
+    }
+    let why = fp_core::hedge::ruled_out(&function.settings, &call.verb);
+    let quick = "it was quick: a second attempt was not due when it ended, or none would have helped";
+    Some(format!("It was not hedged: {}.", why.as_deref().unwrap_or(quick)))
 }
 
 /// An invocation that history knows.

@@ -187,11 +187,16 @@ impl Span {
             trace_id: trace_id.to_owned(),
             span_id: parent.to_string(),
         });
+        let winner = own.follows().map(|winner| Reference {
+            ref_type: "FOLLOWS_FROM",
+            trace_id: trace_id.to_owned(),
+            span_id: winner.to_string(),
+        });
         Self {
             trace_id: trace_id.to_owned(),
             span_id: own.span_id.to_string(),
             operation_name: own.name.to_string(),
-            references: parent.into_iter().collect(),
+            references: parent.into_iter().chain(winner).collect(),
             start_time: own.start_ns / 1_000,
             duration: own.duration_ns / 1_000,
             tags: tags_of(own),

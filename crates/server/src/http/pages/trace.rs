@@ -2,7 +2,7 @@
 
 use askama::Template;
 use fp_core::TraceId;
-use fp_core::record::{Kept, Span};
+use fp_core::record::{Kept, Span, second_run_span_id};
 
 use super::anatomy::PHASES;
 use super::parts::{Badge, Stat};
@@ -73,6 +73,10 @@ pub(super) fn inputs(kept: &Kept, shell: Option<&Shell>) -> Vec<Input> {
         }
         input
     });
-    let author = kept.spans.iter().cloned().map(|span| input(span, Kind::Author));
+    let second = second_run_span_id(call.span_id);
+    let author = kept.own_spans().cloned().map(|span| {
+        let kind = if span.span_id == second { Kind::Phase } else { Kind::Author };
+        input(span, kind)
+    });
     platform.chain(author).collect()
 }
