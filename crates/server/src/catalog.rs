@@ -209,16 +209,6 @@ impl Catalog {
         self.snapshot.load().of_tenant(tenant)
     }
 
-    /// Tells each function's book how many workers there are; called each second.
-    pub(crate) fn note_workers(&self, now: Duration) {
-        for function in self.snapshot.load().all() {
-            let workers = function.pool.worker_count();
-            if workers > 0 {
-                function.book.note_workers(now, workers);
-            }
-        }
-    }
-
     /// A function by name.
     pub fn get(&self, tenant: &Tenant, name: &FunctionName) -> Option<Arc<Deployed>> {
         self.snapshot.load().get(tenant, name).cloned()

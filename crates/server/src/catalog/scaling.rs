@@ -23,6 +23,16 @@ impl Deployed {
 }
 
 impl Catalog {
+    /// Tells each function's book how many workers there are; called each second.
+    pub(crate) fn note_workers(&self, now: Duration) {
+        for function in self.snapshot.load().all() {
+            let workers = function.pool.worker_count();
+            if workers > 0 {
+                function.book.note_workers(now, workers);
+            }
+        }
+    }
+
     /// Tells the pools of functions with a schedule how many workers they keep now; called each second.
     pub(crate) fn keep_schedules(&self, wall_us: u64) {
         if !(wall_us / 1_000_000).is_multiple_of(LOOK_EVERY) {
