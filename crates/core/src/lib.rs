@@ -15,12 +15,15 @@ pub mod event;
 pub mod fallback;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod glob;
 pub mod hedge;
 pub mod ids;
 pub mod key;
+mod nearest;
 pub mod outcome;
 pub mod outlier;
 pub mod pool;
+pub mod query;
 pub mod quota;
 pub mod record;
 pub mod route;

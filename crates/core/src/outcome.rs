@@ -46,6 +46,17 @@ pub enum Blame {
     Platform,
 }
 
+impl Blame {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Function => "function",
+            Self::Platform => "platform",
+        }
+    }
+}
+
 /// What an invocation counts as in the availability SLI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -25,6 +25,16 @@ pub enum Trigger {
     Async,
 }
 
+impl Trigger {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Async => "async",
+        }
+    }
+}
+
 /// The five phases of a call, in nanoseconds. They are exactly the platform's span names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Phases {
@@ -429,11 +439,12 @@ fn root_attributes(invocation: &Invocation) -> Vec<(Box<str>, serde_json::Value)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::outcome::ShedReason;
 
-    fn kept(outcome: Outcome) -> Kept {
+    /// A call of `cats` in the first second.
+    pub(crate) fn kept(outcome: Outcome) -> Kept {
         let invocation = Invocation {
             id: InvocationId::from_parts(1_000, 7),
             tenant: Tenant::default(),

@@ -302,11 +302,11 @@ impl fmt::Display for Act {
                 "began to refuse what would wait longer than {}: of {} ({}) the oldest had waited {}, {refused} were refused",
                 shown(target),
                 count(queued, "waiting call"),
-                word(class),
+                class.word(),
                 shown(waited)
             ),
             Self::Drained { class, stood } => {
-                write!(f, "ended to refuse calls ({}) for their wait, after {}", word(class), shown(stood))
+                write!(f, "ended to refuse calls ({}) for their wait, after {}", class.word(), shown(stood))
             }
             Self::Floor { from, to } => {
                 write!(f, "keeps {} from here on, {from} before", count(to, "worker"))
@@ -331,14 +331,6 @@ impl fmt::Display for Act {
                 }
             }
         }
-    }
-}
-
-fn word(class: Criticality) -> &'static str {
-    match class {
-        Criticality::Critical => "critical",
-        Criticality::Default => "default",
-        Criticality::Sheddable => "sheddable",
     }
 }
 

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fp_core::record::Invocation;
-use fp_core::{InvocationId, Tenant};
+use fp_core::{InvocationId, Tenant, glob};
 
 use super::record::Record;
-use crate::store::telemetry::{RowQuery, glob_matches};
+use crate::store::telemetry::RowQuery;
 
 use super::types::{Cursor, Entry, Filter, Page, Running, RunningView};
 
@@ -83,7 +83,7 @@ impl<'a> Selection<'a> {
     }
 
     fn wants_event_type(&self, event_type: &str) -> bool {
-        self.filter.event_type.as_ref().is_none_or(|glob| glob_matches(glob, event_type))
+        self.filter.event_type.as_ref().is_none_or(|glob| glob::matches(glob, event_type))
     }
 
     fn wants_arrival(&self, started_us: u64, id: InvocationId) -> bool {

@@ -367,7 +367,7 @@ impl Block<'_> {
             self.texts(Text::Outcome)?.retain(rows, is_it)?;
         }
         if let Some(glob) = query.event_type.filter(|_| !rows.is_empty()) {
-            self.texts(Text::EventType)?.retain(rows, |text| super::super::glob_matches(glob, text))?;
+            self.texts(Text::EventType)?.retain(rows, |text| fp_core::glob::matches(glob, text))?;
         }
         if (query.min_us.is_some() || query.max_us.is_some()) && !rows.is_empty() {
             let durations = self.durations_us()?;

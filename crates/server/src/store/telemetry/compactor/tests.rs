@@ -6,7 +6,7 @@ use fp_core::{FunctionName, InvocationId, Outcome, SpanId, Tenant, TraceId, Work
 use proptest::prelude::*;
 
 use super::super::tests::{generous, open, trace, write};
-use super::super::{Batch, NewRow, RowQuery, SkippedAt, TelemetryReader, TelemetryWriter, glob_matches};
+use super::super::{Batch, NewRow, RowQuery, SkippedAt, TelemetryReader, TelemetryWriter};
 use super::*;
 use crate::history::tests::{EPOCH_US, call};
 
@@ -62,7 +62,7 @@ impl Store {
             let mut found = Vec::new();
             self.reader.visit(SEGMENT, &query, |call| {
                 // Rows leave the glob to the visitor.
-                if query.event_type.is_none_or(|glob| glob_matches(glob, &call.event_type)) {
+                if query.event_type.is_none_or(|glob| fp_core::glob::matches(glob, &call.event_type)) {
                     found.push(call);
                 }
                 true

@@ -1,9 +1,9 @@
-//! Globs over event types, as lists ask for them.
+//! Globs over texts of calls, as lists and questions ask for them.
 //!
 //! The store and the ring ask the same, so that a list has one meaning wherever its calls lie.
 
 /// `*` is any text, `?` one character; everything else is itself.
-pub(crate) fn glob_matches(glob: &str, text: &str) -> bool {
+pub fn matches(glob: &str, text: &str) -> bool {
     let (mut glob, mut text) = (glob.chars(), text.chars());
     // Where to go on when what follows the last star does not fit: one character further.
     let mut retry: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
@@ -31,7 +31,7 @@ pub(crate) fn glob_matches(glob: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::glob_matches;
+    use super::matches;
 
     #[test]
     fn globs_match_like_a_shells() {
@@ -45,7 +45,7 @@ mod tests {
             ("a*b*c", "aXbXbXc"),
             ("**a", "a"),
         ] {
-            assert!(glob_matches(glob, text), "{glob} {text}");
+            assert!(matches(glob, text), "{glob} {text}");
         }
         for (glob, text) in [
             ("", "a"),
@@ -56,12 +56,12 @@ mod tests {
             ("a?", "a"),
             ("[a]", "a"),
         ] {
-            assert!(!glob_matches(glob, text), "{glob} {text}");
+            assert!(!matches(glob, text), "{glob} {text}");
         }
     }
 
     #[test]
     fn a_glob_of_many_stars_takes_no_exponential_time() {
-        assert!(!glob_matches(&"a*".repeat(200), &"a".repeat(190)));
+        assert!(!matches(&"a*".repeat(200), &"a".repeat(190)));
     }
 }
