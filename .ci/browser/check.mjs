@@ -98,7 +98,7 @@ const first = async (page, url, selector) => {
 // Every page there is, found the way a reader finds it.
 async function places() {
   const found = {
-    overview: `${API}/`, invocations: `${API}/ui/invocations`, workers: `${API}/ui/workers`, traces: `${TRACES}/`,
+    overview: `${API}/`, invocations: `${API}/ui/invocations`, workers: `${API}/ui/workers`, query: `${API}/ui/query`, traces: `${TRACES}/`,
     lost: `${API}/ui/nothing`,
   };
   if (MODE === 'empty') return found;
@@ -106,6 +106,7 @@ async function places() {
     found.function = `${API}/ui/functions/chain-front`;
     found.filtered = `${API}/ui/invocations?outcome=failed&since=1h`;
     found.wrong = `${API}/ui/invocations?min=fast`;
+    found.misread = `${API}/ui/query?q=outcme`;
     const call = (query) => first(page, `${API}/ui/invocations?${query}`, 'table .row-link');
     found.invocation = API + await call('function=chain-front');
     found.failed = API + await call('function=flaky&outcome=failed');

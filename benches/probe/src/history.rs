@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use fp_core::query::Query;
 use fp_core::record::Kept;
 use fp_core::{InvocationId, Tenant, TraceId};
 use fp_server::clock::Clock;
@@ -100,6 +101,7 @@ async fn one_hour(dir: &Path, start: u64, calls: u64, made: &mut Calls) -> anyho
     let bytes = bytes_of(&dir.join("history"))?;
     let history = History::open(&config(), dir, Clock::start())?;
     let queries = queries(&history, made, start).await;
+    let questions = questions(&history, start).await?;
     let lookups = lookups(&history, &known).await?;
     history.close().await;
     Ok(json!({
@@ -107,6 +109,7 @@ async fn one_hour(dir: &Path, start: u64, calls: u64, made: &mut Calls) -> anyho
         "bytes_per_event": bytes as f64 / calls as f64,
         "us_to_write": wrote.as_secs_f64() * 1e6 / calls as f64,
         "queries_ms": queries,
+        "questions_ms": questions,
         "lookups": lookups,
     }))
 }
@@ -153,6 +156,24 @@ async fn queries(history: &History, made: &Calls, start: u64) -> Value {
         times.insert(name.into(), json!(began.elapsed().as_secs_f64() * 1e3));
     }
     times.into()
+}
+
+/// Questions about all calls of the hour.
+async fn questions(history: &History, start: u64) -> anyhow::Result<Value> {
+    let (from_us, to_us) = (start * 1_000_000, (start + HOUR) * 1_000_000);
+    let mut times = serde_json::Map::new();
+    for question in [
+        "group by function",
+        "outcome != ok and phase.queue > 5us group by function, tenant",
+        "cold or status >= 500 group by time(5m), outcome, reason of phase.run",
+    ] {
+        let query = Query::parse(question)?;
+        let began = Instant::now();
+        let answer = history.ask(vec![Tenant::default()], query, from_us, to_us).await?;
+        anyhow::ensure!(answer.is_whole && !answer.rows.is_empty(), "{question}: no whole answer");
+        times.insert(question.into(), json!(began.elapsed().as_secs_f64() * 1e3));
+    }
+    Ok(times.into())
 }
 
 async fn lookups(history: &History, known: &[(InvocationId, TraceId)]) -> anyhow::Result<Value> {

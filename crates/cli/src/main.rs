@@ -26,6 +26,7 @@ mod key;
 mod list;
 mod logs;
 mod payload;
+mod query;
 mod quota;
 mod screen;
 mod secret;

@@ -96,4 +96,46 @@ impl Query {
     pub fn parse(text: &str) -> Result<Self, QueryError> {
         parse::query(text)
     }
+
+    /// The fields that an answer is made from: numbers and texts, each once.
+    pub fn columns(&self) -> (Vec<Number>, Vec<Text>) {
+        let (mut numbers, mut texts) = (vec![Number::Weight, self.measure], vec![Text::Tenant]);
+        self.filter.visit(&mut |test| match test {
+            Test::NumberIn(field, _) | Test::Within(field, ..) => numbers.push(*field),
+            Test::TextIn(field, _) | Test::Like(field, _) => texts.push(*field),
+        });
+        for by in &self.group_by {
+            match by {
+                By::Number(field) => numbers.push(*field),
+                By::Text(field) => texts.push(*field),
+                By::Time(_) => {}
+            }
+        }
+        (distinct(numbers), distinct(texts))
+    }
+
+    /// The function that all calls must be of, where the condition says that there is one: what an
+    /// index is for.
+    pub fn only_function(&self) -> Option<&str> {
+        fn of(condition: &Condition) -> Option<&str> {
+            match condition {
+                Condition::Test(Test::TextIn(Text::Function, names)) if names.len() == 1 => {
+                    names[0].as_deref()
+                }
+                Condition::And(all) => all.iter().find_map(of),
+                _ => None,
+            }
+        }
+        of(&self.filter)
+    }
+}
+
+fn distinct<T: PartialEq>(fields: Vec<T>) -> Vec<T> {
+    let mut once: Vec<T> = Vec::with_capacity(fields.len());
+    for field in fields {
+        if !once.contains(&field) {
+            once.push(field);
+        }
+    }
+    once
 }

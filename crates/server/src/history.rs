@@ -24,6 +24,7 @@ use crate::store::telemetry::{RowQuery, TraceCalls};
 
 mod compaction;
 mod disk;
+mod questions;
 mod record;
 mod ring;
 mod sampling;
@@ -33,6 +34,7 @@ mod traces;
 mod types;
 
 use disk::Disk;
+pub use questions::Answer;
 use record::Record;
 use ring::Ring;
 use select::Selection;

@@ -17,6 +17,7 @@ mod metrics;
 mod openapi;
 pub mod pages;
 pub mod problem;
+mod question;
 mod whole;
 
 use std::net::SocketAddr;

@@ -58,4 +58,28 @@ fn calls_and_workers_are_explained() {
     assert_eq!((&told["recent"]["calls"], &told["recent"]["cold"]), (&json!(1), &json!(1)));
     assert_eq!(told["recent"]["starts"][0]["id"], failed);
     assert_eq!(platform.cli(&["explain", "scaling", "nothing"]).status.code(), Some(3));
+
+    // The same, and one more, asked about as many.
+    ask(&platform, "/broken", None, 500);
+    let question = ["query", "--output", "json", "outcome != ok and cold since 1h group by function, error"];
+    let ran = platform.cli(&question);
+    assert!(ran.status.success(), "{ran:?}");
+    let told: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    let row = &told["items"][0];
+    assert_eq!(
+        (&row["count"], &row["failed"], &row["group"]["function"]),
+        (&json!(2), &json!(2), &json!("broken"))
+    );
+    assert!(
+        row["group"]["error"].as_str().is_some_and(|error| error.contains("ZeroDivisionError")),
+        "{told}"
+    );
+    assert!(row["p99"].as_f64() > Some(0.0) && told["whole"] == true, "{told}");
+    let ran = platform.cli(&["query", "group", "by", "function"]);
+    assert!(
+        ran.stdout.lines().any(|line| line.starts_with("broken") && line.contains("2 (100.00 %)")),
+        "{ran:?}"
+    );
+    let ran = platform.cli(&["query", "outcme = ok"]);
+    assert!(ran.status.code() == Some(4) && ran.stderr.contains("did you mean outcome?"), "{ran:?}");
 }

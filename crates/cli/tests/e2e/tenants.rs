@@ -173,7 +173,10 @@ fn two_tenants_share_names_and_routes_and_see_nothing_of_each_other() {
             assert_eq!(status(&answer), 200, "{path}: {answer:?}");
             assert!(!text(&answer).contains(&trace) && !text(&answer).contains(other), "{path}: {answer:?}");
         }
-        for path in ["/", "/ui/functions/echo", "/ui/invocations", "/ui/workers"] {
+        let asked = done(get(&platform, "/query?q=group%20by%20tenant", own_key));
+        let seen = asked["items"].as_array().expect("rows").iter();
+        assert!(seen.clone().count() > 0 && seen.clone().all(|row| row["group"]["tenant"] == own), "{asked}");
+        for path in ["/", "/ui/functions/echo", "/ui/invocations", "/ui/workers", "/ui/query"] {
             let page = get(&platform, path, own_key);
             assert_eq!(status(&page), 200, "{path}");
             assert!(!text(&page).contains(&id) && !text(&page).contains(other), "{path} of {own}");

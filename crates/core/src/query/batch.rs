@@ -1,6 +1,6 @@
 //! Calls as columns, wherever they are kept.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use super::field::{Number, Text};
@@ -19,7 +19,7 @@ pub struct Words {
 
 impl Words {
     /// Adds a row.
-    pub fn push(&mut self, text: Option<&str>, places: &mut HashMap<Box<str>, u32>) {
+    pub fn push(&mut self, text: Option<&str>, places: &mut BTreeMap<Box<str>, u32>) {
         let code = match text {
             None => 0,
             Some(text) => places.get(text).copied().unwrap_or_else(|| {
@@ -106,7 +106,7 @@ impl Batch for Calls<'_> {
     }
 
     fn texts(&self, field: Text) -> Result<Words, Infallible> {
-        let (mut words, mut places) = (Words::default(), HashMap::new());
+        let (mut words, mut places) = (Words::default(), BTreeMap::new());
         self.0.iter().for_each(|call| words.push(field.of(call).as_deref(), &mut places));
         Ok(words)
     }

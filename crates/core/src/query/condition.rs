@@ -33,6 +33,16 @@ pub enum Test {
 }
 
 impl Condition {
+    /// Shows every test in it.
+    pub(super) fn visit<'a>(&'a self, see: &mut impl FnMut(&'a Test)) {
+        match self {
+            Self::All => {}
+            Self::Test(test) => see(test),
+            Self::Not(condition) => condition.visit(see),
+            Self::And(many) | Self::Or(many) => many.iter().for_each(|condition| condition.visit(see)),
+        }
+    }
+
     /// Takes the marks of those rows away that do not pass. Rows without a mark are not looked at,
     /// and no column is asked for when none has one.
     pub(super) fn retain<B: Batch>(&self, batch: &B, rows: &mut [bool]) -> Result<(), B::Error> {
@@ -72,7 +82,9 @@ impl Test {
             }
             Self::Within(field, least, most) => {
                 let is_within = |number| number != NONE && (*least..=*most).contains(&number);
-                rows.iter_mut().zip(batch.numbers(*field)?).for_each(|(row, number)| *row &= is_within(number));
+                rows.iter_mut()
+                    .zip(batch.numbers(*field)?)
+                    .for_each(|(row, number)| *row &= is_within(number));
             }
             Self::TextIn(field, values) => {
                 let is_one = |text: Option<&str>| values.iter().any(|value| value.as_deref() == text);

@@ -77,21 +77,24 @@ fn tokens(text: &str) -> Result<Vec<(usize, Token)>, QueryError> {
                 continue;
             }
             '"' | '\'' => quoted(&chars, &mut at)?,
-            _ => match SIGNS.iter().find(|sign| sign.chars().eq(chars[at..].iter().copied().take(sign.len()))) {
-                Some(sign) => {
-                    at += sign.len();
-                    Token::Sign(sign)
+            _ => {
+                match SIGNS.iter().find(|sign| sign.chars().eq(chars[at..].iter().copied().take(sign.len())))
+                {
+                    Some(sign) => {
+                        at += sign.len();
+                        Token::Sign(sign)
+                    }
+                    None if ENDS_WORD.contains(*first) => {
+                        return Err(QueryError { at: at + 1, what: format!("{first:?} means nothing here") });
+                    }
+                    None => {
+                        let ends = |c: &char| c.is_whitespace() || ENDS_WORD.contains(*c);
+                        let length = chars[at..].iter().position(ends).unwrap_or(chars.len() - at);
+                        at += length;
+                        Token::Bare(chars[begin..at].iter().collect())
+                    }
                 }
-                None if ENDS_WORD.contains(*first) => {
-                    return Err(QueryError { at: at + 1, what: format!("{first:?} means nothing here") });
-                }
-                None => {
-                    let ends = |c: &char| c.is_whitespace() || ENDS_WORD.contains(*c);
-                    let length = chars[at..].iter().position(ends).unwrap_or(chars.len() - at);
-                    at += length;
-                    Token::Bare(chars[begin..at].iter().collect())
-                }
-            },
+            }
         };
         tokens.push((begin + 1, token));
     }
@@ -169,7 +172,11 @@ impl Parser {
     }
 
     fn expect(&mut self, word: &str) -> Result<(), QueryError> {
-        if self.takes(word) { Ok(()) } else { self.refuse(format!("{} stands where {word:?} must", self.peek())) }
+        if self.takes(word) {
+            Ok(())
+        } else {
+            self.refuse(format!("{} stands where {word:?} must", self.peek()))
+        }
     }
 
     fn expect_sign(&mut self, sign: &str) -> Result<(), QueryError> {
@@ -261,7 +268,9 @@ impl Parser {
         if self.takes("not") {
             return Ok(match self.single(depth + 1)? {
                 // Of what is neither true nor false, `not` is no answer.
-                Condition::Test(Test::NumberIn(field, values)) if field.kind() == Kind::Truth && values == [1] => {
+                Condition::Test(Test::NumberIn(field, values))
+                    if field.kind() == Kind::Truth && values == [1] =>
+                {
                     Condition::Test(Test::NumberIn(field, vec![0]))
                 }
                 other => Condition::Not(Box::new(other)),
@@ -328,7 +337,8 @@ impl Parser {
         }
         self.next();
         if sign.ends_with('~') {
-            return self.refuse_last(format!("{} is a number: compare it with =, !=, <, <=, > or >=", field.name()));
+            return self
+                .refuse_last(format!("{} is a number: compare it with =, !=, <, <=, > or >=", field.name()));
         }
         let value_at = self.at;
         let value = self.number(field)?;
@@ -377,7 +387,10 @@ impl Parser {
         }
     }
 
-    fn list<T>(&mut self, mut value: impl FnMut(&mut Self) -> Result<T, QueryError>) -> Result<Vec<T>, QueryError> {
+    fn list<T>(
+        &mut self,
+        mut value: impl FnMut(&mut Self) -> Result<T, QueryError>,
+    ) -> Result<Vec<T>, QueryError> {
         self.expect_sign("(")?;
         let mut values = vec![value(self)?];
         while self.takes_sign(",") {
@@ -400,20 +413,28 @@ impl Parser {
     /// A number with its unit, or `none`.
     fn number(&mut self, field: Number) -> Result<u64, QueryError> {
         let Token::Bare(word) = self.next() else {
-            return self.refuse_last(format!("a value of {} must stand here, without quotation marks", field.name()));
+            return self.refuse_last(format!(
+                "a value of {} must stand here, without quotation marks",
+                field.name()
+            ));
         };
         if word == "none" || word == "null" {
             return Ok(NONE);
         }
         let (value, example) = match field.kind() {
             Kind::Plain => (word.parse().ok(), "a whole number, such as 500"),
-            Kind::Truth => (["false", "true"].iter().position(|truth| *truth == word).map(|at| at as u64), "true or false"),
+            Kind::Truth => (
+                ["false", "true"].iter().position(|truth| *truth == word).map(|at| at as u64),
+                "true or false",
+            ),
             Kind::Time => (nanoseconds(&word), "a time with its unit, such as 50ms"),
             Kind::Bytes => (bytes(&word), "a size, such as 64KiB"),
         };
         match value.filter(|value| *value != NONE) {
             Some(value) => Ok(value),
-            None => self.refuse_last(format!("{} is compared with {example}, not with {word:?}", field.name())),
+            None => {
+                self.refuse_last(format!("{} is compared with {example}, not with {word:?}", field.name()))
+            }
         }
     }
 
@@ -506,7 +527,8 @@ fn nanoseconds(word: &str) -> Option<u64> {
     }
     // `1.5ms`, which humantime does not read.
     let unit = word.find(|c: char| c.is_ascii_alphabetic())?;
-    let number: f64 = word[..unit].parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)?;
+    let number: f64 =
+        word[..unit].parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)?;
     let of_one = humantime::parse_duration(&format!("1{}", &word[unit..])).ok()?;
     Duration::try_from_secs_f64(number * of_one.as_secs_f64()).ok().map(|time| time.as_nanos() as u64)
 }

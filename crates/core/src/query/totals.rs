@@ -1,7 +1,7 @@
 //! The answer as it grows: groups of calls, their counts and how the measure is spread.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::batch::Batch;
 use super::field::{NONE, Number, Text};
@@ -12,15 +12,21 @@ use crate::ids::{Tenant, TraceId};
 /// Combinations of two columns up to which a table is used instead of a map.
 const TABLE: usize = 1 << 16;
 
-/// Which calls may be looked at.
+/// Calls that may be looked at: a tenant's of some time, Unix time in microseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// Whose, and from which arrival on (Unix time in microseconds).
-    pub tenants: Vec<(Tenant, u64)>,
+    /// Whose.
+    pub tenant: Tenant,
     /// Arrived then or later.
     pub from_us: u64,
     /// Arrived before.
     pub to_us: u64,
+}
+
+impl Seen {
+    fn has(&self, us: u64) -> bool {
+        (self.from_us..self.to_us).contains(&us)
+    }
 }
 
 /// The value of a field that is grouped by.
@@ -51,7 +57,9 @@ pub struct Row {
 
 /// The question makes more groups than [`MAX_GROUPS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the question makes more than {MAX_GROUPS} groups; group by fewer fields, or by one with fewer values")]
+#[error(
+    "the question makes more than {MAX_GROUPS} groups; group by fewer fields, or by one with fewer values"
+)]
 pub struct TooManyGroups;
 
 #[derive(Debug, Clone, Default)]
@@ -66,21 +74,31 @@ struct Group {
 #[derive(Debug, Clone)]
 pub struct Totals<'a> {
     query: &'a Query,
-    seen: &'a Seen,
-    places: HashMap<Vec<Key>, usize>,
+    seen: Vec<Seen>,
+    places: BTreeMap<Vec<Key>, usize>,
     groups: Vec<Group>,
     is_over: bool,
 }
 
 impl<'a> Totals<'a> {
     /// Nothing yet.
-    pub fn new(query: &'a Query, seen: &'a Seen) -> Self {
-        Self { query, seen, places: HashMap::new(), groups: Vec::new(), is_over: false }
+    pub fn new(query: &'a Query, seen: Vec<Seen>) -> Self {
+        Self { query, seen, places: BTreeMap::new(), groups: Vec::new(), is_over: false }
     }
 
     /// Whether there are too many groups already: no more batch would change the answer.
     pub fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    /// Whose calls may be looked at.
+    pub fn tenants(&self) -> Vec<Tenant> {
+        self.seen.iter().map(|seen| seen.tenant.clone()).collect()
+    }
+
+    /// Whether calls that arrived in a time, both ends included, could change the answer.
+    pub fn wants(&self, first_us: u64, last_us: u64) -> bool {
+        !self.is_over && self.seen.iter().any(|seen| last_us >= seen.from_us && first_us < seen.to_us)
     }
 
     /// Adds the calls of a batch that the question is about.
@@ -89,7 +107,7 @@ impl<'a> Totals<'a> {
     /// When one of its columns cannot be read; nothing of the batch is added then.
     pub fn add<B: Batch>(&mut self, batch: &B) -> Result<(), B::Error> {
         let (first, last) = batch.times();
-        if self.is_over || last < self.seen.from_us || first >= self.seen.to_us {
+        if !self.wants(first, last) {
             return Ok(());
         }
         let rows = self.rows_of(batch)?;
@@ -133,17 +151,15 @@ impl<'a> Totals<'a> {
 
     /// Rows that may be seen and pass the filter.
     fn rows_of<B: Batch>(&self, batch: &B) -> Result<Vec<u32>, B::Error> {
-        let Seen { tenants, from_us, to_us } = self.seen;
         let mut marks = vec![true; batch.rows()];
         let texts = batch.texts(Text::Tenant)?;
-        let begin = |word: &str| tenants.iter().find(|(tenant, _)| tenant.as_str() == word).map(|(_, us)| *us);
-        let begins: Vec<Option<u64>> = texts.words.iter().map(|word| begin(word)).collect();
-        let begin_of = |code: u32| *begins.get(code.checked_sub(1)? as usize)?;
+        let seen_of = |word: &str| self.seen.iter().find(|seen| seen.tenant.as_str() == word);
+        let seen: Vec<Option<&Seen>> = texts.words.iter().map(|word| seen_of(word)).collect();
         let (first, last) = batch.times();
-        let are_all_begun = begins.iter().all(|begin| begin.is_some_and(|us| us <= first));
-        if !are_all_begun || first < *from_us || last >= *to_us {
+        if !seen.iter().all(|seen| seen.is_some_and(|seen| seen.has(first) && seen.has(last))) {
+            let of = |code: u32| *seen.get(code.checked_sub(1)? as usize)?;
             for ((mark, code), us) in marks.iter_mut().zip(&texts.codes).zip(batch.arrivals()?) {
-                *mark = us >= *from_us && us < *to_us && begin_of(*code).is_some_and(|begin| us >= begin);
+                *mark = of(*code).is_some_and(|seen| seen.has(us));
             }
         }
         self.query.filter.retain(batch, &mut marks)?;
@@ -229,8 +245,11 @@ impl Row {
     }
 }
 
-/// The group of each of these rows, as its place among the keys.
-fn group<B: Batch>(by: &[By], batch: &B, rows: &[u32]) -> Result<(Vec<u32>, Vec<Vec<Key>>), B::Error> {
+/// By row the place of its group among these keys, and the keys.
+type Groups = (Vec<u32>, Vec<Vec<Key>>);
+
+/// The groups of these rows.
+fn group<B: Batch>(by: &[By], batch: &B, rows: &[u32]) -> Result<Groups, B::Error> {
     let mut groups = vec![0; rows.len()];
     let mut keys = vec![Vec::with_capacity(by.len())];
     for by in by {
@@ -241,12 +260,7 @@ fn group<B: Batch>(by: &[By], batch: &B, rows: &[u32]) -> Result<(Vec<u32>, Vec<
 }
 
 /// Groups by one column more.
-fn split(
-    groups: Vec<u32>,
-    keys: Vec<Vec<Key>>,
-    codes: Vec<u32>,
-    values: &[Key],
-) -> (Vec<u32>, Vec<Vec<Key>>) {
+fn split(groups: Vec<u32>, keys: Vec<Vec<Key>>, codes: Vec<u32>, values: &[Key]) -> Groups {
     let mut split_keys: Vec<Vec<Key>> = Vec::new();
     let mut new = |group: u32, code: u32| {
         split_keys.push([keys[group as usize].as_slice(), &values[code as usize..=code as usize]].concat());
@@ -264,7 +278,7 @@ fn split(
         };
         pairs.map(place).collect()
     } else {
-        let mut map: HashMap<(u32, u32), u32> = HashMap::new();
+        let mut map: BTreeMap<(u32, u32), u32> = BTreeMap::new();
         pairs.map(|(group, code)| *map.entry((group, code)).or_insert_with(|| new(group, code)) - 1).collect()
     };
     (split_groups, split_keys)
@@ -273,7 +287,7 @@ fn split(
 /// A column as places among its different values.
 fn codes_of<B: Batch>(by: By, batch: &B, rows: &[u32]) -> Result<(Vec<u32>, Vec<Key>), B::Error> {
     let numbers = |column: &[u64], key: fn(u64) -> Key, width: u64| {
-        let (mut places, mut values) = (HashMap::new(), Vec::new());
+        let (mut places, mut values) = (BTreeMap::new(), Vec::new());
         let code = |row: &u32| {
             let number = column[*row as usize] / width * width;
             *places.entry(number).or_insert_with(|| {

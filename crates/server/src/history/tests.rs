@@ -531,3 +531,60 @@ fn cost_of_a_call() {
     println!("{} ns of CPU per call", cost.as_nanos() / u128::from(CALLS * THREADS));
     println!("{:?}", history.status());
 }
+
+/// A call that arrived now.
+fn call_now(serial: u64, function: &str) -> Kept {
+    let mut kept = call(serial);
+    kept.invocation.function = function.parse().unwrap();
+    kept.invocation.started_us = Clock::start().wall_now_us();
+    kept
+}
+
+async fn counts(history: &History, question: &str) -> Vec<(String, u64)> {
+    let query = fp_core::query::Query::parse(question).unwrap();
+    let answer = history.ask(vec![tenant()], query, 0, u64::MAX).await.unwrap();
+    assert!(answer.is_whole);
+    let row = |row: &fp_core::query::Row| (format!("{:?}", row.key), row.count);
+    answer.rows.iter().map(row).collect()
+}
+
+#[tokio::test]
+async fn a_question_counts_each_call_once_wherever_it_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    for serial in 0..5 {
+        history.finish(call_now(serial, "cats")).sent(1_000, None);
+    }
+    // In the ring and on its way to the disk.
+    assert_eq!(counts(&history, "").await, [("[]".to_owned(), 5)]);
+    history.close().await;
+
+    // On the disk only, and beside it what has come since.
+    let history = open(&dir);
+    assert_eq!(counts(&history, "").await, [("[]".to_owned(), 5)]);
+    for serial in 5..8 {
+        history.finish(call_now(serial, "dogs")).sent(1_000, None);
+    }
+    let of = |name: &str| format!("[Text(Some({name:?}))]");
+    assert_eq!(counts(&history, "group by function").await, [(of("cats"), 5), (of("dogs"), 3)]);
+    assert_eq!(counts(&history, "function = dogs").await, [("[]".to_owned(), 3)]);
+    history.close().await;
+}
+
+#[tokio::test]
+async fn a_question_sees_nothing_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = open(&dir);
+    let blue: Tenant = "blue".parse().unwrap();
+    history.show_tenant(&blue, 0);
+    let mut theirs = call_now(1, "cats");
+    theirs.invocation.tenant = blue.clone();
+    history.finish(theirs).sent(1_000, None);
+    assert_eq!(counts(&history, "").await, []);
+    let query = || fp_core::query::Query::parse("group by tenant").unwrap();
+    let both = history.ask(vec![tenant(), blue.clone()], query(), 0, u64::MAX).await.unwrap();
+    assert_eq!(both.rows.iter().map(|row| row.count).sum::<u64>(), 1);
+    history.hide_tenant(&blue);
+    assert!(history.ask(vec![blue], query(), 0, u64::MAX).await.unwrap().rows.is_empty());
+    history.close().await;
+}

@@ -14,13 +14,14 @@ mod invoke;
 mod keys;
 pub(in crate::http) mod parameters;
 mod platform;
+mod query;
 mod quotas;
 mod scaling;
 mod secrets;
 mod settings;
 mod tenants;
 pub(in crate::http) mod text_request;
-mod time;
+pub(in crate::http) mod time;
 mod trigger;
 
 use std::sync::Arc;
@@ -53,6 +54,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .chain([trigger::routes(), invoke::routes(), scaling::routes()])
         .chain(instances::routes())
         .chain(invocations::routes())
+        .chain([query::routes()])
         .chain(secrets::routes())
         .chain(tenants::routes())
         .chain(keys::routes())

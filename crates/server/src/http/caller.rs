@@ -115,6 +115,19 @@ impl Caller {
         self.who.home() == Tenant::default() && self.scopes.allow(Scope::Admin)
     }
 
+    /// Whether they see every tenant's at once: the operator, where they act for none.
+    pub(crate) fn sees_all(&self) -> bool {
+        self.is_operator() && self.tenant == Tenant::default()
+    }
+
+    /// Those whose they see.
+    pub(crate) fn tenants(&self, app: &App) -> Vec<Tenant> {
+        let named = || app.access.tenants().into_iter().map(|tenant| tenant.name);
+        let mut tenants = vec![self.tenant.clone()];
+        tenants.extend(self.sees_all().then(named).into_iter().flatten());
+        tenants
+    }
+
     /// What they were let in by.
     pub(crate) fn grant(&self) -> Grant {
         let key = match &self.who {

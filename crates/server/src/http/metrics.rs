@@ -122,16 +122,13 @@ fn edges(slo: Option<&SloView>) -> Vec<Duration> {
 
 impl Snapshot {
     fn of(app: &App, caller: &Caller) -> Self {
-        let sees_all = caller.is_operator() && caller.tenant == Tenant::default();
-        let named = || app.access.tenants().into_iter().map(|tenant| tenant.name);
-        let mut tenants = vec![caller.tenant.clone()];
-        tenants.extend(sees_all.then(named).into_iter().flatten());
+        let tenants = caller.tenants(app);
         let running = tenants.iter().map(|tenant| app.history.running_of(tenant)).sum::<usize>();
         Self {
             functions: tenants.iter().flat_map(|tenant| functions_of(app, tenant)).collect(),
             workers: tenants.iter().flat_map(|tenant| count_workers(app, tenant)).collect(),
             running: running as i64,
-            history: sees_all.then(|| HistorySample::of(app)),
+            history: caller.sees_all().then(|| HistorySample::of(app)),
             started_seconds: app.started_us as f64 / 1e6,
         }
     }

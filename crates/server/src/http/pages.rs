@@ -18,6 +18,7 @@ mod invocations;
 mod message;
 mod overview;
 mod parts;
+mod question;
 #[cfg(test)]
 mod samples;
 mod shell;
@@ -76,6 +77,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/ui/functions/{name}", get(show_function))
         .route("/ui/invocations", get(list_invocations))
         .route("/ui/invocations/{id}", get(show_invocation))
+        .route("/ui/query", get(ask))
         .route("/ui/workers", get(list_workers))
         .with_state(app)
         .layer(map_response(protect))
@@ -290,6 +292,27 @@ async fn list_invocations(
     };
     let names = function_names(&app, &tenant);
     Ok(render(StatusCode::OK, &invocations::page(shell, &fields, names, &found, now_us)))
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct AskQuery {
+    #[serde(default)]
+    q: String,
+}
+
+async fn ask(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+    query: Result<Query<AskQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    caller.require(Scope::Read)?;
+    let shell = Shell::of(&app, &caller, &headers, Port::Api, "Query");
+    let text = query.map(|Query(query)| query.q).unwrap_or_default();
+    let text = if text.trim().is_empty() { question::FIRST } else { text.trim() };
+    let asked = crate::http::question::ask(&app, &caller, text).await;
+    let status = if asked.is_ok() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    Ok(render(status, &question::page(shell, text, asked)))
 }
 
 fn readable(fields: Result<Query<Fields>, QueryRejection>) -> Fields {

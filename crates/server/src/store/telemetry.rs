@@ -18,6 +18,7 @@ use rusqlite::types::ToSql;
 mod blocks;
 mod compactor;
 mod footprint;
+mod questions;
 mod rows;
 mod segments;
 mod skipped;

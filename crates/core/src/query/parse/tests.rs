@@ -26,7 +26,8 @@ fn a_whole_question() {
 
 #[test]
 fn clauses_stand_in_any_order_and_without_a_condition() {
-    let query = read("order by p99.9 limit 5 of phase.run until 2026-01-31T12:00:00Z group by time(5m),version");
+    let query =
+        read("order by p99.9 limit 5 of phase.run until 2026-01-31T12:00:00Z group by time(5m),version");
     assert_eq!(query.filter, Condition::All);
     assert_eq!(query.group_by, [By::Time(300_000_000), By::Number(Number::Version)]);
     assert_eq!((query.order, query.descending), (Column::Percentile(999), true));

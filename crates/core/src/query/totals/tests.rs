@@ -18,12 +18,12 @@ fn call(function: &str, at_us: u64, run_ms: u64, outcome: Outcome) -> Invocation
 }
 
 fn all() -> Seen {
-    Seen { tenants: vec![(Tenant::default(), 0)], from_us: 0, to_us: u64::MAX }
+    Seen { tenant: Tenant::default(), from_us: 0, to_us: u64::MAX }
 }
 
 fn answer(question: &str, seen: &Seen, batches: &[&[Invocation]]) -> Vec<Row> {
     let query = Query::parse(question).unwrap();
-    let mut totals = Totals::new(&query, seen);
+    let mut totals = Totals::new(&query, vec![seen.clone()]);
     for batch in batches {
         totals.add(&Calls(batch)).unwrap();
     }
@@ -65,8 +65,8 @@ fn nothing_of_others_or_of_earlier_tenants_is_counted() {
     let calls = [call("a", 5, 10, Outcome::Ok), theirs, call("a", 9, 10, Outcome::Ok)];
     let count = |seen: &Seen| answer("", seen, &[&calls]).first().map_or(0, |row| row.count);
     assert_eq!(count(&all()), 2);
-    assert_eq!(count(&Seen { tenants: vec![("blue".parse().unwrap(), 0)], ..all() }), 1);
-    assert_eq!(count(&Seen { tenants: vec![("blue".parse().unwrap(), 6)], ..all() }), 0);
+    assert_eq!(count(&Seen { tenant: "blue".parse().unwrap(), ..all() }), 1);
+    assert_eq!(count(&Seen { tenant: "blue".parse().unwrap(), from_us: 6, ..all() }), 0);
     assert_eq!(count(&Seen { from_us: 6, ..all() }), 1);
     assert_eq!(count(&Seen { to_us: 9, ..all() }), 1);
 }
@@ -99,7 +99,7 @@ fn too_many_groups_are_said_and_not_cut() {
     let calls: Vec<_> = (0..=MAX_GROUPS as u64).map(|at| call("a", at, at, Outcome::Ok)).collect();
     let query = Query::parse("group by duration").unwrap();
     let seen = all();
-    let mut totals = Totals::new(&query, &seen);
+    let mut totals = Totals::new(&query, vec![seen.clone()]);
     totals.add(&Calls(&calls[..MAX_GROUPS])).unwrap();
     assert!(!totals.is_over());
     let (rows, left_out) = totals.clone().into_rows().unwrap();
@@ -110,7 +110,8 @@ fn too_many_groups_are_said_and_not_cut() {
 
 #[test]
 fn rows_are_ordered_by_what_is_asked() {
-    let calls: Vec<_> = [("a", 1), ("b", 3), ("c", 2)].map(|(name, ms)| call(name, 1, ms, Outcome::Ok)).into();
+    let calls: Vec<_> =
+        [("a", 1), ("b", 3), ("c", 2)].map(|(name, ms)| call(name, 1, ms, Outcome::Ok)).into();
     let order = |clause: &str| {
         let rows = answer(&format!("group by function {clause}"), &all(), &[&calls]);
         rows.iter().map(|row| text(&row.key[0]).to_owned()).collect::<String>()
@@ -150,7 +151,7 @@ proptest! {
         prop_assert!(!matches!(query.filter, Condition::All));
         let seen = Seen { from_us: 10, to_us: 40, ..all() };
         // In several batches and in two halves that are put together.
-        let mut halves = [Totals::new(&query, &seen), Totals::new(&query, &seen)];
+        let mut halves = [Totals::new(&query, vec![seen.clone()]), Totals::new(&query, vec![seen.clone()])];
         let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(calls.len())).chain([0, calls.len()]).collect();
         cuts.sort_unstable();
         for (at, pair) in cuts.windows(2).enumerate() {

@@ -114,7 +114,7 @@ impl Shell {
     }
 
     /// The navigation.
-    pub(super) fn nav(&self) -> [NavItem; 5] {
+    pub(super) fn nav(&self) -> [NavItem; 6] {
         let item = |name, base: &str, path| NavItem {
             name,
             link: format!("{base}{path}"),
@@ -124,6 +124,7 @@ impl Shell {
             item("Overview", &self.api, "/"),
             item("Invocations", &self.api, "/ui/invocations"),
             item("Traces", &self.traces, "/"),
+            item("Query", &self.api, "/ui/query"),
             item("Workers", &self.api, "/ui/workers"),
             item("API", &self.api, "/docs"),
         ]

@@ -24,6 +24,7 @@ use fp_core::{InvocationId, TraceId};
 
 mod columns;
 mod events;
+mod questions;
 
 use super::footprint::heap_of_span;
 use super::{RowQuery, Skipped, SkippedAt, TraceCalls};

@@ -148,7 +148,23 @@ impl<'a> Source<'a> {
     }
 
     pub(super) fn numbers(&mut self, count: usize) -> Result<Vec<u64>, BlocksError> {
-        (0..count).map(|_| self.number()).collect()
+        // Most are of a byte or two, and there are thousands: what a question mostly does is this.
+        let mut numbers = Vec::with_capacity(count.min(self.0.len()));
+        for _ in 0..count {
+            let number = match *self.0 {
+                [low @ ..0x80, ref rest @ ..] => {
+                    self.0 = rest;
+                    u64::from(low)
+                }
+                [low, high @ ..0x80, ref rest @ ..] => {
+                    self.0 = rest;
+                    u64::from(low & 0x7f) | u64::from(high) << 7
+                }
+                _ => self.number()?,
+            };
+            numbers.push(number);
+        }
+        Ok(numbers)
     }
 }
 
@@ -271,6 +287,12 @@ impl Texts {
             return Ok(digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect::<String>().into());
         }
         std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| DAMAGED)
+    }
+
+    /// Its different texts, and by row one more than the place of its own; 0 is none.
+    pub(super) fn into_words(self) -> Result<(Vec<Box<str>>, Vec<u32>), BlocksError> {
+        let words = (0..self.places.len()).map(|place| Ok(self.text(place)?.into()));
+        Ok((words.collect::<Result<_, BlocksError>>()?, self.codes))
     }
 
     /// Keeps the rows whose text passes a test, which is asked once for each text.

@@ -30,7 +30,7 @@ const PARTS_FROM: u8 = 128;
 
 /// A field that is a number, or a choice told as one.
 #[derive(Debug, Clone, Copy)]
-enum Number {
+pub(super) enum Number {
     /// Since the row before.
     Started,
     /// From the arrival to the time in the invocation's id, in milliseconds.
@@ -91,7 +91,8 @@ const NUMBERS: [Number; 25] = [
 ];
 
 /// What adds up to the duration.
-const PHASES: [Number; 5] = [Number::Route, Number::Queue, Number::Start, Number::Run, Number::Send];
+pub(super) const PHASES: [Number; 5] =
+    [Number::Route, Number::Queue, Number::Start, Number::Run, Number::Send];
 
 impl Number {
     fn column(self) -> Column {
@@ -131,7 +132,7 @@ impl Number {
 
 /// A field that is a text, or a word of few.
 #[derive(Debug, Clone, Copy)]
-enum Text {
+pub(super) enum Text {
     Tenant,
     Function,
     EventType,
@@ -209,7 +210,7 @@ impl Text {
 
 /// What is random in an id, bytes in a row.
 #[derive(Debug, Clone, Copy)]
-enum Part {
+pub(super) enum Part {
     /// Of an invocation's id, behind the time.
     Id,
     Trace,
@@ -266,7 +267,7 @@ fn since_arrival(id: &[u8; 16], started_us: u64) -> i64 {
 }
 
 /// The id of a call that arrived then.
-fn id_of(since_arrival_ms: u64, started_us: u64, random: &[u8]) -> Option<[u8; 16]> {
+pub(super) fn id_of(since_arrival_ms: u64, started_us: u64, random: &[u8]) -> Option<[u8; 16]> {
     let time_ms = ((started_us / 1_000) as i64).wrapping_add(unzigzag(since_arrival_ms)) as u64;
     let mut id = [0; 16];
     id[..6].copy_from_slice(&time_ms.to_be_bytes()[2..]);
@@ -282,7 +283,7 @@ pub(super) fn words_of(outcome: Outcome) -> Cow<'static, str> {
     }
 }
 
-fn outcome_of(words: &str) -> Option<Outcome> {
+pub(super) fn outcome_of(words: &str) -> Option<Outcome> {
     match words.split_once(' ') {
         Some((word, reason)) => Outcome::from_words(word, Some(reason)),
         None => Outcome::from_words(words, None),
@@ -323,21 +324,21 @@ fn lines_of(text: &str, started_us: u64) -> Result<Vec<LogLine>, BlocksError> {
 }
 
 impl Block<'_> {
-    fn numbers(&self, number: Number) -> Result<Vec<u64>, BlocksError> {
+    pub(super) fn numbers(&self, number: Number) -> Result<Vec<u64>, BlocksError> {
         match self.column(number.column())? {
             Some(raw) => Source(&raw).numbers(self.rows()),
             None => Ok(vec![0; self.rows()]),
         }
     }
 
-    fn texts(&self, text: Text) -> Result<Texts, BlocksError> {
+    pub(super) fn texts(&self, text: Text) -> Result<Texts, BlocksError> {
         match self.column(text.column())? {
             Some(raw) => Texts::read(raw, self.rows()),
             None => Texts::read([vec![0, 0], vec![0; self.rows()]].concat(), self.rows()),
         }
     }
 
-    fn part(&self, part: Part) -> Result<Vec<u8>, BlocksError> {
+    pub(super) fn part(&self, part: Part) -> Result<Vec<u8>, BlocksError> {
         Ok(self.column(part.column())?.unwrap_or_default())
     }
 

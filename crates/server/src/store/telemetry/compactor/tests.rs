@@ -1,12 +1,13 @@
 use std::path::Path;
 
+use fp_core::query::{Calls, Key, Query, Seen, Totals};
 use fp_core::record::{LogLine, LogSource, Span, SpanEvent, Trigger};
 use fp_core::settings::Criticality;
 use fp_core::{FunctionName, InvocationId, Outcome, SpanId, Tenant, TraceId, WorkerId};
 use proptest::prelude::*;
 
 use super::super::tests::{generous, open, trace, write};
-use super::super::{Batch, NewRow, RowQuery, SkippedAt, TelemetryReader, TelemetryWriter};
+use super::super::{Batch, NewRow, RowQuery, SkippedAt, Stretch, TelemetryReader, TelemetryWriter};
 use super::*;
 use crate::history::tests::{EPOCH_US, call};
 
@@ -56,6 +57,13 @@ impl Store {
         names(&self.dir.path().join("history"))
     }
 
+    fn ask(&self, question: &str) -> Vec<Total> {
+        totals_of(question, |query, totals| {
+            let stretch = Stretch { segment: SEGMENT, from_us: 0, to_us: u64::MAX };
+            assert!(self.reader.total(stretch, query, totals, &mut || true));
+        })
+    }
+
     /// Everything that can be asked about these calls.
     fn answers(&self, calls: &[Kept]) -> Answers {
         let lists = queries().map(|query| {
@@ -79,6 +87,7 @@ impl Store {
             lists: lists.into(),
             found: calls.iter().step_by(3).map(by_id).collect(),
             traces: calls.iter().step_by(3).map(by_trace).collect(),
+            totals: QUESTIONS.map(|question| self.ask(question)).into(),
             skipped: (0..20).map(|second| self.reader.was_skipped(skipped_at(second))).collect(),
         }
     }
@@ -89,7 +98,43 @@ struct Answers {
     lists: Vec<Vec<fp_core::Invocation>>,
     found: Vec<Option<Kept>>,
     traces: Vec<Vec<Kept>>,
+    totals: Vec<Vec<Total>>,
     skipped: Vec<bool>,
+}
+
+/// A row of an answer, without the slowest call: of several that are equally slow it is any.
+type Total = (Vec<Key>, u64, u64, Option<u64>, Option<f64>);
+
+/// Every field, every kind of test and of group.
+const QUESTIONS: [&str; 12] = [
+    "group by function, tenant, outcome, reason of phase.run",
+    "outcome != ok and phase.queue > 1us group by time(7ms), blame of phase.queue",
+    "cold or not latency_met group by latency_met, cold, caller_was_short of cpu",
+    "error = none and limit_hit != none group by error, limit_hit, degraded of deadline",
+    "path ~ /cats/* or verb in (GET, PUT) group by event_type, verb, path, trigger",
+    "worker != none group by worker, version, criticality of memory_peak",
+    "worker > 0 group by called_by, deadline_from of request_bytes",
+    "status >= 500 or attempts > 1 group by status, attempts, queue_length of response_bytes",
+    "not (duration < 2ms and function = dogs) group by weight of log_bytes",
+    "function = dogs group by correlation_id of phase.send",
+    "phase.start > 0 and send <= 50us group by time(1s) of phase.route",
+    "latency_met = none and correlation_id !~ *a* of worker",
+];
+
+fn seen() -> Vec<Seen> {
+    let seen = |tenant, from_us| Seen { tenant, from_us, to_us: EPOCH_US + 5_000_000 };
+    vec![seen(Tenant::default(), EPOCH_US + 1_000), seen("other".parse().unwrap(), EPOCH_US + 2_000_000)]
+}
+
+fn totals_of(question: &str, add: impl FnOnce(&Query, &mut Totals<'_>)) -> Vec<Total> {
+    let query = Query::parse(&format!("{question} limit 5000")).unwrap();
+    let mut totals = Totals::new(&query, seen());
+    add(&query, &mut totals);
+    let mut rows: Vec<Total> = (totals.into_rows().unwrap().0.into_iter())
+        .map(|row| (row.key, row.count, row.failed, row.spread.max(), row.spread.percentile(900)))
+        .collect();
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    rows
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -217,7 +262,14 @@ proptest! {
         }
         prop_assert!(compacted.compact().whole);
         prop_assert_eq!(compacted.files(), ["2026-01-01T00-00-00Z.blocks"]);
-        prop_assert_eq!(rows.answers(&calls), compacted.answers(&calls));
+        let answers = rows.answers(&calls);
+        prop_assert_eq!(&answers, &compacted.answers(&calls));
+        // Call by call, of both tenants.
+        let one_by_one = answers.lists[..2].concat();
+        for (question, totals) in QUESTIONS.iter().zip(answers.totals) {
+            let plainly = totals_of(question, |_, totals| totals.add(&Calls(&one_by_one)).unwrap());
+            prop_assert_eq!(plainly, totals, "{}", question);
+        }
 
         // What comes late: new calls, the same once more, and what was learnt later of others.
         let all = [&calls[..], &late[..]].concat();
