@@ -94,7 +94,7 @@ pub(super) fn page(shell: Shell, question: &str, asked: Result<(Query, Answer), 
 fn note(answer: &Answer) -> String {
     let time = |us| text::absolute(us).1;
     let mut note =
-        format!("Ended calls that arrived from {} to {} (UTC).", time(answer.from_us), time(answer.to_us));
+        format!("Ended calls that arrived from {} to {}.", time(answer.from_us), time(answer.to_us));
     if !answer.is_whole {
         note.push_str(
             " The time that was asked for holds more than could be looked at: earlier calls are not in it.",
