@@ -162,6 +162,13 @@ impl Hedging {
         Self { config, times: None, plan: Plan::Learning, until_plan: 0, tokens: 0.0, utilisation: 0.0 }
     }
 
+    /// Takes over what another knows of how long the same handler runs.
+    pub fn learn_from(&mut self, other: &mut Self) {
+        self.times = other.times.take();
+        self.utilisation = other.utilisation;
+        self.tokens = other.tokens;
+    }
+
     /// What it may do.
     pub fn config(&self) -> &HedgeConfig {
         &self.config

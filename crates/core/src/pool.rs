@@ -24,6 +24,7 @@ mod delay;
 mod estimate;
 mod habit;
 mod journal;
+mod live;
 mod queue;
 mod recent;
 mod room;
@@ -140,14 +141,7 @@ impl Pool {
     /// An empty pool. [`next_wake`](Self::next_wake) is due at once when `min` workers are to be
     /// started.
     pub fn new(config: PoolConfig) -> Self {
-        let one_call = config.idle.is_zero();
-        let config = PoolConfig {
-            min: if one_call { 0 } else { config.min.min(config.max.max(1)) },
-            max: config.max.max(1),
-            slots: if one_call { 1 } else { config.slots.max(1) },
-            queue_bound: config.queue_bound.max(1),
-            ..config
-        };
+        let config = config.as_acted_on();
         Self {
             config,
             floor: config.min,
@@ -259,7 +253,8 @@ impl Pool {
             self.run_times.record(ran);
         }
         let Some(state) = self.workers.get(worker) else { return };
-        if !self.closed && !self.one_call() && !state.spoilt {
+        let is_surplus = state.running == 0 && self.total() > self.config.max;
+        if !self.closed && !self.one_call() && !state.spoilt && !is_surplus {
             return self.serve(now, worker, out);
         }
         if state.running == 0 {
@@ -380,7 +375,9 @@ impl Pool {
     ) {
         self.start_times.record(took);
         let is_spare = self.one_call() && self.queue.is_empty();
-        if self.closed || is_spare {
+        // Since it was asked for, the most there may be has become less.
+        let is_surplus = self.total() >= self.config.max;
+        if self.closed || is_spare || is_surplus {
             return out.push(Decision::Retire { worker });
         }
         self.workers.add(now, worker, adopted);

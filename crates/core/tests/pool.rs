@@ -720,6 +720,7 @@ enum Op {
     Cancel(u64),
     Wait(u64),
     Adopt,
+    Configure { min: u32, max: u32, queue_bound: u32 },
     Close,
 }
 
@@ -735,6 +736,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..60u64).prop_map(Op::Cancel),
         6 => (0..120u64).prop_map(Op::Wait),
         1 => Just(Op::Adopt),
+        1 => (0..3u32, 1..5u32, 1..7u32)
+            .prop_map(|(min, max, queue_bound)| Op::Configure { min, max, queue_bound }),
         1 => Just(Op::Close),
     ]
 }
@@ -796,11 +799,49 @@ impl World {
     }
 }
 
+#[test]
+fn other_settings_keep_workers_and_what_was_learnt() {
+    let before = PoolConfig { max: 4, ..PoolConfig::from_settings(&Settings::default()) };
+    let mut pool = Pool::new(before);
+    let mut out = Vec::new();
+    for id in 0..3 {
+        pool.on_adopted(ms(0), WorkerId(id), ms(3), &mut out);
+    }
+    let arrival =
+        Arrival { call: CallId(1), criticality: Criticality::Default, caller: 0, deadline: ms(9_000) };
+    pool.on_arrival(ms(1), arrival, &mut out);
+    let [Decision::Run { worker: busy, .. }] = out[..] else { panic!("{out:?}") };
+    out.clear();
+
+    let fewer = PoolConfig { max: 1, ..before };
+    assert!(before.can_become(&fewer) && !before.can_become(&PoolConfig { slots: 2, ..before }));
+    assert!(!before.can_become(&PoolConfig { idle: Duration::ZERO, ..before }));
+    pool.set_config(ms(2), fewer, &mut out);
+    let retired = |out: &[Decision]| out.iter().filter(|one| matches!(one, Decision::Retire { .. })).count();
+    assert_eq!((retired(&out), out.len()), (2, 2), "the idle ones go: {out:?}");
+    out.clear();
+    pool.on_idle(ms(10), busy, ms(9), &mut out);
+    assert_eq!(out, [], "the one that there may be stays");
+
+    pool.set_config(ms(11), PoolConfig { min: 3, max: 4, ..before }, &mut out);
+    assert_eq!(out, [Decision::Start { count: 2 }]);
+    assert_eq!(pool.scaling(ms(12)).run_mean, Some(ms(9)), "what was learnt stays");
+    out.clear();
+    pool.set_config(ms(13), fewer, &mut out);
+    assert_eq!(out, [Decision::Retire { worker: busy }], "no longer wanted beside those that come");
+    out.clear();
+    pool.on_started(ms(14), WorkerId(8), ms(3), &mut out);
+    pool.on_started(ms(15), WorkerId(9), ms(3), &mut out);
+    assert_eq!(out.len(), 1, "one of two that were on their way: {out:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 800, ..ProptestConfig::default() })]
     #[test]
     fn whatever_happens_the_rules_hold(config in config(), ops in prop::collection::vec(op(), 1..80)) {
         let mut pool = Pool::new(config);
+        let mut config = config;
+        let (mut most, mut most_queued) = (config.max as usize, config.queue_bound as usize);
         let mut world = World::default();
         let mut out = Vec::new();
         let mut calls = 0;
@@ -879,6 +920,12 @@ proptest! {
                     }
                     world.now = until;
                 }
+                Op::Configure { min, max, queue_bound } => {
+                    config = PoolConfig { min, max, queue_bound, ..config };
+                    most = most.max(max as usize);
+                    most_queued = most_queued.max(queue_bound as usize);
+                    pool.set_config(now, config, &mut out);
+                }
                 Op::Close => {
                     moved.extend(pool.close(&mut out).iter().map(|arrival| arrival.call));
                     world.queued.retain(|call, _| !moved.contains(call));
@@ -894,7 +941,10 @@ proptest! {
             prop_assert_eq!(view.starting, world.starting);
             prop_assert_eq!(view.queued as usize, world.queued.len());
             prop_assert_eq!(view.running as usize, running);
-            prop_assert!(world.workers.len() + world.starting as usize <= config.max as usize);
+            // What there is too much of after a change only becomes less.
+            let workers = world.workers.len() + world.starting as usize;
+            prop_assert!(workers <= most, "{workers} workers of {most}");
+            most = workers.max(config.max as usize);
             let slots = if config.idle.is_zero() { 1 } else { config.slots as usize };
             if !pool.is_closed() {
                 prop_assert_eq!((view.idle as usize, view.busy as usize), (world.workers.len() - busy, busy));
@@ -905,7 +955,8 @@ proptest! {
                 prop_assert!(world.queued.is_empty() || somebody_comes, "calls wait for nobody");
                 let lingers = |worker: &WorkerId| world.workers.get(worker).is_some_and(BTreeMap::is_empty);
                 prop_assert!(!world.spoilt.iter().any(lingers), "a spoilt worker idles");
-                prop_assert!(world.queued.len() <= config.queue_bound as usize);
+                prop_assert!(world.queued.len() <= most_queued);
+                most_queued = world.queued.len().max(config.queue_bound as usize);
             }
             prop_assert!(world.queued.is_empty() || pool.next_wake().is_some(), "a deadline is due");
         }

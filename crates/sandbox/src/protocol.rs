@@ -217,6 +217,9 @@ pub struct CallHead<'a> {
     /// The sampled flag of the trace context.
     #[serde(rename = "f", skip_serializing_if = "std::ops::Not::not")]
     pub unsampled: bool,
+    /// `context["version"]` where it is not that of [`LoadHead::version`]: settings have changed since.
+    #[serde(rename = "w", skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
     /// `context["auth"]`: who calls, and how that was proven; absent where nothing was asked.
     #[serde(rename = "a", skip_serializing_if = "Option::is_none")]
     pub auth: Option<&'a serde_json::Value>,

@@ -277,13 +277,21 @@ impl Catalog {
         let checks = self.checks(&request, code.hash()).await?;
         let version = self.next_version(&request, code.hash().to_owned()).await?;
         self.snapshot.load().check(&version).map_err(CatalogError::from_conflict)?;
-        let pool = self.workers.pool(&version, &self.code);
+        let wanted = self.workers.pool(&version, &self.code);
+        let goes_on =
+            self.get(&request.tenant, &request.name).filter(|old| old.goes_on_as(&version, &wanted));
+        let pool = goes_on.as_ref().map_or_else(|| wanted.clone(), |old| old.pool.clone());
         let template = self.workers.template(&pool).await?;
-        let memory = pool.reserve().map_err(|over| CatalogError::over_quota(&over))?;
-        // Also where none is free: those who start workers for calls are to know of it.
-        let place = self.workers.host.take_place(&request.tenant);
-        let began = self.workers.clock.now();
-        let worker = self.workers.load(&pool, &version.settings).await?;
+        // Workers that go on have loaded the handler.
+        let loaded = if goes_on.is_some() && pool.worker_count() > 0 {
+            None
+        } else {
+            let memory = pool.reserve().map_err(|over| CatalogError::over_quota(&over))?;
+            // Also where none is free: those who start workers for calls are to know of it.
+            let place = self.workers.host.take_place(&request.tenant);
+            let began = self.workers.clock.now();
+            Some((self.workers.load(&pool, &version.settings).await?, memory, place, began))
+        };
         // From the check to the swap nobody else changes the routes: what the registry holds must
         // fit together at the next start.
         let _one_swap = self.swap.lock().await;
@@ -295,7 +303,12 @@ impl Catalog {
         self.check_code_quota(&request, code.hash()).await?;
         self.registry.put_version(version.clone()).await.map_err(CatalogError::from_store)?;
         code.keep();
-        if version.settings.scaling.idle != IdleTime::After(Duration::ZERO) {
+        if goes_on.is_some() {
+            pool.become_like(&wanted);
+        }
+        if let Some((worker, memory, place, began)) = loaded
+            && version.settings.scaling.idle != IdleTime::After(Duration::ZERO)
+        {
             pool.adopt(worker, memory, place, self.workers.clock.now().saturating_sub(began));
             self.workers.host.keep(&pool);
         }
@@ -305,7 +318,11 @@ impl Catalog {
         let old = next.put(fresh.clone()).map_err(CatalogError::from_conflict)?;
         self.snapshot.store(Arc::new(next));
         if let Some(old) = old {
-            old.pool.close();
+            if goes_on.is_none() {
+                old.pool.close();
+            } else if let (Some(old), Some(fresh)) = (&old.hedging, &fresh.hedging) {
+                fresh.lock().learn_from(&mut old.lock());
+            }
             old.code.let_go();
         }
         Ok(fresh)
@@ -558,6 +575,13 @@ impl Catalog {
 }
 
 impl Deployed {
+    /// Whether its workers go on as those of a later version: their code and all that they are started
+    /// from are the same, and something else is not. Who deploys exactly the same gets new workers.
+    fn goes_on_as(&self, version: &StoredVersion, wanted: &VersionPool) -> bool {
+        let is_same = *self.settings == version.settings && self.events == version.events;
+        !is_same && self.code_hash == version.code_hash && self.pool.can_become(wanted)
+    }
+
     fn of(
         version: StoredVersion,
         pool: Arc<VersionPool>,

@@ -193,6 +193,24 @@ impl VersionPool {
         self.decide(|policy, out| policy.on_timer(now, out));
     }
 
+    /// Whether its workers are what another pool's would be, but for the version's number.
+    pub(crate) fn can_become(&self, other: &Self) -> bool {
+        let spec = WorkerSpec { version: self.spec.version, ..other.spec.clone() };
+        let secrets = match (&self.secrets, &other.secrets) {
+            (None, None) => true,
+            (Some(own), Some(others)) => own.is_alike(others),
+            _ => false,
+        };
+        let config = *other.state.lock().policy.config();
+        secrets && self.spec == spec && self.state.lock().policy.config().can_become(&config)
+    }
+
+    /// Goes on as another pool would; see [`Pool::set_config`].
+    pub(crate) fn become_like(self: &Arc<Self>, other: &Self) {
+        let (now, config) = (self.clock.now(), *other.state.lock().policy.config());
+        self.decide(|policy, out| policy.set_config(now, config, out));
+    }
+
     /// Room for a worker in the tenant's quota, before it is started.
     pub(crate) fn reserve(&self) -> Result<MemoryEntry, Refused> {
         self.account.reserve(self.spec.memory)

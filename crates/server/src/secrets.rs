@@ -340,6 +340,11 @@ struct Given {
 }
 
 impl FunctionSecrets {
+    /// Whether another names the same secrets, for the same variables.
+    pub(crate) fn is_alike(&self, other: &Self) -> bool {
+        self.tenant == other.tenant && self.wanted == other.wanted
+    }
+
     /// For its workers.
     pub(crate) fn frames(&self) -> Arc<SecretFrames> {
         self.current().frames.clone()

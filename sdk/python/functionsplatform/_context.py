@@ -81,7 +81,7 @@ class Context(Mapping[str, Any]):
     @property
     def version(self) -> int:
         """Number of its version that runs."""
-        return self._function.version
+        return int(self._head.get("w", self._function.version))
 
     @property
     def tenant(self) -> str:

@@ -8,6 +8,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
+use crate::contract::deploy;
 use crate::platform::{Platform, up};
 
 /// As many as the platform promises to survive without one failed call.
@@ -58,6 +61,58 @@ fn no_call_fails_because_of_a_deploy() {
     });
     assert!(failures.is_empty(), "{} of {calls:?} calls failed: {:?}", failures.len(), failures[0]);
     assert!(calls.into_inner() >= DEPLOYS, "there was no load");
+}
+
+#[test]
+fn other_settings_hold_at_once_and_the_workers_stay() {
+    let platform = up().start();
+    let code = "def handler(message, context):\n    return {'version': context.version}\n";
+    let put = |settings: &Value| deploy(&platform, "steady", "http|GET|/steady", code, settings);
+    let asked = || -> Value {
+        let answer = platform.get("/steady");
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        serde_json::from_slice(answer.body()).expect("JSON")
+    };
+    let pids = || -> Vec<u64> {
+        let workers = platform.api("/workers");
+        let workers = workers["items"].as_array().expect("workers").iter();
+        workers.filter_map(|worker| worker["host_pid"].as_u64()).collect()
+    };
+    put(&json!({}));
+    assert_eq!(asked()["version"], 1);
+    let first = pids();
+    assert_eq!(first.len(), 1, "{first:?}");
+
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                asked();
+            }
+        });
+        for (number, settings) in [
+            json!({ "timeout": "5s", "slo": { "availability": 99.0, "latency": { "under": "50ms", "percent": 99 } } }),
+            json!({ "latency": { "hedge": "20ms" }, "idempotent": true, "scaling": { "max": 3 } }),
+            json!({ "scaling": { "max": 3, "idle": "5m" } }),
+        ]
+        .iter()
+        .enumerate()
+        {
+            put(settings);
+            assert_eq!(asked()["version"], number + 2);
+            assert!(pids().contains(&first[0]), "{settings}: {:?} of {first:?}", pids());
+        }
+        stop.store(true, Ordering::Relaxed);
+        caller.join().expect("no call failed");
+    });
+    let before = pids();
+    put(&json!({ "scaling": { "max": 3, "idle": "5m" } }));
+    assert_eq!(asked()["version"], 5);
+    assert!(pids().iter().all(|pid| !before.contains(pid)), "the same once more begins anew");
+    let before = pids();
+    put(&json!({ "scaling": { "max": 3, "idle": "5m" }, "env": { "LEVEL": "debug" } }));
+    assert_eq!(asked()["version"], 6);
+    assert!(pids().iter().all(|pid| !before.contains(pid)), "the environment is the worker's");
 }
 
 /// A call that sleeps, and the pid of the worker that runs it. The handler says by a connection

@@ -40,6 +40,25 @@ pub const AUTO_IDLE: Duration = Duration::from_secs(600);
 pub const UNCALLED_IDLE: Duration = Duration::from_secs(60);
 
 impl PoolConfig {
+    /// The same, where what contradicts itself is as it is acted on.
+    pub(super) fn as_acted_on(self) -> Self {
+        let one_call = self.idle.is_zero();
+        Self {
+            min: if one_call { 0 } else { self.min.min(self.max.max(1)) },
+            max: self.max.max(1),
+            slots: if one_call { 1 } else { self.slots.max(1) },
+            queue_bound: self.queue_bound.max(1),
+            ..self
+        }
+    }
+
+    /// Whether a pool that acts on this can go on with `other` and the workers that it has: they take as
+    /// many calls at once, and one after the other or not.
+    pub fn can_become(&self, other: &Self) -> bool {
+        let (this, other) = (self.as_acted_on(), other.as_acted_on());
+        this.slots == other.slots && this.idle.is_zero() == other.idle.is_zero()
+    }
+
     /// What a function's settings ask for.
     pub fn from_settings(settings: &Settings) -> Self {
         let scaling = &settings.scaling;

@@ -164,6 +164,7 @@ async fn one_call(worker: &mut Worker) -> Result<serde_json::Value, Box<dyn std:
         trace_state: "",
         remaining_ms: 10_000,
         unsampled: false,
+        version: None,
         auth: None,
     };
     let call = Call {

@@ -205,6 +205,7 @@ pub(crate) fn head(remaining: Duration) -> CallHead<'static> {
         trace_state: "",
         remaining_ms: u64::try_from(remaining.as_millis()).expect("a short time"),
         unsampled: false,
+        version: None,
         auth: None,
     }
 }

@@ -76,6 +76,12 @@ fn enter(flight: &mut Flight) -> Result<(), Box<Fault>> {
     Err(Box::new(Fault { retry_after: Some(broken.retry_after), ..fault(flight, outcome, "queue", detail) }))
 }
 
+/// The version that is called, where its workers were started for an earlier one.
+fn later_version(flight: &Flight) -> Option<u32> {
+    let version = flight.function.version;
+    (version != flight.function.pool.spec().version).then_some(version.0)
+}
+
 /// Waits for a worker of the function's newest version.
 async fn lease(flight: &mut Flight) -> Result<Lease, Fault> {
     let criticality = flight.record().criticality;
@@ -186,6 +192,7 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
     let (log_limit, response_limit) = (limits.logs.as_u64() as usize, limits.response.as_u64() as usize);
     let expiry = clock.instant(flight.deadline + EXPIRY_SLACK);
     let secrets = flight.function.pool.secrets().map(|secrets| secrets.frames());
+    let version = later_version(flight);
     let call = |serial, span_id| Call {
         serial,
         head: CallHead {
@@ -201,6 +208,7 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
             trace_state: flight.trace.state.as_deref().unwrap_or_default(),
             remaining_ms: (flight.deadline.saturating_sub(clock.now()).as_millis() as u64).max(1),
             unsampled: !flight.trace.sampled,
+            version,
             // The function's newest version runs, which may not be the one that was called.
             auth: request.auth.as_deref().filter(|_| flight.function.settings.is_guarded()),
         },
