@@ -20,6 +20,7 @@ pub mod history;
 pub mod http;
 pub mod invoke;
 pub(crate) mod last_good;
+pub(crate) mod otlp;
 pub mod pool;
 pub(crate) mod quotas;
 mod random;
