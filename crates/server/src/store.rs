@@ -14,6 +14,7 @@ use fp_core::code::Code;
 
 pub(crate) mod database;
 pub mod registry;
+pub(crate) mod service_spans;
 pub(crate) mod telemetry;
 mod writer;
 

@@ -41,7 +41,7 @@ impl Writer {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let file = path.to_owned();
         let thread = std::thread::Builder::new()
-            .name("registry".into())
+            .name("store".into())
             .spawn(move || serve(&connection, receiver, &file))
             .map_err(|source| StoreError::Thread { source })?;
         Ok(Self { path: path.into(), jobs: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
@@ -101,7 +101,7 @@ impl Writer {
         let Some(thread) = self.thread.lock().take() else { return };
         // The thread is at its last jobs; joining it blocks for one commit.
         if tokio::task::spawn_blocking(move || thread.join()).await.is_err() {
-            tracing::warn!("the registry's writer could not be waited for");
+            tracing::warn!("a writer of the store could not be waited for");
         }
     }
 }
