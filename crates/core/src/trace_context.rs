@@ -85,12 +85,17 @@ impl TraceContext {
         multi().or_else(|| only("uber-trace-id").and_then(parse_uber))
     }
 
+    /// The flags to send: those that this version knows.
+    pub fn flags(&self) -> u8 {
+        (u8::from(self.sampled) * SAMPLED) | (u8::from(self.random) * RANDOM)
+    }
+
     /// The value of the `traceparent` header to send; version 00.
     pub fn traceparent(&self) -> Ascii<55> {
         let mut text = *b"00-________________________________-________________-00";
         text[3..35].copy_from_slice(self.trace_id.text().as_bytes());
         text[36..52].copy_from_slice(self.span_id.text().as_bytes());
-        text[54] += (u8::from(self.sampled) * SAMPLED) | (u8::from(self.random) * RANDOM);
+        text[54] += self.flags();
         Ascii(text)
     }
 }

@@ -214,15 +214,19 @@ pub struct CallHead<'a> {
     /// Milliseconds left when the frame was written; the worker arms its timer with it.
     #[serde(rename = "d")]
     pub remaining_ms: u64,
-    /// The sampled flag of the trace context.
-    #[serde(rename = "f", skip_serializing_if = "std::ops::Not::not")]
-    pub unsampled: bool,
+    /// The flags of the trace context (W3C: 1 sampled, 2 random); absent when it is sampled only.
+    #[serde(rename = "f", skip_serializing_if = "is_sampled_only")]
+    pub trace_flags: u8,
     /// `context["version"]` where it is not that of [`LoadHead::version`]: settings have changed since.
     #[serde(rename = "w", skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
     /// `context["auth"]`: who calls, and how that was proven; absent where nothing was asked.
     #[serde(rename = "a", skip_serializing_if = "Option::is_none")]
     pub auth: Option<&'a serde_json::Value>,
+}
+
+fn is_sampled_only(flags: &u8) -> bool {
+    *flags == 1
 }
 
 fn serialize_pairs<S: serde::Serializer>(pairs: &[(&str, &str)], s: S) -> Result<S::Ok, S::Error> {

@@ -142,7 +142,7 @@ class Context(Mapping[str, Any]):
         if recorder is None:
             head = self._head
             recorder = Recorder(
-                head["t"], head["s"], head.get("ts", ""), not head.get("f"), self._start_ns
+                head["t"], head["s"], head.get("ts", ""), head.get("f", 1), self._start_ns
             )
             self._recorder = recorder
         return recorder

@@ -54,7 +54,7 @@ def _span_context(recorder: Recorder, span_id: str, remote: bool) -> Any:
         int(recorder.trace_id, 16),
         int(span_id, 16),
         is_remote=remote,
-        trace_flags=otel.TraceFlags(1 if recorder.sampled else 0),
+        trace_flags=otel.TraceFlags(recorder.flags),
         trace_state=otel.TraceState.from_header([recorder.trace_state])
         if recorder.trace_state
         else None,

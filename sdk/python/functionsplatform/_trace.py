@@ -38,8 +38,8 @@ class Recorder:
         "_bytes",
         "dropped",
         "finished",
+        "flags",
         "open",
-        "sampled",
         "span_id",
         "start_ns",
         "trace_id",
@@ -47,13 +47,14 @@ class Recorder:
     )
 
     def __init__(
-        self, trace_id: str, span_id: str, trace_state: str, sampled: bool, start_ns: int
+        self, trace_id: str, span_id: str, trace_state: str, flags: int, start_ns: int
     ) -> None:
-        """`span_id` is the run span's, the parent of the author's first spans."""
+        """`span_id` is the run span's, the parent of the author's first spans. Of `flags`, 1 is
+        sampled and 2 a random trace id (W3C trace context, level 2)."""
         self.trace_id = trace_id
         self.span_id = span_id
         self.trace_state = trace_state
-        self.sampled = sampled
+        self.flags = flags
         self.start_ns = start_ns
         self.finished: list[dict[str, Any]] = []
         self.open: dict[str, Span] = {}
@@ -65,7 +66,7 @@ class Recorder:
         if span_id is None:
             span = current_span(self)
             span_id = self.span_id if span is None else span.span_id
-        return f"00-{self.trace_id}-{span_id}-{'01' if self.sampled else '00'}"
+        return f"00-{self.trace_id}-{span_id}-{self.flags:02x}"
 
     def add(self, span: Span) -> None:
         """Keep a span that has ended, if there is room for it."""
@@ -307,5 +308,5 @@ def outside_recorder() -> Recorder:
     """The recorder of code that runs in no call: a script, a module being loaded."""
     global _outside
     if _outside is None:
-        _outside = Recorder(urandom(16).hex(), urandom(8).hex(), "", True, monotonic_ns())
+        _outside = Recorder(urandom(16).hex(), urandom(8).hex(), "", 3, monotonic_ns())
     return _outside

@@ -145,9 +145,9 @@ def fake_context(
 
     `auth` is what the platform would say of the caller: `{"kind": "jwt", "claims": {…}}`.
     """
-    trace_id, span_id = urandom(16).hex(), urandom(8).hex()
+    trace_id, span_id, flags = urandom(16).hex(), urandom(8).hex(), "03"
     if traceparent is not None:
-        _, trace_id, span_id, _ = traceparent.split("-", 3)
+        _, trace_id, span_id, flags = traceparent.split("-", 3)
     invocation = invocation_id or urandom(13).hex()
     function = Function(
         function_name,
@@ -160,6 +160,7 @@ def fake_context(
         "c": correlation_id or invocation,
         "t": trace_id,
         "s": span_id,
+        "f": int(flags[:2], 16) & 3,
     }
     if auth is not None:
         head["a"] = dict(auth)

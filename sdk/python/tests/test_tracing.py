@@ -193,13 +193,14 @@ def test_outbound_headers_carry_trace_and_time(start):
     assert "p@" not in json.dumps(outgoing)
 
 
-def test_an_unsampled_trace_stays_unsampled(start):
+def test_a_trace_keeps_its_flags(start):
     worker = start("""
         from functionsplatform.sdk import tracing
         def handler(message, context):
             return tracing.outbound_trace("http://b/")
     """)
-    assert worker.call(f=True).json["traceparent"].endswith("-00")
+    for flags in range(4):
+        assert worker.call(f=flags).json["traceparent"].endswith(f"-0{flags}")
 
 
 def test_two_functions_make_one_trace():

@@ -163,7 +163,7 @@ async fn one_call(worker: &mut Worker) -> Result<serde_json::Value, Box<dyn std:
         span_id: "0000000000000001",
         trace_state: "",
         remaining_ms: 10_000,
-        unsampled: false,
+        trace_flags: 1,
         version: None,
         auth: None,
     };

@@ -204,7 +204,7 @@ pub(crate) fn head(remaining: Duration) -> CallHead<'static> {
         span_id: "0000000000000001",
         trace_state: "",
         remaining_ms: u64::try_from(remaining.as_millis()).expect("a short time"),
-        unsampled: false,
+        trace_flags: 1,
         version: None,
         auth: None,
     }

@@ -207,7 +207,7 @@ async fn call(flight: &mut Flight) -> Option<Ended> {
             span_id,
             trace_state: flight.trace.state.as_deref().unwrap_or_default(),
             remaining_ms: (flight.deadline.saturating_sub(clock.now()).as_millis() as u64).max(1),
-            unsampled: !flight.trace.sampled,
+            trace_flags: flight.trace.flags(),
             version,
             // The function's newest version runs, which may not be the one that was called.
             auth: request.auth.as_deref().filter(|_| flight.function.settings.is_guarded()),
