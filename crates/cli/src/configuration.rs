@@ -43,6 +43,10 @@ pub(crate) struct PlatformFlags {
     #[arg(long, value_name = "ADDR", value_parser = address)]
     #[arg(env = "FUNCTIONSPLATFORM_TRACES_ADDR", hide_env_values = true)]
     traces_addr: Option<SocketAddr>,
+    /// Where services send their spans, OTLP/HTTP [default: 127.0.0.1:4318, if nobody else is there]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(env = "FUNCTIONSPLATFORM_OTLP_ADDR", hide_env_values = true)]
+    otlp_addr: Option<SocketAddr>,
     /// Answer the management API and the traces only to holders of a key, also on loopback
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     #[arg(env = "FUNCTIONSPLATFORM_REQUIRE_KEY", hide_env_values = true)]
@@ -205,6 +209,7 @@ impl PlatformFlags {
             gateway_addr: flags.gateway_addr.or(file.gateway_addr).unwrap_or(default.gateway_addr),
             api_addr: flags.api_addr.or(file.api_addr).unwrap_or(default.api_addr),
             traces_addr: flags.traces_addr.or(file.traces_addr).unwrap_or(default.traces_addr),
+            otlp_addr: flags.otlp_addr.or(file.otlp_addr),
             require_key: flags.require_key.or(file.require_key).unwrap_or(default.require_key),
             allow_weak_isolation_between_tenants: flags
                 .allow_weak_isolation_between_tenants

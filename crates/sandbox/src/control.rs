@@ -76,7 +76,7 @@ pub(crate) enum FromLauncher {
     /// It does not, and the launcher ends.
     Failed(String),
     /// Here is a worker. Descriptors: requests, answers, side channel, output pipe, pidfd, and in
-    /// an internal network the listener inside it.
+    /// an internal network the two listeners inside it.
     Started(Started),
     /// There is none.
     NotStarted { request: u64, refusal: Refusal },

@@ -1,9 +1,9 @@
 //! Listeners inside workers' networks.
 //!
-//! A function with `network = "internal"` reaches one address, [`INNER_GATEWAY`], and only its own
-//! worker reaches that: whoever connects there needs no other proof of who it is. The launcher
-//! opened the listener; serving it is the platform's, from before the handler is loaded until the
-//! worker is gone.
+//! A function with `network = "internal"` reaches two addresses, [`INNER_GATEWAY`] and [`INNER_OTLP`],
+//! and only its own worker reaches those: whoever connects there needs no other proof of who it is.
+//! The launcher opened the listeners; serving them is the platform's, from before the handler is loaded
+//! until the worker is gone.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -19,11 +19,16 @@ use crate::start::Exit;
 /// Where the platform's gateway is inside a network of its own, wherever it listens outside.
 pub const INNER_GATEWAY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000);
 
-/// A listener that one worker alone can reach. Non-blocking.
+/// Where spans are taken there: where exporters of OpenTelemetry send to unless they are told.
+pub const INNER_OTLP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 4318);
+
+/// The listeners that one worker alone can reach. Non-blocking.
 #[derive(Debug)]
 pub struct InnerListener {
-    /// Its network lives until this is closed.
+    /// The one at [`INNER_GATEWAY`]. Its network lives until both are closed.
     pub listener: TcpListener,
+    /// The one at [`INNER_OTLP`].
+    pub otlp: TcpListener,
     /// Whose function.
     pub tenant: Tenant,
     /// The function of whoever connects.
@@ -35,13 +40,13 @@ pub struct InnerListener {
 
 impl InnerListener {
     pub(crate) fn new(
-        listener: OwnedFd,
+        [listener, otlp]: [OwnedFd; 2],
         spec: &WorkerSpec,
         worker: WorkerId,
         exit: watch::Receiver<Option<Exit>>,
     ) -> Self {
         let (tenant, function) = (spec.tenant.clone(), spec.function.clone());
-        Self { listener: listener.into(), tenant, function, worker, exit }
+        Self { listener: listener.into(), otlp: otlp.into(), tenant, function, worker, exit }
     }
 
     /// Resolves when the worker is gone: nobody can connect any more.

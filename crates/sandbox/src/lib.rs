@@ -41,7 +41,7 @@ pub mod protocol;
 
 pub use call::{Answer, Call, CallError, StreamPiece, WholeAnswer};
 pub use host::{BelowFloor, HostReport, Isolation, Mechanism, Mode};
-pub use inner::{INNER_GATEWAY, InnerListener};
+pub use inner::{INNER_GATEWAY, INNER_OTLP, InnerListener};
 pub use launcher::launcher_main;
 pub use open_files::OpenFiles;
 pub use preload::{PreloadConfig, PreloadFault, PreloadPolicy, Template, ZygoteReport, ZygoteState};

@@ -10,8 +10,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a worker takes in the platform: its five and, in an internal network, the listener there.
-const PER_WORKER: u64 = 6;
+/// What a worker takes in the platform: its five and, in an internal network, the two listeners there.
+const PER_WORKER: u64 = 7;
 
 /// Below this the platform works, but with few connections and workers: the usual soft limit of a
 /// login shell, which is what is left where the hard limit is as low.

@@ -289,10 +289,10 @@ impl Sandbox {
         let late = || StartError::Host(format!("no worker was handed over within {:?}", spec.start_limit));
         let mut handed = obtained.map_err(|_| late())??;
         let code_dir = handed.started.code_dir.clone();
-        if let Some(listener) = handed.listener.take() {
+        if let Some(listeners) = handed.listeners.take() {
             // Before the handler is loaded: it may call others while it is.
             let (worker, exit) = (handed.started.worker, handed.exit.clone());
-            self.shared.inner.give(InnerListener::new(listener, spec, worker, exit));
+            self.shared.inner.give(InnerListener::new(listeners, spec, worker, exit));
         }
         let worker = {
             // Its descriptors wake the threads that will call it, whoever asked for it.

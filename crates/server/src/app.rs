@@ -8,10 +8,11 @@ use crate::audit::Audit;
 use crate::bodies::BodyBudget;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Permit};
 use crate::history::History;
 use crate::http::gateway::Gateway;
 use crate::http::listener::PerAddress;
+use crate::http::otlp::Intake;
 use crate::http::pages::Port;
 use crate::invoke::Invoker;
 use crate::quotas::Quotas;
@@ -27,6 +28,8 @@ pub struct Addresses {
     pub api: SocketAddr,
     /// The trace pages.
     pub traces: SocketAddr,
+    /// Where spans of services are taken; none where the usual port was somebody else's.
+    pub otlp: Option<SocketAddr>,
     /// The gateway speaks TLS.
     pub gateway_tls: bool,
     /// The management API and the trace pages do.
@@ -42,6 +45,14 @@ impl Addresses {
     /// The same of the management API and the trace pages.
     pub fn management_scheme(&self) -> &'static str {
         if self.management_tls { "https" } else { "http" }
+    }
+
+    /// Whether spans of services are taken only of those who hold a key: as with the other listeners,
+    /// and where functions of named tenants are in the host's network, which reach it too.
+    pub(crate) fn otlp_needs_key(&self, config: &Config) -> bool {
+        let is_reachable = self.otlp.is_some_and(|bound| !bound.ip().is_loopback());
+        let strangers = config.tenants.full_network != Permit::default();
+        config.require_key || is_reachable || strangers
     }
 }
 
@@ -74,6 +85,8 @@ pub struct App {
     pub history: Arc<History>,
     /// Rates, percentiles and objectives per function.
     pub slo: Arc<SloBook>,
+    /// What services send of their traces.
+    pub(crate) otlp: Intake,
     /// How many connections each address has.
     pub(crate) connections: Arc<PerAddress>,
     /// Whether everything that `up` was asked for is deployed.

@@ -11,6 +11,9 @@ use std::time::Duration;
 use fp_core::Tenant;
 pub use fp_sandbox::{Isolation, PreloadConfig, PreloadPolicy};
 
+/// Where exporters of OpenTelemetry send to unless they are told (OTLP 1.0, default port of HTTP).
+pub const USUAL_OTLP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4318);
+
 /// How much an error answer tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorDetail {
@@ -29,6 +32,8 @@ pub struct Config {
     pub api_addr: SocketAddr,
     /// Trace pages and the Jaeger query API.
     pub traces_addr: SocketAddr,
+    /// Where spans of services are taken (OTLP/HTTP); none means at [`USUAL_OTLP`], if nobody else is there.
+    pub otlp_addr: Option<SocketAddr>,
     /// Also on loopback, the management API and the traces answer only to those who hold a key.
     pub require_key: bool,
     /// Named tenants may be had where the host is below the floor of isolation.
@@ -163,6 +168,7 @@ impl Default for Config {
             gateway_addr: SocketAddr::from(([127, 0, 0, 1], 5000)),
             api_addr: SocketAddr::from(([127, 0, 0, 1], 8000)),
             traces_addr: SocketAddr::from(([127, 0, 0, 1], 16686)),
+            otlp_addr: None,
             require_key: false,
             allow_weak_isolation_between_tenants: false,
             api_hosts: Vec::new(),

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::config::HistoryConfig;
 use crate::store::StoreError;
+use crate::store::service_spans::ServiceSpans;
 use crate::store::telemetry::{RowQuery, TraceCalls};
 
 mod compaction;
@@ -29,6 +30,7 @@ mod record;
 mod ring;
 mod sampling;
 mod select;
+mod services;
 mod share;
 mod traces;
 mod types;
@@ -38,7 +40,7 @@ pub use questions::Answer;
 use record::Record;
 use ring::Ring;
 use select::Selection;
-pub(crate) use traces::{Traces, Which};
+pub(crate) use traces::{FoundTrace, Traces, Which};
 pub use types::{
     Cursor, CursorError, DiskState, Entry, Filter, HistoryStatus, Lookup, Page, Running, RunningView,
     TraceEntry, TraceSummary,
@@ -83,6 +85,8 @@ pub struct History {
 struct Inner {
     ring: Ring,
     disk: Disk,
+    /// What services around the functions have sent; none without a disk.
+    services: Option<ServiceSpans>,
     /// From when on the calls of named tenants are shown, Unix time in microseconds.
     shown: RwLock<HashMap<Tenant, u64>>,
 }
@@ -97,8 +101,9 @@ impl History {
     pub fn open(config: &HistoryConfig, data_dir: &Path, clock: Clock) -> Result<Self, StoreError> {
         let ring = Ring::new(config.ring_bytes, clock.wall_now_us());
         let disk = Disk::open(config, data_dir, clock)?;
+        let services = services::open(config, data_dir);
         Ok(Self {
-            inner: Arc::new(Inner { ring, disk, shown: RwLock::default() }),
+            inner: Arc::new(Inner { ring, disk, services, shown: RwLock::default() }),
             queries: Arc::new(Semaphore::new(QUERIES)),
         })
     }
@@ -114,6 +119,9 @@ impl History {
         self.inner.shown.write().remove(tenant);
         self.inner.ring.forget(tenant);
         self.inner.disk.forget(tenant);
+        if let Some(services) = &self.inner.services {
+            services.forget(tenant);
+        }
     }
 
     /// What may be kept of a tenant's calls from now on: bytes in memory, rows a second on disk that go
@@ -205,7 +213,7 @@ impl History {
     /// traces.
     pub async fn search_traces(&self, tenant: &Tenant, filter: &Filter) -> Vec<TraceSummary> {
         let summaries = |traces: &mut Traces<'_>| {
-            traces.filter_map(|(trace_id, calls)| traces::summarise(trace_id, &calls)).collect()
+            traces.filter_map(|trace| traces::summarise(trace.trace_id, &trace.calls)).collect()
         };
         self.read_traces(tenant, Which::Newest(filter.clone()), summaries).await.unwrap_or_default()
     }
@@ -254,6 +262,9 @@ impl History {
     /// Writes everything that is to be kept and ends the writer. Call it when no call runs any
     /// more.
     pub async fn close(&self) {
+        if let Some(services) = &self.inner.services {
+            services.close().await;
+        }
         let inner = self.inner.clone();
         if tokio::task::spawn_blocking(move || inner.disk.close()).await.is_err() {
             tracing::warn!("the writer of history could not be waited for");

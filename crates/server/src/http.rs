@@ -15,6 +15,7 @@ pub(crate) mod listener;
 mod login;
 mod metrics;
 mod openapi;
+pub(crate) mod otlp;
 pub mod pages;
 pub mod problem;
 mod question;

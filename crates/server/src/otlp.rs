@@ -57,7 +57,8 @@ pub(crate) fn read_traces(body: &[u8], encoding: Encoding) -> Result<Received, U
         received.add_resource(resource);
     }
     if received.rejected > 0 {
-        let complaint = "spans were left out: a trace id is 16 bytes, a span id 8, and not all of them are zero";
+        let complaint =
+            "spans were left out: a trace id is 16 bytes, a span id 8, and not all of them are zero";
         received.complaint = Some(complaint.into());
     } else if received.spans.is_empty() {
         let complaint = "the request holds no spans: an OTLP request to export traces has them in resourceSpans, scopeSpans, spans";

@@ -22,7 +22,7 @@ use crate::bodies::BodyBudget;
 use crate::callers::Callers;
 use crate::catalog::{Catalog, CatalogError, Deployed, WorkerSetup};
 use crate::clock::Clock;
-use crate::config::{Config, ErrorDetail, TlsSource};
+use crate::config::{Config, ErrorDetail, TlsSource, USUAL_OTLP};
 use crate::history::History;
 use crate::http;
 use crate::http::gateway::{self, Gateway, Peer};
@@ -139,6 +139,7 @@ struct Bound {
     gateway: std::net::TcpListener,
     api: std::net::TcpListener,
     traces: std::net::TcpListener,
+    otlp: Option<std::net::TcpListener>,
     addresses: Addresses,
     /// The same ports of the other loopback address.
     held: Vec<socket2::Socket>,
@@ -187,6 +188,7 @@ impl Server {
             tenants: config.tenants.clone(),
             preload: config.preload.allowed.clone(),
             quotas: quotas.clone(),
+            otlp_url: otlp_url(&config, bound.addresses),
             gateway_url: format!(
                 "{}://{}",
                 bound.addresses.gateway_scheme(),
@@ -244,6 +246,7 @@ impl Server {
             invoker,
             history,
             slo,
+            otlp: Default::default(),
             connections: PerAddress::new(config.connections_per_address),
             readiness: Readiness::default(),
             config,
@@ -279,13 +282,27 @@ impl Server {
         let managing = || door(32, &certificates.management);
         let api = http::served(http::api_router(&app));
         let traces = http::served(http::traces_router(&app));
-        let listeners = vec![
+        let mut listeners = vec![
             tokio::spawn(listener::serve(bound.gateway, outer, answer, stop.clone(), abort.clone())),
             management.spawn(listener::serve(bound.api, managing(), api, stop.clone(), abort.clone())),
             management.spawn(listener::serve(bound.traces, managing(), traces, stop.clone(), abort.clone())),
         ];
+        if let Some(otlp) = bound.otlp {
+            let answer = http::served(http::otlp::router(&app));
+            let door = managing();
+            listeners.push(management.spawn(listener::serve(
+                otlp,
+                door,
+                answer,
+                stop.clone(),
+                abort.clone(),
+            )));
+        }
         let listeners_inside = sandbox.inner_listeners().expect("nobody else serves them");
-        let inner = tokio::spawn(inner::serve(listeners_inside, gateway.clone(), most(16), abort.clone()));
+        let inner = {
+            let (app, management) = (app.clone(), management.clone());
+            tokio::spawn(inner::serve(listeners_inside, app, management, most(16), abort.clone()))
+        };
         let housekeeping = management.spawn(keep_house(app.clone(), certificates));
         Self {
             app,
@@ -316,11 +333,12 @@ impl Server {
     /// How the management listeners let people in.
     pub fn doors(&self) -> Doors {
         let Addresses { api, traces, .. } = self.app.addresses;
-        let all = [("management API", api), ("trace listener", traces)];
+        let otlp = self.app.addresses.otlp.map(|otlp| ("OTLP listener", otlp));
+        let all = [("management API", api), ("trace listener", traces)].into_iter().chain(otlp);
         Doors {
             api_needs_key: self.app.needs_key(Port::Api),
             traces_needs_key: self.app.needs_key(Port::Traces),
-            reachable: all.into_iter().filter(|(_, addr)| !addr.ip().is_loopback()).collect(),
+            reachable: all.filter(|(_, addr)| !addr.ip().is_loopback()).collect(),
         }
     }
 
@@ -470,7 +488,11 @@ fn sandbox_config(config: &Config, addresses: Addresses, data_dir: &Path) -> San
         isolation: config.isolation,
         worker_memory: config.worker_memory,
         guarded_ports: vec![addresses.api.port(), addresses.traces.port()],
-        served_ports: [addresses.gateway, addresses.api, addresses.traces].map(|at| at.port()).into(),
+        served_ports: [addresses.gateway, addresses.api, addresses.traces]
+            .into_iter()
+            .chain(addresses.otlp)
+            .map(|at| at.port())
+            .collect(),
         preload: config.preload.clone(),
     }
 }
@@ -491,16 +513,30 @@ fn bind(config: &Config) -> Result<Bound, StartError> {
     let gateway = listen("gateway", config.gateway_addr, "--gateway-addr")?;
     let api = listen("management API", config.api_addr, "--api-addr")?;
     let traces = listen("trace listener", config.traces_addr, "--traces-addr")?;
-    let held = [&gateway, &api, &traces].into_iter().filter_map(listener::hold_other_loopback).collect();
+    let otlp = match config.otlp_addr {
+        Some(addr) => Some(listen("OTLP listener", addr, "--otlp-addr")?),
+        // Nobody asked for it: a collector of their own may be there.
+        None => listener::bind(USUAL_OTLP).ok(),
+    };
+    let all = [&gateway, &api, &traces].into_iter().chain(&otlp);
+    let held = all.filter_map(listener::hold_other_loopback).collect();
     let of = |listener: &std::net::TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let addresses = Addresses {
         gateway: of(&gateway, config.gateway_addr),
         api: of(&api, config.api_addr),
         traces: of(&traces, config.traces_addr),
+        otlp: otlp.as_ref().map(|otlp| of(otlp, config.otlp_addr.unwrap_or(USUAL_OTLP))),
         gateway_tls: config.gateway_tls.is_some(),
         management_tls: config.management_tls.is_some(),
     };
-    Ok(Bound { gateway, api, traces, addresses, held })
+    Ok(Bound { gateway, api, traces, otlp, addresses, held })
+}
+
+/// Where functions in the host's network send their spans, if whoever does needs to show and trust
+/// nothing.
+fn otlp_url(config: &Config, addresses: Addresses) -> Option<String> {
+    let is_open = !addresses.management_tls && !addresses.otlp_needs_key(config);
+    addresses.otlp.filter(|_| is_open).map(|otlp| format!("http://{}", reachable(otlp)))
 }
 
 /// The address under which functions on this host reach a listener.

@@ -24,6 +24,8 @@ pub(super) struct File {
     pub(super) api_addr: Option<SocketAddr>,
     #[serde(default, deserialize_with = "read_address")]
     pub(super) traces_addr: Option<SocketAddr>,
+    #[serde(default, deserialize_with = "read_address")]
+    pub(super) otlp_addr: Option<SocketAddr>,
     pub(super) require_key: Option<bool>,
     pub(super) allow_weak_isolation_between_tenants: Option<bool>,
     #[serde(default, deserialize_with = "read_host_names")]

@@ -46,6 +46,9 @@ pub(crate) fn show(
         let mut places = json!({
             "gateway": gateway, "api": api, "traces": traces, "functions": names, "pid": std::process::id(),
         });
+        if let Some(otlp) = at.otlp {
+            places["otlp"] = url(at.management_scheme(), otlp).into();
+        }
         if let Some(first_key) = first_key {
             places["key"] = first_key.text.into();
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::platform;
 
 /// Members whose values differ from run to run.
-const VARYING: [&str; 30] = [
+const VARYING: [&str; 31] = [
     "api_addr",
     "call_id",
     "code_hash",
@@ -27,6 +27,7 @@ const VARYING: [&str; 30] = [
     "memory_peak_bytes",
     "minutes",
     "next",
+    "otlp_addr",
     "p50_ms",
     "p90_ms",
     "p99_9_ms",

@@ -18,6 +18,7 @@ mod findings;
 mod hedging;
 mod mishaps;
 mod networks;
+mod otlp;
 mod preloading;
 mod quotas;
 mod running;

@@ -23,7 +23,7 @@ def handler(message, context):
     return {'gateway': GATEWAY, 'back': back, 'api': attempt(('127.0.0.1', API))}
 ";
 
-fn create(platform: &Platform, name: &str, code: &str, network: &str) {
+pub(crate) fn create(platform: &Platform, name: &str, code: &str, network: &str) {
     let document = json!({
         "function_name": name,
         "event_type": format!("http|GET|/{name}"),
@@ -35,7 +35,7 @@ fn create(platform: &Platform, name: &str, code: &str, network: &str) {
     assert_eq!(answer.status(), 200, "{answer:?}");
 }
 
-fn get(platform: &Platform, path: &str) -> Value {
+pub(crate) fn get(platform: &Platform, path: &str) -> Value {
     let answer = platform.get(path);
     assert_eq!(answer.status(), 200, "{answer:?}");
     serde_json::from_slice(answer.body()).expect("JSON")

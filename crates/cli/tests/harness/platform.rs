@@ -80,6 +80,7 @@ pub(crate) struct Platform {
     pub(crate) api: SocketAddr,
     /// Of the trace pages.
     pub(crate) traces: SocketAddr,
+    pub(crate) otlp: SocketAddr,
     first_key: Option<String>,
     child: Child,
     stdout: Arc<Mutex<String>>,
@@ -115,7 +116,7 @@ pub(crate) fn up() -> Builder {
 pub(crate) fn up_with_management_at(address: &str) -> Builder {
     let mut command = program();
     command.args(["up", "--gateway-addr", "127.0.0.1:0", "--api-addr", address]);
-    command.args(["--traces-addr", address, "--output", "json"]);
+    command.args(["--traces-addr", address, "--otlp-addr", address, "--output", "json"]);
     Builder { command, data_dir: None, stderr: None }
 }
 
@@ -221,6 +222,7 @@ impl Builder {
             gateway: address("gateway"),
             api: address("api"),
             traces: address("traces"),
+            otlp: address("otlp"),
             first_key: places["key"].as_str().map(str::to_owned),
             child,
             stdout,

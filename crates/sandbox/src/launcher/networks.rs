@@ -2,10 +2,11 @@
 //!
 //! Creating one costs 0.4 ms, and 3.6 ms once in a hundred times; entering one that is there costs
 //! 8 µs. So a few stand ready, with nothing in them but their loopback, and a worker's process is
-//! given one to enter. For `internal` the launcher opens a listener inside, which the platform
+//! given one to enter. For `internal` the launcher opens listeners inside, which the platform
 //! serves: whoever connects there is that worker. None is used twice, and none has a name: it goes
 //! with the last process and the last socket in it.
 
+use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -14,7 +15,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::mounts::last_error;
-use crate::inner::INNER_GATEWAY;
+use crate::inner::{INNER_GATEWAY, INNER_OTLP};
 
 /// Namespaces that stand ready: for a burst beyond the blank workers, which have theirs. The zygote
 /// takes some 3 ms for each of their forks, in which one more is made.
@@ -46,10 +47,10 @@ impl Networks {
     }
 }
 
-/// A listener at [`INNER_GATEWAY`] inside a namespace.
-pub(super) fn listen_in(network: &OwnedFd) -> Result<OwnedFd, String> {
-    aside(|| enter(network).and_then(|()| listen()))
-        .map_err(|e| format!("opening {INNER_GATEWAY} in its network: {e}"))
+/// Listeners at [`INNER_GATEWAY`] and [`INNER_OTLP`] inside a namespace.
+pub(super) fn listen_in(network: &OwnedFd) -> Result<[OwnedFd; 2], String> {
+    aside(|| enter(network).and_then(|()| Ok([listen(INNER_GATEWAY)?, listen(INNER_OTLP)?])))
+        .map_err(|e| format!("opening {INNER_GATEWAY} and {INNER_OTLP} in its network: {e}"))
 }
 
 fn make() -> Result<OwnedFd, String> {
@@ -105,10 +106,10 @@ fn loopback_up() -> rustix::io::Result<()> {
     }
 }
 
-fn listen() -> rustix::io::Result<OwnedFd> {
+fn listen(address: SocketAddrV4) -> rustix::io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-    rustix::net::bind(&socket, &INNER_GATEWAY)?;
+    rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
 }
@@ -118,7 +119,7 @@ pub(super) fn try_out() -> rustix::io::Result<()> {
     // SAFETY: as above.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
     loopback_up()?;
-    listen().map(drop)
+    listen(INNER_GATEWAY).map(drop)
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ pub(super) struct Entry {
     pidfd: Option<OwnedFd>,
     /// Requests, answers, side channel, output: ours until the platform has them.
     platform_ends: Vec<OwnedFd>,
-    /// The listener inside its network, as long.
-    listener: Option<OwnedFd>,
+    /// The listeners inside its network, as long.
+    listeners: Vec<OwnedFd>,
     /// The same of the worker, then its network, then the cgroups': ours until the fork.
     worker_ends: Vec<OwnedFd>,
     group: Option<Group>,
@@ -190,7 +190,7 @@ impl Launcher {
         let named = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
         let (platform_ends, mut worker_ends) =
             make_ends().map_err(|e| named("making its sockets")(e.into()))?;
-        let (its_network, listener) = self.network_for(network)?;
+        let (its_network, listeners) = self.network_for(network)?;
         let uid = self.take_uid()?;
         // The last that can fail: until here all that was had goes away by itself.
         let made = self.cgroups.create(&self.parts.group_of(part), &format!("w{serial}"));
@@ -212,7 +212,7 @@ impl Launcher {
             host_pid: 0,
             pidfd: None,
             platform_ends,
-            listener,
+            listeners,
             worker_ends,
             group: Some(group),
             rlimits,
@@ -231,15 +231,15 @@ impl Launcher {
         Ok(serial)
     }
 
-    /// The network namespace that a worker is to enter, and for `internal` the listener in it.
-    fn network_for(&mut self, network: Network) -> Result<(Option<OwnedFd>, Option<OwnedFd>), String> {
+    /// The network namespace that a worker is to enter, and for `internal` the listeners in it.
+    fn network_for(&mut self, network: Network) -> Result<(Option<OwnedFd>, Vec<OwnedFd>), String> {
         let Some(networks) = self.networks.as_mut().filter(|_| network != Network::Full) else {
-            return Ok((None, None));
+            return Ok((None, Vec::new()));
         };
         let its_own = networks.take()?;
         let is_internal = network == Network::Internal;
-        let listener = is_internal.then(|| super::networks::listen_in(&its_own)).transpose()?;
-        Ok((Some(its_own), listener))
+        let listeners = is_internal.then(|| super::networks::listen_in(&its_own)).transpose()?;
+        Ok((Some(its_own), listeners.map(Vec::from).unwrap_or_default()))
     }
 
     /// A uid that no living worker has, the one given back longest ago; none where the host
@@ -287,7 +287,7 @@ impl Launcher {
             entry.pid = Some(pid);
             entry.given = true;
             entry.platform_ends.clear();
-            entry.listener = None;
+            entry.listeners.clear();
         }
     }
 
@@ -337,13 +337,13 @@ impl Launcher {
             blank: entry.was_blank,
             code_dir: code_dir.display().to_string(),
         };
-        let ends = entry.platform_ends.iter().chain([pidfd]).chain(&entry.listener);
+        let ends = entry.platform_ends.iter().chain([pidfd]).chain(&entry.listeners);
         let descriptors: Vec<_> = ends.map(AsFd::as_fd).collect();
         self.say(&FromLauncher::Started(started), &descriptors);
         if let Some(entry) = self.workers.get_mut(&serial) {
             entry.given = true;
             entry.platform_ends.clear();
-            entry.listener = None;
+            entry.listeners.clear();
         }
     }
 
@@ -522,7 +522,7 @@ mod tests {
             host_pid: 0,
             pidfd,
             platform_ends: Vec::new(),
-            listener: None,
+            listeners: Vec::new(),
             worker_ends: Vec::new(),
             group: None,
             rlimits: BTreeMap::new(),

@@ -42,7 +42,7 @@ pub(super) struct Handed {
     pub(super) started: Started,
     pub(super) descriptors: [OwnedFd; 5],
     /// Inside its network, if that is internal.
-    pub(super) listener: Option<OwnedFd>,
+    pub(super) listeners: Option<[OwnedFd; 2]>,
     pub(super) exit: watch::Receiver<Option<Exit>>,
 }
 
@@ -161,13 +161,14 @@ impl Link {
     fn take_started(&self, started: Started, mut descriptors: Vec<OwnedFd>, state: &State) {
         state.next_worker.fetch_max(started.worker.0 + 1, Ordering::Relaxed);
         let waiting = lock(&self.waiting).remove(&started.request);
-        let listener = (descriptors.len() == 6).then(|| descriptors.pop()).flatten();
+        let inner = (descriptors.len() == 7).then(|| descriptors.split_off(5));
+        let listeners = inner.and_then(|inner| inner.try_into().ok());
         let Ok(descriptors) = <[OwnedFd; 5]>::try_from(descriptors) else {
             return self.refuse_started(started.worker, waiting);
         };
         let (sender, exit) = watch::channel(None);
         lock(&self.workers).insert(started.worker, sender);
-        let handed = Handed { started, descriptors, listener, exit };
+        let handed = Handed { started, descriptors, listeners, exit };
         let refused = match waiting {
             Some(waiting) => waiting.send(Ok(handed)).err().and_then(Result::ok),
             None => Some(handed),

@@ -8,7 +8,7 @@ use fp_core::code::Code;
 use fp_core::pool::PoolConfig;
 use fp_core::settings::{Fallback, Network};
 use fp_core::{FunctionName, Settings, Tenant};
-use fp_sandbox::{INNER_GATEWAY, PreloadPolicy, Sandbox, Template, Worker, WorkerSpec};
+use fp_sandbox::{INNER_GATEWAY, INNER_OTLP, PreloadPolicy, Sandbox, Template, Worker, WorkerSpec};
 
 use super::CatalogError;
 use super::code_store::CodeStore;
@@ -38,6 +38,8 @@ pub(crate) struct WorkerSetup {
     /// `http://host:port` of the gateway, as `FUNCTIONSPLATFORM_GATEWAY` in environments whose
     /// network is the host's.
     pub(crate) gateway_url: String,
+    /// The same of the receiver of spans; none where it asks for a key or a certificate to trust.
+    pub(crate) otlp_url: Option<String>,
     /// What tenants and functions may use.
     pub(crate) quotas: Arc<Quotas>,
     /// What functions' callers are checked with.
@@ -65,6 +67,9 @@ impl WorkerSetup {
         let mut env = settings.env.clone();
         if let Some(url) = self.gateway_url(network, &version.tenant) {
             env.entry("FUNCTIONSPLATFORM_GATEWAY".into()).or_insert(url);
+        }
+        if let Some(url) = self.otlp_url(network, &version.tenant) {
+            tell_exporters(&mut env, &version.function, url);
         }
         let services = self.services_of(&version.tenant);
         let queue = services.get("message_queue").map(|url| host_of(url)).unwrap_or_default();
@@ -125,6 +130,16 @@ impl WorkerSetup {
     /// The data services are the operator's, and their URLs hold passwords.
     fn services_of(&self, tenant: &Tenant) -> BTreeMap<String, String> {
         if self.tenants.services.allows(tenant) { self.services.clone() } else { BTreeMap::new() }
+    }
+
+    /// Where a worker's libraries send their spans; nowhere without a network, nor where a key is needed,
+    /// which only its author could give it.
+    fn otlp_url(&self, network: Network, tenant: &Tenant) -> Option<String> {
+        match network {
+            Network::None => None,
+            Network::Internal => Some(format!("http://{INNER_OTLP}")),
+            Network::Full => self.otlp_url.clone().filter(|_| *tenant == Tenant::default()),
+        }
     }
 
     /// Where a worker finds the gateway; nowhere without a network.
@@ -199,6 +214,22 @@ impl WorkerSetup {
             return Err(CatalogError::field(Code::InvalidSettings, "concurrency", detail));
         }
         Ok(worker)
+    }
+}
+
+/// Tells an OpenTelemetry SDK in the environment where to send to and who it is (its variables of these
+/// names). What the author has set stays.
+fn tell_exporters(env: &mut BTreeMap<String, String>, function: &FunctionName, url: String) {
+    let told = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", url),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".to_owned()),
+        ("OTEL_SERVICE_NAME", function.to_string()),
+        // Neither is taken there.
+        ("OTEL_METRICS_EXPORTER", "none".to_owned()),
+        ("OTEL_LOGS_EXPORTER", "none".to_owned()),
+    ];
+    for (name, value) in told {
+        env.entry(name.to_owned()).or_insert(value);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use std::vec;
 
 use fp_core::record::Kept;
-use fp_core::{FunctionName, Tenant, TraceId};
+use fp_core::{FunctionName, ServiceSpan, Tenant, TraceId};
 
 use super::Inner;
 use super::types::{Entry, Filter, TraceEntry, TraceSummary};
@@ -22,6 +22,21 @@ pub(crate) enum Which {
     These(Vec<TraceId>),
     /// The newest with at least one ended call that passes the filter; its `limit` counts traces.
     Newest(Filter),
+    /// The same of a service that is no function of ours, or besides is one: those of its calls first,
+    /// then those of the spans that it has sent. Of the filter only its times and its `limit` say
+    /// which of these; none of the calls are wanted where it names no function.
+    OfService(String, Filter),
+}
+
+/// What is kept of a trace.
+#[derive(Debug)]
+pub(crate) struct FoundTrace {
+    /// Which trace.
+    pub(crate) trace_id: TraceId,
+    /// Its calls, in order of arrival.
+    pub(crate) calls: Vec<TraceEntry>,
+    /// What services around them did, in the order in which it began.
+    pub(crate) services: Vec<ServiceSpan>,
 }
 
 /// Traces one after the other: the calls of each, in order of arrival, are read when it is asked for.
@@ -35,6 +50,7 @@ pub(crate) struct Traces<'a> {
 enum Source {
     These(vec::IntoIter<TraceId>),
     Newest(Box<Search>),
+    OfService { calls: Option<Box<Search>>, sent: vec::IntoIter<TraceId>, known: HashSet<TraceId> },
 }
 
 /// A search through the calls, for the traces that they are of.
@@ -50,13 +66,17 @@ impl<'a> Traces<'a> {
     pub(super) fn new(inner: &'a Inner, tenant: &'a Tenant, which: Which, deadline: Instant) -> Self {
         let source = match which {
             Which::These(ids) => Source::These(ids.into_iter()),
-            Which::Newest(filter) => Source::Newest(Box::new(Search {
-                left: filter.limit.clamp(1, Filter::MAX_LIMIT),
-                filter,
-                page: Vec::new().into_iter(),
-                pages: 0,
-                known: HashSet::new(),
-            })),
+            Which::Newest(filter) => Source::Newest(Box::new(Search::new(filter))),
+            Which::OfService(service, filter) => {
+                let within_us = (filter.since_us.unwrap_or(0), filter.until_us.unwrap_or(u64::MAX));
+                let by_duration = filter.min_duration.is_some() || filter.max_duration.is_some();
+                // Whoever asks judges durations: then more is read than is wanted.
+                let most = if by_duration { Filter::MAX_LIMIT } else { filter.limit };
+                let most = most.clamp(1, Filter::MAX_LIMIT);
+                let sent = inner.traces_of_service(tenant, &service, within_us, most).into_iter();
+                let calls = filter.function.is_some().then(|| Box::new(Search::new(filter)));
+                Source::OfService { calls, sent, known: HashSet::new() }
+            }
         };
         Self { inner, tenant, deadline, source }
     }
@@ -68,7 +88,7 @@ impl<'a> Traces<'a> {
 }
 
 impl Iterator for Traces<'_> {
-    type Item = (TraceId, Vec<TraceEntry>);
+    type Item = FoundTrace;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -78,17 +98,40 @@ impl Iterator for Traces<'_> {
             let trace_id = match &mut self.source {
                 Source::These(ids) => ids.next()?,
                 Source::Newest(search) => search.next(self.inner, self.tenant, self.deadline)?,
+                Source::OfService { calls, sent, known } => {
+                    let of_calls =
+                        calls.as_mut().and_then(|s| s.next(self.inner, self.tenant, self.deadline));
+                    let trace_id = match of_calls {
+                        Some(trace_id) => trace_id,
+                        None => sent.next()?,
+                    };
+                    if !known.insert(trace_id) {
+                        continue;
+                    }
+                    trace_id
+                }
             };
             let calls = self.inner.trace(self.tenant, trace_id, self.deadline);
+            let services = self.inner.services_in(self.tenant, trace_id);
             // It may have been dropped from the ring since it was listed.
-            if !calls.is_empty() {
-                return Some((trace_id, calls));
+            if !calls.is_empty() || !services.is_empty() {
+                return Some(FoundTrace { trace_id, calls, services });
             }
         }
     }
 }
 
 impl Search {
+    fn new(filter: Filter) -> Self {
+        Self {
+            left: filter.limit.clamp(1, Filter::MAX_LIMIT),
+            filter,
+            page: Vec::new().into_iter(),
+            pages: 0,
+            known: HashSet::new(),
+        }
+    }
+
     fn next(&mut self, inner: &Inner, tenant: &Tenant, deadline: Instant) -> Option<TraceId> {
         self.left = self.left.checked_sub(1)?;
         loop {

@@ -1,6 +1,6 @@
 //! The query API of Jaeger (v1, JSON), so that its UI, Grafana and scripts can read our traces.
 //!
-//! A function is a service; the names of spans are operations. Reading only. Answers and errors
+//! A function is a service, as are those that send spans themselves; the names of spans are operations. Reading only. Answers and errors
 //! have Jaeger's own envelope, and parameters that it ignores are ignored here too.
 
 mod model;
@@ -97,6 +97,7 @@ async fn list_services(State(app): State<Arc<App>>, caller: Caller) -> Result<Re
     for trace in recent {
         services.extend(trace.functions.iter().map(|(name, _)| name.to_string()));
     }
+    services.extend(app.history.services(&tenant).await);
     Ok(answer(services.into_iter().collect()))
 }
 
@@ -136,13 +137,14 @@ async fn list_operations(
 
 /// Names and kinds of the spans in a service's recent traces.
 async fn operations(app: &App, tenant: &Tenant, service: &str) -> BTreeSet<(String, &'static str)> {
-    let Ok(function) = service.parse::<FunctionName>() else { return BTreeSet::new() };
-    let filter = Filter { function: Some(function), limit: SAMPLE, ..Filter::default() };
+    let function = service.parse::<FunctionName>().ok();
+    let filter = Filter { function, limit: SAMPLE, ..Filter::default() };
+    let which = Which::OfService(service.to_owned(), filter);
     let service = service.to_owned();
     let read = move |traces: &mut Traces<'_>| {
         let (mut room, mut operations) = (Room::default(), BTreeSet::new());
-        for (trace_id, calls) in traces {
-            let trace = Trace::of(trace_id, &calls, LogLines::LeaveOut, &mut room);
+        for found in traces {
+            let trace = Trace::of(&found, LogLines::LeaveOut, &mut room);
             operations.extend(trace.operations_of(&service));
             if room.is_spent() {
                 break;
@@ -150,7 +152,7 @@ async fn operations(app: &App, tenant: &Tenant, service: &str) -> BTreeSet<(Stri
         }
         operations
     };
-    app.history.read_traces(tenant, Which::Newest(filter), read).await.unwrap_or_default()
+    app.history.read_traces(tenant, which, read).await.unwrap_or_default()
 }
 
 async fn search_traces(
@@ -173,7 +175,7 @@ async fn search_traces(
         Ok(search) => search,
         Err(error) => return Ok(error.into_response()),
     };
-    let newest = Which::Newest(search.filter());
+    let newest = search.which();
     // Without log lines: a list needs none.
     let read = move |traces: &mut Traces<'_>| {
         answer(collect(traces, LogLines::LeaveOut, search.limit, |trace| search.matches(trace)))
@@ -216,9 +218,9 @@ fn collect(
 ) -> Vec<Trace> {
     let (mut room, mut found) = (Room::default(), Vec::new());
     while found.len() < most && !room.is_spent() {
-        let Some((trace_id, calls)) = traces.next() else { break };
+        let Some(next) = traces.next() else { break };
         let before = room;
-        let trace = Trace::of(trace_id, &calls, lines, &mut room);
+        let trace = Trace::of(&next, lines, &mut room);
         if matches(&trace) {
             found.push(trace);
         } else {

@@ -93,6 +93,7 @@ struct HistorySample {
     disk_bytes: i64,
     connections_refused: u64,
     audit_lost: u64,
+    service_spans: [u64; 3],
 }
 
 #[derive(Debug)]
@@ -294,7 +295,15 @@ impl Snapshot {
             let metric = ConstGauge::new(value);
             metric.encode(encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)?;
         }
+        let [kept, rejected, turned_away] = history.service_spans;
         let counters = [
+            ("service_spans", "Spans of services that were kept", kept),
+            ("service_spans_rejected", "Spans of services that cannot be any", rejected),
+            (
+                "service_requests_turned_away",
+                "Requests with spans of services that there was no room, turn or disk for",
+                turned_away,
+            ),
             ("history_dropped", "Records that were to be kept on disk and were lost", history.dropped),
             ("history_sampled_out", "Records that sampling left out", history.sampled_out),
             (
@@ -342,6 +351,7 @@ impl HistorySample {
             disk_bytes: history.disk_bytes as i64,
             connections_refused: app.connections.refused(),
             audit_lost: app.audit.lost(),
+            service_spans: app.otlp.counts(),
         }
     }
 }

@@ -452,7 +452,9 @@ async fn show_trace(
     if let Ok(Path(id)) = id {
         let entries = app.history.trace(&caller.tenant, id).await.unwrap_or_default();
         let calls: Vec<_> = entries.iter().map(|entry| &*entry.kept).collect();
-        if let Some(page) = trace::page(shell.clone(), id, &calls, app.clock.wall_now_us()) {
+        let services = app.history.services_in(&caller.tenant, id).await;
+        let now_us = app.clock.wall_now_us();
+        if let Some(page) = trace::page(shell.clone(), id, &calls, services, now_us) {
             return Ok(render(StatusCode::OK, &page));
         }
     }

@@ -35,7 +35,10 @@ fn in_json() -> Value {
 }
 
 fn text(key: &str, text: &str) -> KeyValue {
-    KeyValue { key: key.into(), value: Some(AnyValue { string_value: Some(text.into()), ..AnyValue::default() }) }
+    KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { string_value: Some(text.into()), ..AnyValue::default() }),
+    }
 }
 
 /// The same in protobuf's messages.
@@ -72,7 +75,10 @@ fn in_messages() -> ExportTraceRequest {
             name: "half".into(),
             attributes: Vec::new(),
         }],
-        links: vec![SentLink { trace_id: (trace_id + 1).to_be_bytes().into(), span_id: 1u64.to_be_bytes().into() }],
+        links: vec![SentLink {
+            trace_id: (trace_id + 1).to_be_bytes().into(),
+            span_id: 1u64.to_be_bytes().into(),
+        }],
         status: Some(Status { message: "broke".into(), code: ERROR }),
     };
     let scope = Scope { name: "my.code".into(), version: "1.0.0".into() };
@@ -110,7 +116,8 @@ fn both_encodings_say_the_same() {
 
 #[test]
 fn what_holds_no_spans_is_said_to() {
-    for body in ["", " \n", "{}", "[]", "\"spans\"", "{\"resourceMetrics\": []}", "{\"resourceSpans\": null}"] {
+    for body in ["", " \n", "{}", "[]", "\"spans\"", "{\"resourceMetrics\": []}", "{\"resourceSpans\": null}"]
+    {
         let received = read_traces(body.as_bytes(), Encoding::Json).expect(body);
         assert_eq!((received.spans.len(), received.rejected), (0, 0), "{body}");
         assert!(received.complaint.expect(body).contains("no spans"));
@@ -124,7 +131,8 @@ fn what_holds_no_spans_is_said_to() {
 
 #[test]
 fn what_is_not_of_its_type_is_undecodable() {
-    let id = |id: &str| format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{id}"}}]}}]}}]}}"#);
+    let id =
+        |id: &str| format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{id}"}}]}}]}}]}}"#);
     for body in ["{", "[1,", "nonsense", r#"{"resourceSpans": 5}"#, &id("xyz"), &id("abc"), &id("é0")] {
         let refused = read_traces(body.as_bytes(), Encoding::Json).expect_err(body);
         assert!(refused.to_string().contains("OTLP"), "{refused}");

@@ -1,5 +1,5 @@
-//! The gateway inside workers' networks: one listener for each worker of a function whose network
-//! is internal, on which every connection is that function's.
+//! The gateway and the receiver of spans inside workers' networks: a listener of each for each worker of
+//! a function whose network is internal, on which every connection is that function's.
 //!
 //! It lives as long as its worker, also while the platform drains: a call that still runs may need
 //! others to end well.
@@ -9,11 +9,14 @@ use std::sync::{Arc, Weak};
 
 use fp_core::Tenant;
 use fp_sandbox::InnerListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::http::gateway::{Gateway, Peer};
+use crate::app::App;
+use crate::http;
+use crate::http::gateway::Peer;
 use crate::http::listener::{self, Door, Places};
 
 /// Connections of one worker at once; more wait in the kernel. A few for each call that a shared
@@ -27,7 +30,8 @@ const TENANTS_SHARE: usize = 4;
 /// Serves workers as they start, `most` connections of all of them at once, until `abort`.
 pub(crate) async fn serve(
     mut listeners: mpsc::UnboundedReceiver<InnerListener>,
-    gateway: Arc<Gateway>,
+    app: Arc<App>,
+    management: Handle,
     most: usize,
     abort: CancellationToken,
 ) {
@@ -36,9 +40,10 @@ pub(crate) async fn serve(
     let own = MAX_CONNECTIONS.min(most.div_ceil(4));
     let workers = TaskTracker::new();
     while let Some(Some(listener)) = abort.run_until_cancelled(listeners.recv()).await {
-        let shared = shares.of(&listener.tenant).into_iter().chain([all.clone()]).collect();
-        let places = Places::within(own, shared);
-        workers.spawn(serve_worker(listener, places, gateway.clone(), abort.child_token()));
+        let shared: Vec<_> = shares.of(&listener.tenant).into_iter().chain([all.clone()]).collect();
+        let places = [(); 2].map(|()| Places::within(own, Vec::clone(&shared)));
+        let spans = Spans { app: app.clone(), management: management.clone() };
+        workers.spawn(serve_worker(listener, places, spans, abort.child_token()));
     }
     workers.close();
     workers.wait().await;
@@ -65,18 +70,31 @@ impl Shares {
     }
 }
 
-async fn serve_worker(inner: InnerListener, places: Places, gateway: Arc<Gateway>, over: CancellationToken) {
+/// What takes spans, on threads that serve no calls.
+struct Spans {
+    app: Arc<App>,
+    management: Handle,
+}
+
+async fn serve_worker(inner: InnerListener, places: [Places; 2], spans: Spans, over: CancellationToken) {
     let gone = inner.worker_gone();
+    let Spans { app, management } = spans;
+    // Of what is shared with others it has no more by having two listeners.
+    let [calls, otlp] = places.map(|places| Door { places, per_address: None, certificate: None });
+    let take = http::served(http::otlp::inner_router(&app, inner.tenant.clone(), inner.function.clone()));
+    let taking = listener::serve(inner.otlp, otlp, take, over.clone(), over.clone());
+    let taking = management.spawn(taking);
+    let gateway = app.gateway.clone();
     let peer = Peer::Function { tenant: inner.tenant, function: inner.function };
     let answer = move |request, _| gateway.clone().answer(request, peer.clone());
-    let door = Door { places, per_address: None, certificate: None };
-    let serving = listener::serve(inner.listener, door, answer, over.clone(), over.clone());
+    let serving = listener::serve(inner.listener, calls, answer, over.clone(), over.clone());
     let ending = async {
         gone.await;
         // Its calls are over with it, like those of any caller that leaves.
         over.cancel();
     };
-    tokio::join!(serving, over.run_until_cancelled(ending));
+    // What takes spans ends by the same token, unless its runtime has ended before.
+    let _ = tokio::join!(serving, over.run_until_cancelled(ending), taking);
 }
 
 #[cfg(test)]

@@ -115,7 +115,8 @@ impl ServiceSpans {
             )?;
             let named = params![shown.tenant.as_str(), trace_id.0, shown.since_us, MOST_SPANS as u64];
             let bodies = statement.query_map(named, |row| row.get::<_, String>(0))?;
-            let spans = bodies.filter_map(|body| body.map(|body| serde_json::from_str(&body).ok()).transpose());
+            let spans =
+                bodies.filter_map(|body| body.map(|body| serde_json::from_str(&body).ok()).transpose());
             spans.collect()
         })
     }

@@ -194,6 +194,9 @@ struct Version {
     /// Where traces are.
     #[schema(example = "127.0.0.1:16686")]
     traces_addr: String,
+    /// Where spans of services are taken (OTLP/HTTP); null when the usual port was taken by somebody else.
+    #[schema(example = "127.0.0.1:4318")]
+    otlp_addr: Option<String>,
     /// When the platform started.
     #[schema(format = DateTime)]
     started_at: String,
@@ -212,6 +215,7 @@ async fn get_version(State(app): State<Arc<App>>) -> Answer<Version> {
         gateway_addr: app.addresses.gateway.to_string(),
         api_addr: app.addresses.api.to_string(),
         traces_addr: app.addresses.traces.to_string(),
+        otlp_addr: app.addresses.otlp.map(|otlp| otlp.to_string()),
         started_at: rfc3339(app.started_us),
     })
 }

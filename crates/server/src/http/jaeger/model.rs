@@ -1,16 +1,16 @@
 //! Jaeger's trace model in JSON, made from what history keeps.
 //!
-//! One process per function and version; times are Unix microseconds; what a call printed
+//! One process per function and version, and per service with its resource; times are Unix microseconds; what a call printed
 //! becomes the log of its `run` span.
 
 use std::collections::BTreeMap;
 
-use fp_core::TraceId;
+use fp_core::ServiceSpan;
 use fp_core::record::{Kept, LogLine, LogSource, Span as OwnSpan, phase_span_id};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::history::TraceEntry;
+use crate::history::{FoundTrace, TraceEntry};
 
 /// Whether printed lines go into the trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,7 @@ struct Reference {
 }
 
 /// A key with a typed value.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Tag {
     pub(super) key: String,
     r#type: &'static str,
@@ -102,8 +102,8 @@ struct Log {
     fields: Vec<Tag>,
 }
 
-/// Who made spans: a version of a function.
-#[derive(Debug, Serialize)]
+/// Who made spans: a version of a function, or a service.
+#[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Process {
     service_name: String,
@@ -111,13 +111,19 @@ struct Process {
 }
 
 impl Trace {
-    /// A trace of the calls that are kept of it, as far as there is room.
-    pub(super) fn of(trace_id: TraceId, calls: &[TraceEntry], lines: LogLines, room: &mut Room) -> Self {
-        let trace_id = trace_id.to_string();
+    /// A trace of what is kept of it, as far as there is room.
+    pub(super) fn of(found: &FoundTrace, lines: LogLines, room: &mut Room) -> Self {
+        let trace_id = found.trace_id.to_string();
         let mut trace = Self { trace_id, spans: Vec::new(), processes: BTreeMap::new(), warnings: None };
-        for call in calls {
+        for call in &found.calls {
             if trace.add_call(call, lines, room).is_none() {
                 trace.warn("the answer is too large: more spans or log lines are kept than are shown; ask for fewer traces at once, or for the logs of single invocations at /invocations/{id}/logs");
+                return trace;
+            }
+        }
+        for span in &found.services {
+            if trace.add_service(span, room).is_none() {
+                trace.warn("the answer is too large: more spans of services are kept than are shown");
                 break;
             }
         }
@@ -156,16 +162,34 @@ impl Trace {
 
     /// The process of a call's function and version, added when it is new.
     fn process_of(&mut self, kept: &Kept) -> String {
-        let (service, version) = (kept.invocation.function.as_str(), kept.invocation.version.to_string());
-        let is_it =
-            |process: &Process| process.service_name == service && process.tags[0].value == version.as_str();
-        if let Some((id, _)) = self.processes.iter().find(|(_, process)| is_it(process)) {
+        let version = kept.invocation.version.to_string();
+        let tags = vec![Tag::text("service.version", &version)];
+        self.process(Process { service_name: kept.invocation.function.to_string(), tags })
+    }
+
+    fn process(&mut self, process: Process) -> String {
+        if let Some((id, _)) = self.processes.iter().find(|(_, known)| **known == process) {
             return id.clone();
         }
         let id = format!("p{}", self.processes.len() + 1);
-        let tags = vec![Tag::text("service.version", &version)];
-        self.processes.insert(id.clone(), Process { service_name: service.to_owned(), tags });
+        self.processes.insert(id.clone(), process);
         id
+    }
+
+    /// None when there is no more room.
+    fn add_service(&mut self, sent: &ServiceSpan, room: &mut Room) -> Option<()> {
+        let tags = sent.resource.iter().map(|(key, value)| Tag::of(key, value)).collect();
+        let process_id = self.process(Process { service_name: sent.service.to_string(), tags });
+        let mut span = Span::of(&self.trace_id, &sent.span, &process_id);
+        span.references.extend(sent.links.iter().map(|link| Reference {
+            ref_type: "FOLLOWS_FROM",
+            trace_id: link.trace_id.to_string(),
+            span_id: link.span_id.to_string(),
+        }));
+        span.tags.push(Tag::text("span.kind", sent.kind.word()));
+        room.take(span.bytes()).then_some(())?;
+        self.spans.push(span);
+        Some(())
     }
 
     /// The service that made a span.
@@ -227,8 +251,10 @@ impl Span {
     }
 
     fn kind(&self) -> &'static str {
-        let is_server = |tag: &Tag| tag.key == "span.kind" && tag.value == "server";
-        if self.tags.iter().any(is_server) { "server" } else { "internal" }
+        let given = self.tags.iter().rev().find(|tag| tag.key == "span.kind");
+        let word = given.and_then(|tag| tag.value.as_str()).unwrap_or_default();
+        let known = ["server", "client", "producer", "consumer"];
+        known.into_iter().find(|known| *known == word).unwrap_or("internal")
     }
 
     /// Whether it has a tag of this value, as Jaeger compares: by text.
@@ -312,7 +338,7 @@ pub(super) mod tests {
     use fp_core::outcome::Outcome;
     use fp_core::record::{Invocation, Phases, SpanEvent, Trigger};
     use fp_core::settings::Criticality;
-    use fp_core::{InvocationId, SpanId, Tenant, VersionNumber};
+    use fp_core::{InvocationId, SpanId, Tenant, TraceId, VersionNumber};
     use serde_json::json;
 
     use super::*;
@@ -377,10 +403,14 @@ pub(super) mod tests {
         TraceEntry { kept: Arc::new(Kept { invocation, spans: vec![own], logs: vec![line], result: None }) }
     }
 
+    /// What is found of these calls' trace.
+    pub(in crate::http::jaeger) fn found(calls: Vec<TraceEntry>) -> FoundTrace {
+        FoundTrace { trace_id: TraceId::from_parts(1_000, 9), calls, services: Vec::new() }
+    }
+
     #[test]
     fn a_trace_has_jaegers_shape() {
-        let trace =
-            Trace::of(TraceId::from_parts(1_000, 9), &[call()], LogLines::Include, &mut Room::default());
+        let trace = Trace::of(&found(vec![call()]), LogLines::Include, &mut Room::default());
         let json = serde_json::to_value(&trace).expect("JSON");
         let id = "0000000003e800000000000000000009";
         assert_eq!(json["traceID"], id);
@@ -423,12 +453,8 @@ pub(super) mod tests {
         let mut other = (*call().kept).clone();
         other.invocation.version = VersionNumber(4);
         let other = TraceEntry { kept: Arc::new(other) };
-        let trace = Trace::of(
-            TraceId::from_parts(1, 1),
-            &[call(), call(), other],
-            LogLines::LeaveOut,
-            &mut Room::default(),
-        );
+        let calls = found(vec![call(), call(), other]);
+        let trace = Trace::of(&calls, LogLines::LeaveOut, &mut Room::default());
         assert_eq!(trace.processes.len(), 2);
         assert!(trace.spans.iter().all(|span| trace.service_of(span) == "cats"));
         assert!(trace.spans.iter().all(|span| span.logs.is_empty() || span.operation_name == "fetch"));

@@ -11,7 +11,7 @@ use http::Uri;
 
 use super::JaegerError;
 use super::model::{Span, Trace};
-use crate::history::Filter;
+use crate::history::{Filter, Which};
 
 /// Jaeger's default number of traces.
 const DEFAULT_LIMIT: usize = 100;
@@ -48,7 +48,7 @@ impl Parameters {
 /// A search for traces.
 #[derive(Debug)]
 pub(in crate::http) struct Search {
-    service: FunctionName,
+    service: String,
     operation: Option<String>,
     tags: Vec<(String, String)>,
     since_us: u64,
@@ -62,14 +62,12 @@ impl Search {
     pub(in crate::http) fn read(parameters: &Parameters, now_us: u64) -> Result<Self, JaegerError> {
         let service = parameters.given("service");
         let service = service.ok_or_else(|| JaegerError::bad_request("parameter 'service' is required"))?;
-        let service =
-            service.parse().map_err(|_| JaegerError::bad_request(format!("{service:?} is not a service")))?;
         let lookback = parameters.given("lookback").and_then(|text| humantime::parse_duration(text).ok());
         let lookback_us = lookback.unwrap_or(DEFAULT_LOOKBACK).as_micros() as u64;
         let since_us = number(parameters, "start")?.unwrap_or(now_us.saturating_sub(lookback_us));
         let limit = number(parameters, "limit")?.unwrap_or(DEFAULT_LIMIT as u64);
         Ok(Self {
-            service,
+            service: service.to_owned(),
             operation: parameters.given("operation").map(str::to_owned),
             tags: tags(parameters)?,
             since_us,
@@ -86,7 +84,7 @@ impl Search {
         let by_span = self.operation.is_some() || !self.tags.is_empty();
         let durations = if by_span { (None, None) } else { (self.min_duration, self.max_duration) };
         Filter {
-            function: Some(self.service.clone()),
+            function: self.service.parse::<FunctionName>().ok(),
             since_us: Some(self.since_us),
             until_us: self.until_us,
             min_duration: durations.0,
@@ -96,9 +94,14 @@ impl Search {
         }
     }
 
+    /// Which traces history is to show.
+    pub(in crate::http) fn which(&self) -> Which {
+        Which::OfService(self.service.clone(), self.filter())
+    }
+
     /// Whether one span of the trace meets everything.
     pub(super) fn matches(&self, trace: &Trace) -> bool {
-        let own = trace.spans.iter().filter(|span| trace.service_of(span) == self.service.as_str());
+        let own = trace.spans.iter().filter(|span| trace.service_of(span) == self.service);
         own.into_iter().any(|span| self.matches_span(span))
     }
 
@@ -170,9 +173,7 @@ fn tags(parameters: &Parameters) -> Result<Vec<(String, String)>, JaegerError> {
 
 #[cfg(test)]
 mod tests {
-    use fp_core::TraceId;
-
-    use super::super::model::tests::call;
+    use super::super::model::tests::{call, found};
     use super::super::model::{LogLines, Room};
     use super::*;
 
@@ -188,14 +189,7 @@ mod tests {
         assert_eq!((filter.since_us, filter.until_us, filter.limit), (Some(5), Some(9), 20));
         assert_eq!(filter.min_duration, Some(Duration::from_micros(1_500)));
         assert_eq!(read("service=cats&lookback=1h").expect("fits").since_us, 999_996_400_000_000);
-        for bad in [
-            "",
-            "service=",
-            "service=a%20b",
-            "service=a&start=x",
-            "service=a&minDuration=5",
-            "service=a&tags=[]",
-        ] {
+        for bad in ["", "service=", "service=a&start=x", "service=a&minDuration=5", "service=a&tags=[]"] {
             assert_eq!(read(bad).expect_err(bad).code, 400, "{bad}");
         }
     }
@@ -213,8 +207,7 @@ mod tests {
 
     #[test]
     fn one_span_must_meet_everything() {
-        let trace =
-            Trace::of(TraceId::from_parts(1_000, 9), &[call()], LogLines::LeaveOut, &mut Room::default());
+        let trace = Trace::of(&found(vec![call()]), LogLines::LeaveOut, &mut Room::default());
         let meets = |query: &str| read(&format!("service=cats&{query}")).expect(query).matches(&trace);
         assert!(meets(""));
         assert!(meets("operation=fetch&minDuration=100us&maxDuration=200us"));

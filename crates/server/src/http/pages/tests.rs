@@ -68,7 +68,10 @@ fn pages() -> Vec<(&'static str, String)> {
         ("workers-none", html(&workers::page(shell("Workers"), &[], None, NOW_US))),
         ("traces", html(&traces::page(shell("Traces"), &fields(""), names(), &samples::summaries(), NOW_US))),
         ("traces-none", html(&traces::page(shell("Traces"), &fields(""), names(), &[], NOW_US))),
-        ("trace", html(&trace::page(shell("Traces"), id, &trace, NOW_US).expect("a trace with calls"))),
+        (
+            "trace",
+            html(&trace::page(shell("Traces"), id, &trace, Vec::new(), NOW_US).expect("a trace with calls")),
+        ),
         (
             "missing",
             html(&message::page(
@@ -83,7 +86,10 @@ fn pages() -> Vec<(&'static str, String)> {
         ("login", html(&login(None, None))),
         ("login-again", html(&login(Some("This key is no key."), Some((HOSTILE.into(), "acme".into()))))),
         ("hostile-invocation", html(&invocation::done_page(shell("Invocations"), &hostile(), NOW_US))),
-        ("hostile-trace", html(&trace::page(shell("Traces"), id, &[&hostile()], NOW_US).expect("a trace"))),
+        (
+            "hostile-trace",
+            html(&trace::page(shell("Traces"), id, &[&hostile()], Vec::new(), NOW_US).expect("a trace")),
+        ),
         (
             "hostile-filter",
             html(&invocations::page(
