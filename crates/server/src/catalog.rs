@@ -39,6 +39,7 @@ use crate::store::registry::{Registry, StoredVersion};
 pub use fp_core::route::BadPath;
 
 pub use self::error::CatalogError;
+pub use self::scaling::HealthView;
 pub use self::secrets::{SecretNotDeleted, SecretUse};
 
 use self::code_store::{CodeHold, CodeStore, Tree};

@@ -34,6 +34,7 @@ mod timer;
 mod workers;
 
 use self::health::Health;
+pub use self::health::HealthView;
 pub(crate) use self::health::Probe;
 use self::host::{Entered, Holds, HostPlace, HostWorkers, Idle};
 pub use self::lease::Lease;

@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Zoned};
 
 use super::{Catalog, Deployed};
+pub use crate::pool::HealthView;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -19,6 +20,11 @@ impl Deployed {
     /// Unix time in microseconds.
     pub fn scaling(&self) -> (ScalingView, Vec<(u64, Entry)>) {
         self.pool.scaling()
+    }
+
+    /// What its breaker and its look for workers that stand out have done.
+    pub fn health(&self) -> HealthView {
+        self.pool.health()
     }
 }
 

@@ -29,7 +29,7 @@ use utoipa_axum::routes;
 use super::caller::Caller;
 use super::problem::Problem;
 use crate::app::App;
-use crate::catalog::Deployed;
+use crate::catalog::{Deployed, HealthView};
 use crate::history::DiskState;
 use crate::slo::{DurationCounts, FunctionView, HedgeCounts, SloView};
 
@@ -106,6 +106,7 @@ struct FunctionSample {
     refused: BTreeMap<Code, u64>,
     /// None where no call could have had a second attempt.
     hedges: Option<HedgeCounts>,
+    health: HealthView,
 }
 
 /// Edges of the duration histogram, in milliseconds: three a decade from the warm path's
@@ -189,6 +190,28 @@ impl Snapshot {
         for (tenant, name, counts) in &counts {
             let labels = [("tenant", tenant.as_str()), ("function", name.as_str())];
             ConstCounter::new(counts.saved.as_secs_f64()).encode(saved.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_health(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "1 while the breaker of a function's version refuses calls but for probes";
+        let mut open = encoder.encode_descriptor("breaker_open", help, None, MetricType::Gauge)?;
+        for FunctionSample { tenant, name, health, .. } in &self.functions {
+            let labels = [("tenant", tenant.as_str()), ("function", name.as_str())];
+            ConstGauge::new(i64::from(health.is_open)).encode(open.encode_family(&labels)?)?;
+        }
+        let help = "Times that the breaker of a function's live version has opened";
+        let mut opened = encoder.encode_descriptor("breaker_opened", help, None, MetricType::Counter)?;
+        for FunctionSample { tenant, name, health, .. } in &self.functions {
+            let labels = [("tenant", tenant.as_str()), ("function", name.as_str())];
+            ConstCounter::new(health.opened).encode(opened.encode_family(&labels)?)?;
+        }
+        let help = "Workers of a function's live version that were replaced because they stood out";
+        let mut replaced = encoder.encode_descriptor("workers_replaced", help, None, MetricType::Counter)?;
+        for FunctionSample { tenant, name, health, .. } in &self.functions {
+            let labels = [("tenant", tenant.as_str()), ("function", name.as_str())];
+            ConstCounter::new(health.replaced).encode(replaced.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -326,6 +349,7 @@ impl Collector for Snapshot {
         self.encode_calls(&mut encoder)?;
         self.encode_refused(&mut encoder)?;
         self.encode_hedges(&mut encoder)?;
+        self.encode_health(&mut encoder)?;
         self.encode_durations(&mut encoder)?;
         self.encode_quantiles(&mut encoder)?;
         self.encode_objectives(&mut encoder)?;
@@ -363,7 +387,8 @@ fn functions_of(app: &App, tenant: &Tenant) -> Vec<FunctionSample> {
         let (name, slo) = (function.name.to_string(), book.slo(wall_us));
         let durations = book.durations(&edges(slo.as_ref()));
         let (view, refused, hedges) = (book.view(now), book.refusals(), book.hedge_counts());
-        Some(FunctionSample { tenant: tenant.clone(), name, view, slo, durations, refused, hedges })
+        let (tenant, health) = (tenant.clone(), function.health());
+        Some(FunctionSample { tenant, name, view, slo, durations, refused, hedges, health })
     };
     app.catalog.list(tenant).into_iter().filter_map(sample).collect()
 }

@@ -236,6 +236,8 @@ async fn show_function(
             .filter(|call| crate::slo::tells_latency(call.outcome))
             .map(|call| call.phases)
             .collect(),
+        hedges: book.as_ref().and_then(|book| book.hedge_counts()),
+        health: function.health(),
         slo: book.and_then(|book| book.slo(now_us)),
         workers: workers.iter().filter(|worker| worker.function == function.name).map(worker).collect(),
         view,

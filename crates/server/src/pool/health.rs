@@ -2,7 +2,7 @@
 //! stands out. Both decide in core; here are their locks, which calls that go well hardly take.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fp_core::breaker::{Breaker, Ending, Verdict};
@@ -22,6 +22,19 @@ pub(super) struct Health {
     /// One more call that ends well would change nothing for it.
     is_quiet: AtomicBool,
     outliers: Mutex<Outliers>,
+    opened: AtomicU64,
+    replaced: AtomicU64,
+}
+
+/// What the judges of a version have done, since its workers began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HealthView {
+    /// The breaker refuses calls now, but for probes.
+    pub is_open: bool,
+    /// How often it has begun to.
+    pub opened: u64,
+    /// Workers that were replaced because they stood out.
+    pub replaced: u64,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +55,8 @@ pub(crate) struct Broken {
 impl Default for Health {
     fn default() -> Self {
         let (closed, quiet) = (AtomicBool::new(true), AtomicBool::new(false));
-        Self { breaker: Mutex::default(), is_closed: closed, is_quiet: quiet, outliers: Mutex::default() }
+        let (breaker, outliers, opened, replaced) = Default::default();
+        Self { breaker, is_closed: closed, is_quiet: quiet, outliers, opened, replaced }
     }
 }
 
@@ -76,7 +90,9 @@ impl Health {
         let was_closed = judged.breaker.is_closed();
         judged.breaker.on_ended(now, ending);
         self.publish(&judged.breaker);
-        was_closed && !judged.breaker.is_closed()
+        let has_opened = was_closed && !judged.breaker.is_closed();
+        self.opened.fetch_add(u64::from(has_opened), Ordering::Relaxed);
+        has_opened
     }
 
     /// The probe has ended, or was given up. Whether that closed the breaker.
@@ -97,6 +113,7 @@ impl Health {
         use fp_core::outlier::Oddity::{Failing, FailingAlone, Slow};
         let mut outliers = self.outliers.lock();
         let oddity = outliers.on_ended(now, ended)?;
+        self.replaced.fetch_add(1, Ordering::Relaxed);
         let usual = outliers.usual();
         Some(match oddity {
             Failing(calls) => format!("its last {calls} calls failed while those of its siblings did not"),
@@ -109,12 +126,25 @@ impl Health {
         })
     }
 
+    pub(super) fn view(&self) -> HealthView {
+        HealthView {
+            is_open: !self.is_closed.load(Ordering::Relaxed),
+            opened: self.opened.load(Ordering::Relaxed),
+            replaced: self.replaced.load(Ordering::Relaxed),
+        }
+    }
+
     pub(super) fn forget(&self, worker: WorkerId) {
         self.outliers.lock().on_gone(worker);
     }
 }
 
 impl VersionPool {
+    /// What its breaker and its look for workers that stand out have done.
+    pub fn health(&self) -> HealthView {
+        self.health.view()
+    }
+
     /// Asks the breaker whether a call may go on. One that is a probe holds on to that until it has ended.
     pub(crate) fn ask_breaker(self: &Arc<Self>) -> Result<Option<Probe>, Broken> {
         let is_probe = self.health.enter(self.clock.now())?;
@@ -179,6 +209,7 @@ mod tests {
             health.note(NOW, Outcome::Crashed, Some(WorkerId(worker)));
         }
         assert_eq!(health.enter(NOW).expect_err("open").evidence, (10, 10));
+        assert_eq!(health.view(), HealthView { is_open: true, opened: 1, replaced: 0 });
         assert!(health.enter(NOW + NOW).expect("a probe"));
         health.note_probe(NOW + NOW, None);
         assert!(health.enter(NOW + NOW).expect("the next one"));

@@ -16,8 +16,9 @@ use super::parts::{Badge, Command, EventWords, Meter, Pair, Stat, budget_tone};
 use super::shell::Shell;
 use super::text::{self, Moment};
 use super::workers::{Worker, WorkersTable};
+use crate::catalog::HealthView;
 use crate::history::Entry;
-use crate::slo::{FunctionView, LatencySloView, SloView};
+use crate::slo::{FunctionView, HedgeCounts, LatencySloView, SloView};
 
 /// What the page is made of.
 #[derive(Debug)]
@@ -34,6 +35,9 @@ pub(super) struct Input<'a> {
     pub(super) files: Vec<(String, u64)>,
     pub(super) view: FunctionView,
     pub(super) slo: Option<SloView>,
+    /// None where no call could have had a second attempt.
+    pub(super) hedges: Option<HedgeCounts>,
+    pub(super) health: HealthView,
     pub(super) workers: Vec<Worker>,
     /// Phases of recent calls.
     pub(super) phases: Vec<Phases>,
@@ -131,6 +135,7 @@ pub(super) struct FunctionPage {
     events: Vec<EventWords>,
     try_it: Option<Command>,
     stats: Vec<Stat>,
+    care: Vec<Stat>,
     calls_chart: CallsChart,
     latency_chart: LatencyChart,
     capacity_chart: CapacityChart,
@@ -168,6 +173,7 @@ pub(super) fn page(shell: Shell, input: &Input<'_>) -> FunctionPage {
         events: input.events.iter().map(|event| EventWords::of(event)).collect(),
         try_it: line.map(|line| Command { label: "call this function", line }),
         stats: stats(&input.view, objective_ms),
+        care: care(input.hedges.as_ref(), &input.health),
         calls_chart: calls_chart("calls", &hour),
         latency_chart: latency_chart("latency", &hour, objective_ms),
         capacity_chart: capacity_chart("capacity", &hour),
@@ -198,6 +204,29 @@ pub(super) fn page(shell: Shell, input: &Input<'_>) -> FunctionPage {
         files: input.files.iter().map(file_row).collect(),
         shell: shell.titled(&input.name),
     }
+}
+
+/// What the platform did for its tail.
+fn care(hedges: Option<&HedgeCounts>, health: &HealthView) -> Vec<Stat> {
+    let mut stats = Vec::new();
+    if let Some(HedgeCounts { calls, started, won, saved, .. }) = hedges {
+        let share = if *calls == 0 { 0.0 } else { *started as f64 / *calls as f64 };
+        let of_calls = format!("{} of calls", text::share(share));
+        stats.push(Stat::new("Second attempts", text::count(*started), of_calls));
+        stats.push(Stat::new("Answered first", text::count(*won), "of them"));
+        let saved = text::duration(u64::try_from(saved.as_nanos()).unwrap_or(u64::MAX));
+        stats.push(Stat::new("Saved", saved, "waiting, in all"));
+    }
+    let HealthView { is_open, opened, replaced } = *health;
+    let (word, tone) = if is_open { ("open", "bad") } else { ("closed", "plain") };
+    let times = if opened == 0 {
+        "never opened".to_owned()
+    } else {
+        format!("opened {}", text::plural(opened, "time"))
+    };
+    stats.push(Stat::new("Breaker", word, times).toned(tone));
+    stats.push(Stat::new("Replaced", text::count(replaced), "workers that stood out"));
+    stats
 }
 
 fn stats(view: &FunctionView, objective_ms: Option<f64>) -> Vec<Stat> {

@@ -120,6 +120,13 @@ fn function_page(view: crate::slo::FunctionView, slo: Option<crate::slo::SloView
         files: vec![("handler.py".into(), 2_311), (format!("lib/{name}.py"), 914)],
         view,
         slo,
+        hedges: (!quiet).then(|| crate::slo::HedgeCounts {
+            calls: 1_000,
+            started: 20,
+            won: 18,
+            ..Default::default()
+        }),
+        health: crate::catalog::HealthView { opened: 2, ..Default::default() },
         workers: if quiet { Vec::new() } else { samples::workers().into_iter().take(2).collect() },
         phases: if quiet { Vec::new() } else { samples::phases() },
         slowest: entries.iter().filter(|entry| done(entry).is_some()).take(6).cloned().collect(),
