@@ -8,15 +8,19 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::outcome::Sli;
 use crate::settings::Slo;
 
+mod culprit;
 mod history;
 mod poisson;
+mod watch;
 
+pub use culprit::{Culprit, Sample, Wait, culprit};
 pub use history::{History, SnapshotError};
+pub use watch::{Change, Watch};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -84,7 +88,7 @@ impl std::ops::AddAssign for Counts {
 }
 
 /// What an objective is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Indicator {
     /// Share of calls served.
@@ -120,7 +124,7 @@ pub struct Standing {
 }
 
 /// How urgent an alert is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Somebody should look now.
@@ -208,6 +212,23 @@ impl Objective {
             budget_left,
             budget_left_seconds: budget_left * self.budget_seconds(),
         }
+    }
+
+    /// How the budget went over the window: the share left after each of `points` equal parts of it.
+    /// What the whole window's events allow is the measure throughout, so the last point is what
+    /// [`standing`](Self::standing) says. Empty without events.
+    pub fn burn_down(&self, history: &History, now: Duration, points: u32) -> Vec<f64> {
+        let (all_bad, events) = history.sum(now, self.window()).events(self.indicator);
+        if events == 0 {
+            return Vec::new();
+        }
+        let allowed = events as f64 * self.budget();
+        let left_after = |point: u32| {
+            let rest = self.window() / points * (points - point);
+            let later = if rest.is_zero() { 0 } else { history.sum(now, rest).events(self.indicator).0 };
+            1.0 - all_bad.saturating_sub(later) as f64 / allowed
+        };
+        (1..=points).map(left_after).collect()
     }
 
     /// The alert table for this window: quick page, slow page, quick ticket, slow ticket.

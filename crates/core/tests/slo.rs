@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fp_core::outcome::Sli;
 use fp_core::settings::{LatencyObjective, Slo};
-use fp_core::slo::{Alert, Counts, History, Indicator, Objective, Severity, SnapshotError};
+use fp_core::slo::{Alert, Change, Counts, History, Indicator, Objective, Severity, SnapshotError, Watch};
 use proptest::prelude::*;
 
 const fn seconds(seconds: u64) -> Duration {
@@ -294,4 +294,69 @@ proptest! {
         let sum = history.sum(EPOCH + seconds(now), seconds(window)).good;
         prop_assert!((within(window - slot)..=within(window + slot)).contains(&sum));
     }
+}
+
+/// A full outage of four minutes: the page begins at its 52nd second, its condition ends as
+/// `short × (1 − factor × budget)` after it says, and the end is told a minute after that.
+#[test]
+fn an_alert_ends_once_its_condition_has_been_gone_for_a_while() {
+    let objective = availability(99.9, 30);
+    let since = EPOCH;
+    let mut history = History::new();
+    (1..=360).for_each(|slot| history.add(since - seconds(slot * 10), good(100)));
+    let mut watch = Watch::default();
+    let mut changes = Vec::new();
+    for second in 0..1200 {
+        history.add(since + seconds(second), if second < 240 { bad(10) } else { good(10) });
+        let now = since + seconds(second + 1);
+        let [page, ..] = objective.alerts(&history, now);
+        changes.extend(watch.on_look(now, &page).map(|change| (second + 1, change)));
+    }
+    let [(52, Change::Began), (told, Change::Ended { last_held })] = changes[..] else {
+        panic!("{changes:?}")
+    };
+    let last_held = (last_held - since).as_secs();
+    assert!((530..=540).contains(&last_held), "by the formula 535.7 s, slots of 10 s: {last_held}");
+    assert_eq!(told, last_held + 60);
+    assert!(!watch.is_firing());
+}
+
+#[test]
+fn a_ratio_that_hovers_about_the_factor_is_one_alert() {
+    let objective = availability(99.9, 30);
+    let [row, ..] = objective.alert_rows();
+    let look = |firing| Alert { row, burn_long: 14.4, burn_short: 14.4, bad: 100, evidence: 1, firing };
+    let mut watch = Watch::default();
+    let changes: Vec<_> = (0..600).filter_map(|at| watch.on_look(seconds(at), &look(at % 59 == 0))).collect();
+    assert_eq!(changes, [Change::Began]);
+    let mut resumed = Watch::firing(seconds(600));
+    assert_eq!(resumed.on_look(seconds(600), &look(true)), None, "a restart begins no second alert");
+    assert_eq!(resumed.end(), Some(Change::Ended { last_held: seconds(600) }));
+}
+
+#[test]
+fn the_budget_burns_down_to_what_is_left_of_it() {
+    let objective = availability(99.0, 30);
+    let mut history = History::new();
+    for day in 0..30 {
+        history.add(EPOCH - DAY * 30 + DAY * day + HOUR, good(1000));
+    }
+    history.add(EPOCH - DAY * 20 + HOUR * 2, bad(150));
+    let down = objective.burn_down(&history, EPOCH, 30);
+    let allowed = 30_150.0 * 0.01;
+    assert_eq!(down.len(), 30);
+    assert_eq!((down[9], down[10]), (1.0, 1.0 - 150.0 / allowed));
+    let left = objective.standing(&history, EPOCH).budget_left;
+    assert!((down[29] - left).abs() < 1e-12, "{} {left}", down[29]);
+    assert!(objective.burn_down(&History::new(), EPOCH, 30).is_empty());
+}
+
+#[test]
+fn a_history_without_bad_events_needs_no_look() {
+    let mut history = History::new();
+    history.add(EPOCH, good(10));
+    assert!(!history.may_have_bad(EPOCH, HOUR * 6));
+    history.add(EPOCH, bad(1));
+    assert!(history.may_have_bad(EPOCH + HOUR * 6, HOUR * 6));
+    assert!(!history.may_have_bad(EPOCH + HOUR * 8, HOUR * 6));
 }

@@ -79,6 +79,14 @@ impl History {
         self.tiers[at].sum(first, now.as_secs() / slot.as_secs())
     }
 
+    /// Whether a bad event can lie within the last `window`: no for certain, yes give or take an hour.
+    /// A look at few slots, so that functions that do well cost next to nothing to watch.
+    pub fn may_have_bad(&self, now: Duration, window: Duration) -> bool {
+        let first = now.saturating_sub(window).as_secs() / 3600;
+        let recent = self.tiers[2].slots.iter().rev().take_while(|(slot, _)| *slot >= first);
+        recent.into_iter().any(|(_, [_, bad, _, _, _, late])| *bad > 0 || *late > 0)
+    }
+
     /// All counts as bytes: a few per slot.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![SNAPSHOT_VERSION];
