@@ -97,6 +97,26 @@ pub enum Indicator {
     Latency,
 }
 
+impl Indicator {
+    /// Its word in APIs and records.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Availability => "availability",
+            Self::Latency => "latency",
+        }
+    }
+}
+
+impl Severity {
+    /// Its word in APIs and records.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Page => "page",
+            Self::Ticket => "ticket",
+        }
+    }
+}
+
 /// A share of good events to be reached over a rolling window.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Objective {

@@ -439,10 +439,17 @@ async fn first_key(app: &App) -> Result<Option<FreshKey>, AccessError> {
 async fn keep_house(app: Arc<App>, certificates: Certificates) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     let mut looking = tokio::task::spawn(async {});
+    let mut explaining = tokio::task::spawn(async {});
     loop {
         every.tick().await;
         app.clock.resync();
         app.slo.tick(app.clock.now());
+        app.slo.look();
+        // It asks history, which may be on a slow disk.
+        if explaining.is_finished() {
+            let app = app.clone();
+            explaining = tokio::task::spawn(async move { while app.slo.explain_next(&app.history).await {} });
+        }
         app.catalog.note_workers(app.clock.now());
         app.catalog.keep_schedules(app.clock.wall_now_us());
         app.access.tick();

@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use fp_core::settings::Slo;
 use fp_core::{FunctionName, Tenant};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
+mod alerts;
 mod capacity;
 mod durations;
+mod evidence;
 mod function;
 mod hedges;
 mod rates;
@@ -26,6 +28,7 @@ mod snapshot;
 mod standing;
 mod views;
 
+pub use alerts::{AlertRecord, BadCall};
 pub use durations::DurationCounts;
 pub use function::FunctionBook;
 pub use hedges::HedgeCounts;
@@ -35,6 +38,7 @@ pub use views::{
 
 pub(crate) use rolling::tells_latency;
 
+use self::alerts::Alerts;
 use crate::clock::Clock;
 use crate::store::Registry;
 
@@ -56,6 +60,8 @@ pub struct SloBook {
     books: RwLock<BTreeMap<Key, Arc<FunctionBook>>>,
     /// Snapshots of functions that nobody has asked for since the start.
     saved: RwLock<BTreeMap<Key, Vec<u8>>>,
+    /// Alerts that fire and that did.
+    alerts: Mutex<Alerts>,
 }
 
 impl SloBook {
@@ -67,7 +73,12 @@ impl SloBook {
             Vec::new()
         });
         let saved = snapshots.into_iter().map(|(tenant, name, bytes)| ((tenant, name), bytes)).collect();
-        Self { registry, clock, books: RwLock::default(), saved: RwLock::new(saved) }
+        let alerts = registry.load_alerts().await.unwrap_or_else(|error| {
+            tracing::warn!(error = %error.chain(), "alerts could not be read and are forgotten");
+            Vec::new()
+        });
+        let alerts = Mutex::new(Alerts::of(alerts));
+        Self { registry, clock, books: RwLock::default(), saved: RwLock::new(saved), alerts }
     }
 
     /// The book of a function, made when there is none; its objective becomes `slo`.
@@ -77,7 +88,9 @@ impl SloBook {
         let book = books.entry(key).or_insert_with_key(|key| {
             let saved = self.saved.write().remove(key);
             let restored = |bytes: Vec<u8>| restore(key, &bytes, &self.clock);
-            Arc::new(saved.map_or_else(FunctionBook::default, restored))
+            let book = saved.map_or_else(FunctionBook::default, restored);
+            self.resume_alerts(key, &book);
+            Arc::new(book)
         });
         book.set_objective(slo.cloned());
         book.clone()
@@ -88,6 +101,7 @@ impl SloBook {
         let key = (tenant.clone(), name.clone());
         self.books.write().remove(&key);
         self.saved.write().remove(&key);
+        self.alerts.lock().forget(&key);
     }
 
     /// The book of a function, if there is one.

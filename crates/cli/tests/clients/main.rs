@@ -362,18 +362,22 @@ fn codes_are_explained_without_a_platform() {
 fn an_objective_is_shown() {
     let stub = Stub::start([
         ok(
-            "GET /functions/cats",
-            r#"{"rates":{},"slo":{"window_days":30,"availability":99.9,"latency":{"under_ms":250.0,"percent":99.0},"burn":[{"window":"5m","availability":0.5,"latency":null}],"alerts":[]}}"#,
+            "GET /slo/functions/cats",
+            r#"{"function":"cats","slo":{"window_days":30,"availability":99.9,"latency":{"under_ms":250.0,"percent":99.0},"burn":[{"window":"5m","availability":0.5,"latency":null}],"alerts":[]},"budget":[{"objective":"availability","left":[1.0,0.5,0.0]}],"alerts":[]}"#,
         ),
-        ok("GET /functions/dogs", r#"{"slo":null}"#),
+        ok(
+            "GET /slo/alerts",
+            r#"{"items":[{"id":"x","function":"cats","objective":"availability","severity":"page","state":"firing","long":"1h","short":"5m","began_at":"2026-01-31T12:00:00Z","ended_at":null,"bad":7,"culprit":{"phase":"run","span":"db"},"calls":[{"trace_id":"abc"}]}],"next":null}"#,
+        ),
     ]);
     let table = stub.run(&["slo", "show", "cats"]);
     let lines: Vec<_> = table.stdout.lines().map(str::trim_end).collect();
     let expected = [
-        "availability      99.9",
-        "latency.percent   99.0",
-        "latency.under_ms  250.0",
-        "window_days       30",
+        "availability         99.9",
+        "latency.percent      99.0",
+        "latency.under_ms     250.0",
+        "window_days          30",
+        "budget.availability  █▅▁",
         "",
         "BURN OVER  AVAILABILITY  LATENCY",
         "5m         0.5           -",
@@ -382,10 +386,15 @@ fn an_objective_is_shown() {
     assert_eq!((lines.as_slice(), table.stderr.as_str()), (&expected[..], "no alerts\n"));
     let json = stub.run(&["slo", "show", "cats", "--output", "json"]);
     assert!(
-        json.stdout.starts_with(r#"{"window_days":30,"availability":99.9,"latency":{"under_ms":250.0,"#),
+        json.stdout.starts_with(r#"{"function":"cats","slo":{"window_days":30,"availability":99.9,"#),
         "{json}"
     );
     assert_eq!(stub.run(&["slo", "show", "dogs"]).exit, 3);
+    let alerts = stub.run(&["slo", "alerts"]);
+    assert!(
+        ["page 1h", "firing", "run: db", "abc"].iter().all(|word| alerts.stdout.contains(word)),
+        "{alerts}"
+    );
 }
 
 #[test]

@@ -77,7 +77,9 @@ impl Sample {
 /// Where bad calls went wrong; none without any. `normal` are good calls of the same function.
 pub fn culprit(indicator: Indicator, bad: &[Sample], normal: &[Sample]) -> Option<Culprit> {
     let usual = Usual { calls: normal };
-    let mut places: BTreeMap<(&'static str, Option<Box<str>>), (u64, u64)> = BTreeMap::new();
+    // Phase and span; calls and what they took beyond the usual.
+    type Place = (&'static str, Option<Box<str>>);
+    let mut places: BTreeMap<Place, (u64, u64)> = BTreeMap::new();
     for call in bad {
         let (phase, span, excess_ns) = usual.place(indicator, call);
         let (calls, excess) = places.entry((phase, span)).or_default();

@@ -19,6 +19,7 @@ mod quotas;
 mod scaling;
 mod secrets;
 mod settings;
+mod slo;
 mod tenants;
 pub(in crate::http) mod text_request;
 pub(in crate::http) mod time;
@@ -55,6 +56,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .chain(instances::routes())
         .chain(invocations::routes())
         .chain([query::routes()])
+        .chain(slo::routes())
         .chain(secrets::routes())
         .chain(tenants::routes())
         .chain(keys::routes())

@@ -189,6 +189,18 @@ impl PartialSchema for AuditKindWord {
 
 impl ToSchema for AuditKindWord {}
 
+/// Whether an alert fires.
+#[derive(Debug)]
+pub(crate) struct AlertStateWord;
+
+impl PartialSchema for AlertStateWord {
+    fn schema() -> RefOr<Schema> {
+        RefOr::T(words(["firing", "ended"].into_iter(), "firing"))
+    }
+}
+
+impl ToSchema for AlertStateWord {}
+
 /// RFC 3339, or an age such as `1h`.
 #[derive(Debug)]
 pub(crate) struct PointInTime;
@@ -224,6 +236,7 @@ pub(crate) fn preamble() -> OpenApi {
         tag("functions", "What is deployed, deploying, deleting, running in the background"),
         tag("instances", "Runs of functions, in the older shape"),
         tag("invocations", "What happened to each call"),
+        tag("slo", "Objectives of functions, their budgets and alerts"),
         tag("secrets", "Values that functions read and nobody else sees"),
         tag("tenants", "Who shares the platform; for the operator"),
         tag("keys", "Who may do what in a tenant; for its admins"),

@@ -13,7 +13,7 @@ use fp_core::Outcome;
 use fp_core::code::Code;
 use fp_core::outcome::Sli;
 use fp_core::settings::Slo;
-use fp_core::slo::History;
+use fp_core::slo::{Alert, Change, History, Indicator, Objective, Watch};
 use parking_lot::Mutex;
 
 use super::capacity::Capacity;
@@ -28,6 +28,22 @@ use super::views::{FunctionView, SloView};
 /// What the recent past is numbered ahead of the platform's clock, which begins at each start: an
 /// hour from before it has room there.
 const BEFORE: Duration = Duration::from_secs(2 * 3600);
+
+/// The longest short window of the alert table, 6 h: without a bad call in it nothing can fire.
+const LONGEST_SHORT: Duration = Duration::from_secs(6 * 3600);
+
+/// What a look at one row of the alert table changed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Turn {
+    /// Of which objective.
+    pub(super) objective: Objective,
+    /// Which row of its table, from 0.
+    pub(super) row: usize,
+    /// The row as it stands.
+    pub(super) alert: Alert,
+    /// What happened to it.
+    pub(super) change: Change,
+}
 
 /// Rates, percentiles and the objective of one function.
 #[derive(Debug, Default)]
@@ -53,6 +69,8 @@ struct State {
     latency: History,
     /// The threshold that `latency` was counted with, in nanoseconds; 0 before there was one.
     under_ns: u64,
+    /// Of each objective, each row of its alert table.
+    watches: BTreeMap<&'static str, [Watch; 4]>,
     warm_calls: u64,
     /// Since when there is something that no snapshot holds.
     unsaved_since: Option<Duration>,
@@ -189,6 +207,66 @@ impl FunctionBook {
         let state = self.state.lock();
         let counted = Counted { availability: &state.availability, latency: &state.latency };
         state.objective.as_ref().map(|slo| counted.slo_view(slo, Duration::from_micros(wall_us)))
+    }
+
+    /// One look at every alert at a Unix time: which began, and which ended.
+    pub(super) fn look(&self, wall: Duration) -> Vec<Turn> {
+        let mut state = self.state.lock();
+        let State { objective, availability, latency, watches, .. } = &mut *state;
+        let objectives = objective.as_ref().map(Objective::of).unwrap_or_default();
+        // What is no longer promised cannot be broken.
+        watches.retain(|word, _| objectives.iter().any(|objective| objective.indicator.word() == *word));
+        let mut turns = Vec::new();
+        for objective in objectives {
+            let history = match objective.indicator {
+                Indicator::Availability => &*availability,
+                Indicator::Latency => &*latency,
+            };
+            let watches = watches.entry(objective.indicator.word()).or_default();
+            if !watches.iter().any(Watch::is_firing) && !history.may_have_bad(wall, LONGEST_SHORT) {
+                continue;
+            }
+            let alerts = objective.alerts(history, wall);
+            for (row, (watch, alert)) in watches.iter_mut().zip(alerts).enumerate() {
+                let turn = |change| Turn { objective, row, alert, change };
+                turns.extend(watch.on_look(wall, &alert).map(turn));
+            }
+        }
+        turns
+    }
+
+    /// An alert fired when the platform stopped: it goes on.
+    pub(super) fn resume_alert(&self, indicator: Indicator, row: usize, wall: Duration) {
+        let mut state = self.state.lock();
+        if let Some(watch) = state.watches.entry(indicator.word()).or_default().get_mut(row) {
+            *watch = Watch::firing(wall);
+        }
+    }
+
+    /// The budgets that are left over the window, at the end of each of `points` equal parts of it.
+    pub fn burn_down(&self, wall_us: u64, points: u32) -> Vec<(Indicator, Vec<f64>)> {
+        let state = self.state.lock();
+        let wall = Duration::from_micros(wall_us);
+        let objectives = state.objective.as_ref().map(Objective::of).unwrap_or_default();
+        let of = |objective: Objective| {
+            let history = match objective.indicator {
+                Indicator::Availability => &state.availability,
+                Indicator::Latency => &state.latency,
+            };
+            (objective.indicator, objective.burn_down(history, wall, points))
+        };
+        objectives.into_iter().map(of).collect()
+    }
+
+    /// Its objective.
+    pub(super) fn objective(&self) -> Option<Slo> {
+        self.state.lock().objective.clone()
+    }
+
+    /// Words of the outcomes that it has seen.
+    pub(super) fn outcomes_seen(&self) -> Vec<Outcome> {
+        let state = self.state.lock();
+        Outcome::ALL.into_iter().filter(|outcome| state.totals[outcome.index()] > 0).collect()
     }
 
     /// Totals and windows for the next start. They count as saved.

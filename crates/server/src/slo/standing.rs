@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fp_core::settings::Slo;
-use fp_core::slo::{Alert, History, Indicator, Objective, Severity};
+use fp_core::slo::{Alert, History, Indicator, Objective};
 
 use super::views::{AlertView, BurnRate, LatencySloView, SloView};
 
@@ -97,14 +97,8 @@ impl Counted<'_> {
 
 fn alert_view(objective: &Objective, alert: &Alert) -> AlertView {
     AlertView {
-        objective: match objective.indicator {
-            Indicator::Availability => "availability",
-            Indicator::Latency => "latency",
-        },
-        severity: match alert.row.severity {
-            Severity::Page => "page",
-            Severity::Ticket => "ticket",
-        },
+        objective: objective.indicator.word(),
+        severity: alert.row.severity.word(),
         long: window_name(alert.row.long),
         short: window_name(alert.row.short),
         factor: alert.row.factor,
@@ -112,7 +106,7 @@ fn alert_view(objective: &Objective, alert: &Alert) -> AlertView {
     }
 }
 
-fn window_name(window: Duration) -> &'static str {
+pub(super) fn window_name(window: Duration) -> &'static str {
     let named = BURN_WINDOWS.iter().find(|(_, known)| *known == window);
     named.map_or("?", |(name, _)| name)
 }

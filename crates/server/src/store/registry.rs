@@ -17,12 +17,14 @@ use super::database::{self, Durability};
 use super::writer::Writer;
 
 mod access;
+mod alerts;
 mod quotas;
 mod rows;
 mod secrets;
 mod stored_settings;
 
 pub use access::{KeyHash, StoredKey, StoredTenant};
+pub use alerts::StoredAlert;
 pub use secrets::SealedSecret;
 
 /// One version of a function as the registry keeps it.

@@ -137,6 +137,7 @@ fn delete_tenant(connection: &Connection, tenant: &Tenant) -> rusqlite::Result<(
         "DELETE FROM tenant_quotas WHERE tenant = ?1",
         "DELETE FROM versions WHERE tenant = ?1",
         "DELETE FROM slo_snapshots WHERE tenant = ?1",
+        "DELETE FROM slo_alerts WHERE tenant = ?1",
         "DELETE FROM async_calls WHERE tenant = ?1",
         "DELETE FROM secrets WHERE tenant = ?1",
         // Numbers of versions are never used again, also not by a later tenant of this name.

@@ -19,6 +19,7 @@ pub(super) fn layout() -> Migrations<'static> {
         M::up(super::quotas::LAYOUT),
         M::up(WHICH_FUNCTION),
         M::up(BODIES_APART),
+        M::up(super::alerts::LAYOUT),
     ])
 }
 
@@ -209,6 +210,7 @@ pub(super) fn delete_function(
     )?;
     connection.execute("DELETE FROM versions WHERE tenant = ?1 AND function = ?2", key)?;
     connection.execute("DELETE FROM slo_snapshots WHERE tenant = ?1 AND function = ?2", key)?;
+    super::alerts::forget_function(connection, tenant, function)?;
     Ok(marked > 0)
 }
 
