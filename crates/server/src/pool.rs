@@ -209,6 +209,8 @@ impl VersionPool {
     /// Goes on as another pool would; see [`Pool::set_config`].
     pub(crate) fn become_like(self: &Arc<Self>, other: &Self) {
         let (now, config) = (self.clock.now(), *other.state.lock().policy.config());
+        // Perhaps it was the timeout that its calls ran into.
+        self.health.begin_anew();
         self.decide(|policy, out| policy.set_config(now, config, out));
     }
 

@@ -99,7 +99,16 @@ fn a_worker_is_alone_and_its_limits_only_go_down() {
         assert!(environment.contains(&"MINE"), "{environment:?}");
         let known =
             ["FUNCTIONSPLATFORM_GATEWAY", "HOME", "LANG", "LOGNAME", "MINE", "PATH", "TMPDIR", "USER"];
-        let foreign: Vec<_> = environment.iter().filter(|name| !known.contains(name)).collect();
+        // Where the platform takes spans, what an OpenTelemetry SDK needs to send them.
+        let telemetry = [
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "OTEL_LOGS_EXPORTER",
+            "OTEL_METRICS_EXPORTER",
+            "OTEL_SERVICE_NAME",
+        ];
+        let is_known = |name: &str| known.contains(&name) || telemetry.contains(&name);
+        let foreign: Vec<_> = environment.iter().filter(|name| !is_known(name)).collect();
         assert!(foreign.is_empty(), "{foreign:?}");
         assert!(!seen["own environment"].to_string().contains("CARGO"), "{seen}");
         assert!(seen["uid"].as_u64().is_some_and(|uid| uid >= 1000), "{seen}");

@@ -126,6 +126,13 @@ impl Health {
         })
     }
 
+    /// Other settings hold: what they were judged by does not.
+    pub(super) fn begin_anew(&self) {
+        let mut judged = self.breaker.lock();
+        *judged = Judged::default();
+        self.publish(&judged.breaker);
+    }
+
     pub(super) fn view(&self) -> HealthView {
         HealthView {
             is_open: !self.is_closed.load(Ordering::Relaxed),
@@ -213,5 +220,7 @@ mod tests {
         assert!(health.enter(NOW + NOW).expect("a probe"));
         health.note_probe(NOW + NOW, None);
         assert!(health.enter(NOW + NOW).expect("the next one"));
+        health.begin_anew();
+        assert!(!health.enter(NOW + NOW).expect("closed"));
     }
 }
