@@ -50,7 +50,8 @@ class Recorder:
         self, trace_id: str, span_id: str, trace_state: str, flags: int, start_ns: int
     ) -> None:
         """`span_id` is the run span's, the parent of the author's first spans. Of `flags`, 1 is
-        sampled and 2 a random trace id (W3C trace context, level 2)."""
+        sampled and 2 a random trace id (W3C trace context, level 2).
+        """
         self.trace_id = trace_id
         self.span_id = span_id
         self.trace_state = trace_state

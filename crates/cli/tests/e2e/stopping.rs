@@ -54,7 +54,9 @@ fn answer(mut stream: TcpStream) -> String {
 #[test]
 fn every_signal_drains_and_ends_with_zero() {
     for signal in ["TERM", "INT", "HUP"] {
-        let (mut platform, _dir) = with_sleeper();
+        let dir = tempfile::tempdir().expect("a directory");
+        sleeper(dir.path());
+        let mut platform = up().with_signals_as_usual().arg(dir.path()).start();
         let call = begin_call(&platform, "/sleep/0.5");
         platform.signal(signal);
         let status = platform.wait();

@@ -158,6 +158,16 @@ impl Builder {
         self
     }
 
+    /// Starts it with no signal ignored, whatever the tests were started by: under `nohup` they inherit an
+    /// ignored hangup, which the platform respects. To be called first.
+    pub(crate) fn with_signals_as_usual(mut self) -> Self {
+        let mut env = Command::new("env");
+        env.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        env.arg("--default-signal").arg(self.command.get_program()).args(self.command.get_args());
+        self.command = env;
+        self
+    }
+
     /// Further arguments: directories and flags.
     pub(crate) fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.arg(argument);

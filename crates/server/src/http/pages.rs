@@ -313,8 +313,7 @@ async fn ask(
     let text = query.map(|Query(query)| query.q).unwrap_or_default();
     let text = if text.trim().is_empty() { question::FIRST } else { text.trim() };
     let asked = crate::http::question::ask(&app, &caller, text).await;
-    let status = if asked.is_ok() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    Ok(render(status, &question::page(shell, text, asked)))
+    Ok(render(StatusCode::OK, &question::page(shell, text, asked)))
 }
 
 fn readable(fields: Result<Query<Fields>, QueryRejection>) -> Fields {
