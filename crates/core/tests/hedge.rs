@@ -86,6 +86,7 @@ impl World {
             objective: Some(Objective { under: Duration::from_secs(60), percent: 99.0 }),
             slots: 1,
             queue_bound: 1 << 20,
+            is_led: false,
         };
         let mut pool = Pool::new(config);
         let mut out = Vec::new();

@@ -16,8 +16,16 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-const CONFIG: PoolConfig =
-    PoolConfig { min: 0, max: 4, idle: ms(1000), learns: false, objective: None, slots: 1, queue_bound: 8 };
+const CONFIG: PoolConfig = PoolConfig {
+    min: 0,
+    max: 4,
+    idle: ms(1000),
+    learns: false,
+    objective: None,
+    slots: 1,
+    queue_bound: 8,
+    is_led: false,
+};
 
 fn arrival(call: u64, deadline: Duration) -> Arrival {
     Arrival { call: CallId(call), criticality: Criticality::Default, caller: 1, deadline }
@@ -744,7 +752,16 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn config() -> impl Strategy<Value = PoolConfig> {
     (0..3u32, 1..5u32, 0..3u64, 1..4u32, 1..7u32).prop_map(|(min, max, idle, slots, queue_bound)| {
-        PoolConfig { min, max, idle: ms(idle * 40), learns: idle == 2, objective: None, slots, queue_bound }
+        PoolConfig {
+            min,
+            max,
+            idle: ms(idle * 40),
+            learns: idle == 2,
+            objective: None,
+            slots,
+            queue_bound,
+            is_led: false,
+        }
     })
 }
 

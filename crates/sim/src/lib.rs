@@ -35,7 +35,7 @@ mod world;
 pub use distribution::Distribution;
 pub use report::{HedgeSummary, Objective, Percentiles, Point, Report, Sample, Summary, WorkerSummary};
 pub use scenario::{
-    Burst, Change, Diurnal, Function, Incident, Interrupted, Pause, Process, Scenario, ScenarioError,
+    Burst, Change, Diurnal, Function, Incident, Interrupted, Pause, Process, Scaler, Scenario, ScenarioError,
     SlowWorkers, Step, Stream,
 };
 pub use trace::{Recorded, read_trace};

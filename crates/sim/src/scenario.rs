@@ -50,6 +50,8 @@ pub struct Scenario {
     /// The function's settings: `timeout`, `concurrency`, `idempotent`, `criticality`, `scaling`,
     /// `latency` and `slo`, each with the platform's default.
     pub settings: Settings,
+    /// Who says how many workers there are.
+    pub scaler: Scaler,
     /// Most calls in the queue, if not what the platform makes of the settings.
     pub queue_bound: Option<u32>,
     /// How the function behaves.
@@ -58,6 +60,17 @@ pub struct Scenario {
     pub streams: Vec<Stream>,
     /// When the function behaves differently for a while.
     pub incidents: Vec<Incident>,
+}
+
+/// Who says how many workers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scaler {
+    /// The platform.
+    #[default]
+    Platform,
+    /// Knative's autoscaler, with its defaults; all else stays as on the platform.
+    Knative,
 }
 
 /// How the function and its workers behave.
@@ -188,7 +201,13 @@ impl Scenario {
     /// The pool's configuration; what is not said is as the platform has it.
     pub fn pool_config(&self) -> PoolConfig {
         let usual = PoolConfig::from_settings(&self.settings);
-        PoolConfig { queue_bound: self.queue_bound.unwrap_or(usual.queue_bound), ..usual }
+        let is_led = self.scaler != Scaler::Platform;
+        PoolConfig {
+            queue_bound: self.queue_bound.unwrap_or(usual.queue_bound),
+            learns: usual.learns && !is_led,
+            is_led,
+            ..usual
+        }
     }
 
     /// Reads the files that it names.

@@ -20,12 +20,13 @@ use fp_core::outlier::Ended;
 use fp_core::pool::{Arrival, CallId, Decision, Now, Pool};
 
 use crate::report::Report;
-use crate::scenario::{Incident, Interrupted, Scenario};
+use crate::scenario::{Incident, Interrupted, Scaler, Scenario};
 
 mod arrivals;
 mod calls;
 mod fleet;
 mod health;
+mod knative;
 mod ledger;
 mod tally;
 
@@ -33,6 +34,7 @@ use arrivals::{Arrivals, Arriving};
 use calls::{Attempt, Call, Calls};
 use fleet::Fleet;
 use health::Health;
+use knative::Knative;
 use ledger::Ledger;
 
 /// Plays a scenario to its end.
@@ -71,6 +73,8 @@ struct World<'a> {
     pool: Pool,
     hedging: Option<Hedging>,
     health: Health,
+    /// Says how many workers there are, if not the pool itself.
+    scaler: Option<Knative>,
     now: Now,
     events: BinaryHeap<Reverse<(Now, u64, Event)>>,
     next_serial: u64,
@@ -104,6 +108,7 @@ impl<'a> World<'a> {
             pool,
             hedging: HedgeConfig::of(&settings.latency, settings.slo.as_ref()).map(Hedging::new),
             health: Health::default(),
+            scaler: (scenario.scaler == Scaler::Knative).then(|| Knative::new(slots)),
             now: Now::ZERO,
             events: BinaryHeap::new(),
             next_serial: 0,
@@ -127,7 +132,9 @@ impl<'a> World<'a> {
         let planned = self.events.peek().map(|Reverse((at, ..))| *at);
         let end = self.scenario.duration;
         let has_work = !self.calls.is_empty() || self.now < end;
-        let next = planned.into_iter().chain(self.pool.next_wake()).min().filter(|_| has_work);
+        let scales = self.scaler.as_ref().map(Knative::next_wake);
+        let looks = [planned, self.pool.next_wake(), scales];
+        let next = looks.into_iter().flatten().min().filter(|_| has_work);
         let Some(next) = next.filter(|next| !self.calls.is_empty() || *next < end) else {
             self.pass(self.now.max(end));
             return false;
@@ -140,7 +147,12 @@ impl<'a> World<'a> {
                     self.happen(event, &mut decisions);
                 }
             }
-            false => self.pool.on_timer(self.now, &mut decisions),
+            false => {
+                if scales == Some(next) {
+                    self.scale();
+                }
+                self.pool.on_timer(self.now, &mut decisions);
+            }
         }
         decisions.drain(..).for_each(|decision| self.carry_out(decision));
         self.decisions = decisions;
@@ -152,6 +164,9 @@ impl<'a> World<'a> {
     fn pass(&mut self, until: Now) {
         let waiting = self.calls.len().saturating_sub(self.fleet.running);
         self.ledger.pass(self.now, until, self.fleet.running, waiting);
+        if let Some(scaler) = &mut self.scaler {
+            scaler.pass(self.now, until, self.calls.len());
+        }
         while let Some(at) = self.ledger.next_sample().filter(|at| *at <= until) {
             self.ledger.sample(at, self.pool.view(self.now));
         }
@@ -211,7 +226,20 @@ impl<'a> World<'a> {
             caller: self.callers[stream as usize] + u64::from(caller),
             deadline,
         };
+        if self.fleet.len() == 0 && self.starting == 0 {
+            self.scale();
+        }
         self.pool.on_arrival(self.now, arrival, out);
+    }
+
+    /// Asks whoever else says how many workers there are.
+    fn scale(&mut self) {
+        let Some(scaler) = &mut self.scaler else { return };
+        let wanted = match self.fleet.len() as u32 {
+            0 if !self.calls.is_empty() => scaler.poke(self.now),
+            ready => scaler.decide(self.now, ready),
+        };
+        self.pool.set_floor(self.now, wanted.max(self.scenario.settings.scaling.min));
     }
 
     /// A worker that is there from the beginning.

@@ -285,3 +285,30 @@ fn workers_can_be_warm_from_the_beginning() {
     let error = Scenario::parse(text).expect_err("too many");
     assert_eq!(error.to_string(), "warm is more than scaling.max (line 3)");
 }
+
+#[test]
+fn knatives_scaler_keeps_what_the_calls_in_flight_ask_for_and_lets_all_go_after_them() {
+    let text = r#"
+        name = "steady"
+        duration = "6m"
+        scaler = "knative"
+        scaling = { max = 100 }
+        function = { service = "99ms", start = "50ms" }
+        [[streams]]
+        name = "callers"
+        rate = 70
+        process = "even"
+        until = "3m"
+    "#;
+    let report = run(&Scenario::parse(text).expect("a scenario"));
+    let workers_at = |seconds: f64| {
+        let sample = report.timeline.iter().find(|sample| sample.at >= seconds).expect("a sample");
+        sample.idle + sample.busy + sample.starting
+    };
+    // Seven calls in flight, and seven tenths of a call for each worker.
+    assert_eq!(workers_at(150.0), 10);
+    assert_eq!(workers_at(330.0), 0);
+    assert_eq!(report.total.failed.values().sum::<u64>(), 0);
+    let own = run(&Scenario::parse(&text.replace("knative", "platform")).expect("a scenario"));
+    assert!(own.workers.worker_seconds < report.workers.worker_seconds, "seven are busy, and few idle");
+}

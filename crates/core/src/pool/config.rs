@@ -26,6 +26,9 @@ pub struct PoolConfig {
     pub slots: u32,
     /// Most calls in the queue.
     pub queue_bound: u32,
+    /// Whether somebody else says how many workers there are to be, by [`set_floor`](super::Pool::set_floor): none is
+    /// started beyond that, idle ones beyond go at once, and the queue's delay is not bounded. So the simulator compares with other scalers.
+    pub is_led: bool,
 }
 
 /// How long an idle worker is kept when the author leaves it to the platform: ten minutes, as
@@ -76,6 +79,7 @@ impl PoolConfig {
             // Ten calls per slot wait ten service times at worst; the floor lets a burst of a
             // few hundred meet a small pool.
             queue_bound: scaling.max.saturating_mul(slots).saturating_mul(10).clamp(256, 10_000),
+            is_led: false,
         }
     }
 }

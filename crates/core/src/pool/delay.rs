@@ -72,7 +72,8 @@ impl Delay {
 impl Pool {
     /// How long calls may wait; none while too little is known of their run times.
     pub(super) fn delay_target(&self) -> Option<Duration> {
-        if self.run_times.count() < TRUSTED_RUNS {
+        // Who says how many workers there are may give some for those that wait.
+        if self.run_times.count() < TRUSTED_RUNS || self.config.is_led {
             return None;
         }
         let run = self.run_times.median()? + self.replacement_time();

@@ -162,6 +162,9 @@ impl Pool {
     /// Until when this idle worker is kept, if `min` does not keep it.
     pub(super) fn kept_until(&self, worker: &Worker) -> Now {
         let idle_for = |time: Duration| worker.since.saturating_add(time);
+        if self.config.is_led {
+            return worker.since;
+        }
         if worker.adopted && !worker.has_served {
             return idle_for(self.config.idle.min(super::UNCALLED_IDLE));
         }

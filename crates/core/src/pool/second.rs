@@ -41,6 +41,7 @@ mod tests {
     fn pool(slots: u32) -> (Pool, Vec<Decision>) {
         let mut out = Vec::new();
         let mut pool = Pool::new(PoolConfig {
+            is_led: false,
             min: 0,
             max: 2,
             idle: ms(60_000),

@@ -88,6 +88,9 @@ impl Pool {
         if self.total() < self.floor && now >= self.no_spare_start_before {
             return Some((Why::Floor, None));
         }
+        if self.config.is_led {
+            return None;
+        }
         let queued = self.queue.len();
         if queued <= self.starting.len() * self.config.slots as usize {
             return self.is_due_by_habit(now).then_some((Why::Habit, None));

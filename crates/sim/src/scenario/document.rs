@@ -15,7 +15,7 @@ use toml::{Table, Value};
 use super::change::Change;
 use super::error::ScenarioError;
 use super::stream::Stream;
-use super::{Function, Incident, Scenario, time, to_json};
+use super::{Function, Incident, Scaler, Scenario, time, to_json};
 
 /// Every key of a scenario.
 #[derive(Debug, Deserialize)]
@@ -39,6 +39,8 @@ struct Document {
     scaling: Option<Value>,
     latency: Option<Value>,
     slo: Option<Value>,
+    #[serde(default)]
+    scaler: Scaler,
     #[serde(default)]
     pool: PoolTable,
     function: Function,
@@ -128,6 +130,7 @@ impl Document {
             warm: self.warm,
             load: self.load,
             settings,
+            scaler: self.scaler,
             queue_bound: self.pool.queue_bound,
             function: self.function,
             streams: self.streams,
