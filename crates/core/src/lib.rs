@@ -10,6 +10,7 @@ pub mod breaker;
 pub mod code;
 pub mod credential;
 pub mod deadline;
+pub mod decided;
 pub mod door;
 pub mod event;
 pub mod fallback;

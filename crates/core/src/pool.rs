@@ -27,6 +27,7 @@ mod journal;
 mod live;
 mod queue;
 mod recent;
+mod reckoned;
 mod room;
 mod second;
 mod sizing;
@@ -38,6 +39,7 @@ mod workers;
 pub use config::{AUTO_IDLE, Objective, PoolConfig, UNCALLED_IDLE};
 pub use habit::Choice;
 pub use journal::{Act, Entry, Why};
+pub use reckoned::Reckoned;
 pub use room::Room;
 pub use sizing::{waiting_share, workers_for};
 pub use view::{PoolView, ScalingView};
@@ -47,6 +49,7 @@ use habit::Habit;
 use journal::Journal;
 use queue::Queue;
 use recent::Recent;
+use reckoned::Door;
 use sizing::{Demand, Size};
 use workers::Workers;
 
@@ -132,6 +135,7 @@ pub struct Pool {
     size: Size,
     habit: Habit,
     journal: Journal,
+    door: Door,
     closed: bool,
     /// Kept to save an allocation per estimate.
     scratch: Vec<u64>,
@@ -161,6 +165,7 @@ impl Pool {
             size: Size::default(),
             habit: Habit::default(),
             journal: Journal::default(),
+            door: Door::default(),
             closed: false,
             scratch: Vec::new(),
         }
@@ -184,11 +189,10 @@ impl Pool {
 
     /// A call arrived.
     pub fn on_arrival(&mut self, now: Now, arrival: Arrival, out: &mut Vec<Decision>) {
-        if self.closed {
-            return self.refuse(now, arrival.call, Outcome::PlatformError, out);
-        }
-        if arrival.deadline <= now {
-            return self.refuse(now, arrival.call, EXPIRED, out);
+        if self.closed || arrival.deadline <= now {
+            self.come_to_the_door();
+            let outcome = if self.closed { Outcome::PlatformError } else { EXPIRED };
+            return self.refuse(now, arrival.call, outcome, out);
         }
         self.demand.note(now);
         if self.config.learns && self.habit.note(now) {
@@ -342,6 +346,7 @@ impl Pool {
 
     /// No slot is free: queue the call, or refuse it.
     fn admit(&mut self, now: Now, arrival: Arrival, out: &mut Vec<Decision>) {
+        self.come_to_the_door();
         let nobody_comes = self.total() == 0 && now < self.no_start_before;
         if nobody_comes {
             return self.refuse(now, arrival.call, self.why_nobody_comes(), out);
@@ -360,7 +365,7 @@ impl Pool {
             self.refuse(now, victim.call, Outcome::Shed(reason), out);
         }
         self.queue.push(now, arrival);
-        self.start_where_it_pays(now, out);
+        self.start_for_it(now, out);
         self.look_at_delay(now, out);
     }
 

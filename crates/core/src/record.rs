@@ -240,7 +240,8 @@ pub struct Kept {
     pub invocation: Invocation,
     /// The author's spans. The platform's own spans are derived from the phases by
     /// [`Kept::platform_spans`]; they cost no memory. A second attempt's span is here as well, and what
-    /// there is to say of `run` besides its time, as a span of its id: see [`Kept::own_spans`].
+    /// there is to say of the call and of `run` besides their times, as spans of their ids: see
+    /// [`Kept::own_spans`].
     pub spans: Vec<Span>,
     /// What it printed and logged.
     pub logs: Vec<LogLine>,
@@ -319,19 +320,25 @@ impl Kept {
             }
             start_ns += duration_ns;
         }
-        if let Some(said) = self.said_of_run()
-            && let Some(run) = spans.iter_mut().find(|span| span.span_id == said.span_id)
-        {
-            run.attributes.extend(said.attributes.iter().cloned());
-            run.events.extend(said.events.iter().cloned());
+        for said in self.notes() {
+            if let Some(own) = spans.iter_mut().find(|span| span.span_id == said.span_id) {
+                own.attributes.extend(said.attributes.iter().cloned());
+                own.events.extend(said.events.iter().cloned());
+            }
         }
         spans
     }
 
     /// The spans that [`platform_spans`](Self::platform_spans) does not give.
     pub fn own_spans(&self) -> impl Iterator<Item = &Span> {
-        let run = phase_span_id(self.invocation.span_id, "run");
-        self.spans.iter().filter(move |span| span.span_id != run)
+        let noted = self.noted();
+        self.spans.iter().filter(move |span| !noted.contains(&span.span_id))
+    }
+
+    /// What was decided about the call, in the order in which it was; see [`decided`](crate::decided).
+    pub fn decisions(&self) -> impl Iterator<Item = &SpanEvent> {
+        let root = self.invocation.span_id;
+        self.spans.iter().filter(move |span| span.span_id == root).flat_map(|span| &span.events)
     }
 
     /// Why the call was hedged or not, where that was noted.
@@ -341,8 +348,19 @@ impl Kept {
     }
 
     fn said_of_run(&self) -> Option<&Span> {
-        let run = phase_span_id(self.invocation.span_id, "run");
+        let [_, run] = self.noted();
         self.spans.iter().find(|span| span.span_id == run)
+    }
+
+    /// The platform's spans of which there may be notes.
+    fn noted(&self) -> [SpanId; 2] {
+        let root = self.invocation.span_id;
+        [root, phase_span_id(root, "run")]
+    }
+
+    fn notes(&self) -> impl Iterator<Item = &Span> {
+        let noted = self.noted();
+        self.spans.iter().filter(move |span| noted.contains(&span.span_id))
     }
 }
 

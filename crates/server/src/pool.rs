@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use fp_core::WorkerId;
 use fp_core::outcome::Outcome;
-use fp_core::pool::{Arrival, CallId, Decision, Entry, Pool, PoolConfig, PoolView, ScalingView};
+use fp_core::pool::{Arrival, CallId, Decision, Entry, Pool, PoolConfig, PoolView, Reckoned, ScalingView};
 use fp_core::settings::Criticality;
 use fp_sandbox::{Sandbox, StartError, Worker, WorkerSpec};
 use parking_lot::Mutex;
@@ -68,6 +68,8 @@ pub enum Refusal {
         retry_after: Duration,
         /// Why workers do not start, where that is the reason.
         why: Option<Arc<str>>,
+        /// What the policy reckoned with; none where the call had waited.
+        reckoned: Option<Reckoned>,
     },
     /// The version was replaced before the call was dispatched: ask the new one.
     Moved,
@@ -312,13 +314,15 @@ impl VersionPool {
         {
             state.decisions.clear();
             let (why, retry_after) = state.why(outcome, retry_after);
+            let reckoned = Some(state.policy.reckoned());
             self.keep_time(state);
-            return Asked::Refused(Refusal::Refused { outcome, retry_after, why });
+            return Asked::Refused(Refusal::Refused { outcome, retry_after, why, reckoned });
         }
+        let reckoned = state.policy.reckoned();
         let (sender, receiver) = oneshot::channel();
         state.waiting.insert(call, sender);
         self.carry_out(state);
-        Asked::Queued(Queued { pool: self.clone(), call, receiver, queue_length })
+        Asked::Queued(Queued { pool: self.clone(), call, receiver, queue_length, reckoned })
     }
 
     /// The version was replaced: queued calls move, idle workers go, busy ones go when idle.

@@ -38,6 +38,7 @@ fn sentences(call: &Call, function: Option<&Function>) -> Vec<String> {
     said.extend(call.error.as_ref().map(|error| format!("The error: {error}")));
     said.extend(call.time());
     said.extend(call.start());
+    said.extend(call.decisions.clone().unwrap_or_default());
     said.extend(call.hedging.clone());
     let timeout = function.map(|function| function.setting("timeout"));
     said.push(call.deadline(timeout.as_deref()));
@@ -88,6 +89,7 @@ fn document(call: &Call, sentences: &[String]) -> Value {
         "longest_phase": longest.map(|(name, ms)| json!({ "name": name, "ms": ms })),
         "cold": call.cold,
         "attempts": call.attempts,
+        "decisions": call.decisions,
         "hedging": call.hedging,
         "deadline_ms": call.deadline_ms,
         "deadline_from": call.deadline_from,

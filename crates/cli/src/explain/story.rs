@@ -42,6 +42,8 @@ pub(super) struct Call {
     pub(super) degraded: Option<String>,
     pub(super) latency_met: Option<bool>,
     pub(super) hedging: Option<String>,
+    #[serde(default)]
+    pub(super) decisions: Option<Vec<String>>,
     pub(super) weight: Option<u32>,
 }
 

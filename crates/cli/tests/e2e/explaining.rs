@@ -5,7 +5,7 @@ use http::Request;
 use serde_json::{Value, json};
 
 use crate::contract::deploy;
-use crate::platform::{Platform, up};
+use crate::platform::{Platform, call, up};
 
 /// Calls it, with a header, and says which invocation that was.
 fn ask(platform: &Platform, path: &str, header: Option<(&str, &str)>, wanted: u16) -> String {
@@ -54,6 +54,20 @@ fn calls_and_workers_are_explained() {
     assert_eq!((&told["cold"], &told["deadline_from"]), (&json!(true), &json!("timeout")));
     let ran = platform.cli(&["explain", "call", &failed]);
     assert!(ran.stdout.contains("ZeroDivisionError") && ran.stdout.contains("cold start"), "{ran:?}");
+    let decided = told["decisions"][0].as_str().unwrap_or_default();
+    assert!(
+        decided.starts_with("It had to wait: no worker was ready") && ran.stdout.contains(decided),
+        "{told}"
+    );
+    let late = ask(&platform, "/broken", Some(("X-Request-Timeout", "0")), 504);
+    let decided =
+        explained(&platform, &["call", &late])["decisions"][0].as_str().unwrap_or_default().to_owned();
+    assert!(decided.starts_with("It was refused at once (expired_in_queue), with 0s left"), "{decided}");
+    let trace_id =
+        platform.api(&format!("/invocations/{late}"))["trace_id"].as_str().unwrap_or_default().to_owned();
+    let seen = Request::get(format!("/api/traces/{trace_id}")).body(Bytes::new()).expect("a request");
+    let trace = String::from_utf8(call(platform.traces, seen).into_body().to_vec()).expect("text");
+    assert!(trace.contains("\"refused\"") && trace.contains("time_left_ms"), "{trace}");
     let told = explained(&platform, &["scaling", "broken"]);
     assert_eq!((&told["recent"]["calls"], &told["recent"]["cold"]), (&json!(1), &json!(1)));
     assert_eq!(told["recent"]["starts"][0]["id"], failed);

@@ -24,6 +24,7 @@ impl Pool {
         }
         let place = self.queue.ahead_of(arrival) + 1;
         let mut wait = self.estimate_wait(now, place);
+        self.door.wait = Some(wait);
         if self.would_wait_too_long(arrival, place, wait) {
             return Some(TOO_LONG);
         }

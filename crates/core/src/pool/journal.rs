@@ -116,6 +116,20 @@ pub enum Why {
     Habit,
 }
 
+impl Why {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Unknown => "unknown",
+            Self::Wait => "wait",
+            Self::Size => "size",
+            Self::Standing => "standing",
+            Self::Habit => "habit",
+        }
+    }
+}
+
 /// A decision, when it was made, and the pool as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Entry {
@@ -203,7 +217,7 @@ impl Act {
 
 impl Pool {
     /// The latest decisions, the oldest first.
-    pub fn decisions(&self) -> impl Iterator<Item = &Entry> {
+    pub fn decisions(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.journal.entries.iter()
     }
 

@@ -73,6 +73,7 @@ fn enter(flight: &mut Flight) -> Result<(), Box<Fault>> {
         "{hard} of the latest {all} calls of {name} crashed or timed out; it is asked again, by one call at a time, after the time in Retry-After"
     );
     let outcome = Outcome::Shed(ShedReason::BreakerOpen);
+    flight.note_refused(outcome, None, Some(broken.retry_after));
     Err(Box::new(Fault { retry_after: Some(broken.retry_after), ..fault(flight, outcome, "queue", detail) }))
 }
 
@@ -92,13 +93,16 @@ async fn lease(flight: &mut Flight) -> Result<Lease, Fault> {
             Asked::Refused(refusal) => Err(refusal),
             Asked::Queued(queued) => {
                 flight.show();
+                flight.note_queued(queued.reckoned());
                 queued.granted().await
             }
         };
         match granted {
             Ok(lease) => return Ok(lease),
-            Err(Refusal::Refused { outcome, retry_after, why }) => {
-                return Err(refused(flight, outcome, retry_after, why.as_deref()));
+            Err(Refusal::Refused { outcome, retry_after, why, reckoned }) => {
+                let fault = refused(flight, outcome, retry_after, why.as_deref());
+                flight.note_refused(outcome, reckoned, fault.retry_after);
+                return Err(fault);
             }
             Err(Refusal::Moved) => {
                 let tenant = flight.function.tenant.clone();

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fp_core::deadline::{DeadlineFrom, Given};
+use fp_core::decided;
 use fp_core::hedge::AttemptEnd;
 use fp_core::ids::SpanId;
 use fp_core::outcome::Outcome;
+use fp_core::pool::Reckoned;
 use fp_core::record::{
     Invocation, Kept, Link, LogLine, LogSource, Phases, Span, SpanEvent, phase_span_id, second_run_span_id,
 };
@@ -91,6 +93,8 @@ pub(crate) struct Flight {
     pub(crate) probe: Option<Probe>,
     /// It is among the running calls.
     is_shown: bool,
+    /// What was decided about it, for the trace.
+    decisions: Vec<SpanEvent>,
 }
 
 impl Flight {
@@ -133,6 +137,7 @@ impl Flight {
             entry: None,
             probe: None,
             is_shown: false,
+            decisions: Vec::new(),
         }
     }
 
@@ -291,9 +296,35 @@ impl Flight {
 
     /// The handler has ended in order, and so its worker may be compared with its siblings.
     pub(crate) fn judge(&mut self, failed: bool) {
-        if let Some(lease) = &mut self.lease {
-            lease.judge(failed);
+        let why = self.lease.as_mut().and_then(|lease| lease.judge(failed));
+        if let Some(why) = why {
+            self.decisions.push(decided::worker_replaced(self.now_ns(), &why));
         }
+    }
+
+    /// The call waits.
+    pub(super) fn note_queued(&mut self, reckoned: &Reckoned) {
+        self.decisions.push(decided::queued(self.now_ns(), reckoned));
+    }
+
+    /// The call is refused.
+    pub(super) fn note_refused(
+        &mut self,
+        outcome: Outcome,
+        reckoned: Option<Reckoned>,
+        retry_after: Option<Duration>,
+    ) {
+        let now = self.invoker.clock.now();
+        // At the door nobody has waited, whatever the clock says.
+        let waited = if reckoned.is_some() { Duration::ZERO } else { now.saturating_sub(self.mark) };
+        let left = self.deadline.saturating_sub(now);
+        let refused = decided::Refused { outcome, reckoned, waited, left, retry_after };
+        self.decisions.push(decided::refused(self.now_ns(), &refused));
+    }
+
+    /// Unix time in nanoseconds.
+    fn now_ns(&self) -> u64 {
+        self.invoker.clock.wall_now_us() * 1000
     }
 
     /// The handler is done with its worker; whether calls waited for it.
@@ -406,6 +437,7 @@ impl Flight {
         }
         let (mut spans, mut result) = (self.spans(spans), result);
         spans.extend(self.hedge.as_mut().map(|hedge| hedge.take_notes()).unwrap_or_default());
+        spans.extend(self.decisions_as_span());
         if let Some(mask) = mask {
             spans.iter_mut().for_each(|span| mask.span(span));
             record.error.iter_mut().chain(&mut result).for_each(|text| mask.boxed(text));
@@ -436,6 +468,23 @@ impl Flight {
         });
     }
 
+    /// What was decided about the call, as notes on its root span.
+    fn decisions_as_span(&mut self) -> Option<Span> {
+        if self.decisions.is_empty() {
+            return None;
+        }
+        Some(Span {
+            span_id: self.trace.span_id,
+            parent_span_id: None,
+            name: "".into(),
+            start_ns: 0,
+            duration_ns: 0,
+            attributes: Vec::new(),
+            events: std::mem::take(&mut self.decisions),
+            error: None,
+        })
+    }
+
     /// The author's spans in the record's form.
     fn spans(&self, spans: Vec<WorkerSpan>) -> Vec<Span> {
         if spans.is_empty() {
@@ -451,7 +500,7 @@ impl Flight {
         let root = self.trace.span_id;
         let run = self.hedge.as_ref().map_or_else(|| phase_span_id(root, "run"), |hedge| hedge.span_id(root));
         // Those of its attempts are the platform's, and nobody else's word is taken for them.
-        let platforms = [phase_span_id(root, "run"), second_run_span_id(root)];
+        let platforms = [root, phase_span_id(root, "run"), second_run_span_id(root)];
         let spans = spans.into_iter().filter_map(|span| author_span(span, at, run));
         spans.filter(|span| !platforms.contains(&span.span_id)).collect()
     }
@@ -495,6 +544,7 @@ impl Drop for Flight {
             entry: self.entry.take(),
             probe: self.probe.take(),
             is_shown: self.is_shown,
+            decisions: std::mem::take(&mut self.decisions),
         };
         let invoker = self.invoker.clone();
         invoker.endings.spawn_on(

@@ -166,13 +166,13 @@ impl VersionPool {
         }
     }
 
-    /// The handler has ended on a worker: whether that worker stands out and is to be replaced.
-    pub(super) fn is_odd(&self, worker: WorkerId, failed: bool, ran: Duration) -> bool {
+    /// The handler has ended on a worker: why that worker stands out and is to be replaced, if it does.
+    pub(super) fn is_odd(&self, worker: WorkerId, failed: bool, ran: Duration) -> Option<String> {
         let ended = Ended { worker, failed, ran };
-        let Some(why) = self.health.is_odd(self.clock.now(), ended) else { return false };
+        let why = self.health.is_odd(self.clock.now(), ended)?;
         let WorkerSpec { tenant, function, .. } = &self.spec;
         tracing::warn!(%tenant, %function, %worker, "the worker is replaced: {why}");
-        true
+        Some(why)
     }
 }
 

@@ -113,12 +113,14 @@ impl Lease {
     }
 
     /// The handler has ended, in order: where its worker stands out against its siblings, it takes no new
-    /// calls.
-    pub(crate) fn judge(&mut self, failed: bool) {
+    /// calls, and why is told.
+    pub(crate) fn judge(&mut self, failed: bool) -> Option<String> {
         let ran = self.pool.clock.now().saturating_sub(self.since);
-        if self.pool.is_odd(self.worker_id(), failed, ran) {
+        let why = self.pool.is_odd(self.worker_id(), failed, ran);
+        if why.is_some() {
             self.spoil();
         }
+        why
     }
 
     /// The rest of the answer is not wanted: it must be settled. That ends a worker of its own.

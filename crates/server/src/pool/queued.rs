@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fp_core::pool::CallId;
+use fp_core::pool::{CallId, Reckoned};
 use tokio::sync::oneshot;
 
 use super::{Grant, Lease, Refusal, VersionPool};
@@ -14,15 +14,21 @@ pub struct Queued {
     pub(super) call: CallId,
     pub(super) receiver: oneshot::Receiver<Grant>,
     pub(super) queue_length: u32,
+    pub(super) reckoned: Reckoned,
 }
 
 impl Queued {
+    /// What the policy reckoned with when the call came.
+    pub(crate) fn reckoned(&self) -> &Reckoned {
+        &self.reckoned
+    }
+
     /// Waits for a worker, until the policy refuses the call or the version is replaced.
     pub async fn granted(mut self) -> Result<Lease, Refusal> {
         match (&mut self.receiver).await {
             Ok(Grant::Worker(granted)) => Ok(self.pool.lease_of(granted, self.call, self.queue_length)),
             Ok(Grant::Refused { outcome, retry_after, why }) => {
-                Err(Refusal::Refused { outcome, retry_after, why })
+                Err(Refusal::Refused { outcome, retry_after, why, reckoned: None })
             }
             Ok(Grant::Moved) | Err(_) => Err(Refusal::Moved),
         }

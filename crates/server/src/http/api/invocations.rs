@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State as Shared;
 use fp_core::code::Code;
+use fp_core::decided;
 use fp_core::record::{Invocation, Kept, Phases, State, Trigger};
 use fp_core::settings::Criticality;
 use fp_core::{Blame, InvocationId, Outcome, Scope};
@@ -132,6 +133,9 @@ struct Ended {
     degraded: Option<String>,
     /// Why it had a second attempt or not, in a sentence; only where one call is asked for.
     hedging: Option<String>,
+    /// What was decided about it besides, in sentences: why it waited, was refused, or had its worker replaced;
+    /// only where one call is asked for. The numbers are in its trace.
+    decisions: Option<Vec<String>>,
     /// How many calls this record stands for: more than 1 when history was sampled.
     weight: Option<u32>,
     /// The answer's body, of calls from `POST /functions/trigger`.
@@ -270,6 +274,7 @@ impl Ended {
             latency_met: invocation.latency_met,
             degraded: text(&invocation.degraded),
             hedging: None,
+            decisions: None,
             weight: Some(invocation.weight),
             result: result.map(str::to_owned),
         }
@@ -405,12 +410,15 @@ async fn get_invocation(
     InvocationPath(id): InvocationPath,
 ) -> Result<Answer<InvocationView>, Problem> {
     let found = find(&app, &caller, id).await?;
-    let hedging = match &found {
-        Found::Running(_) => None,
-        Found::Done(kept) => hedging(&app, kept),
+    let (hedging, decisions) = match &found {
+        Found::Running(_) => (None, None),
+        Found::Done(kept) => {
+            (hedging(&app, kept), Some(kept.decisions().filter_map(decided::told).collect()))
+        }
     };
     let mut view = InvocationView::from(found);
     view.ended.hedging = hedging;
+    view.ended.decisions = decisions;
     Ok(Answer(view))
 }
 
