@@ -59,15 +59,6 @@ fn calls_and_workers_are_explained() {
         decided.starts_with("It had to wait: no worker was ready") && ran.stdout.contains(decided),
         "{told}"
     );
-    let late = ask(&platform, "/broken", Some(("X-Request-Timeout", "0")), 504);
-    let decided =
-        explained(&platform, &["call", &late])["decisions"][0].as_str().unwrap_or_default().to_owned();
-    assert!(decided.starts_with("It was refused at once (expired_in_queue), with 0s left"), "{decided}");
-    let trace_id =
-        platform.api(&format!("/invocations/{late}"))["trace_id"].as_str().unwrap_or_default().to_owned();
-    let seen = Request::get(format!("/api/traces/{trace_id}")).body(Bytes::new()).expect("a request");
-    let trace = String::from_utf8(call(platform.traces, seen).into_body().to_vec()).expect("text");
-    assert!(trace.contains("\"refused\"") && trace.contains("time_left_ms"), "{trace}");
     let told = explained(&platform, &["scaling", "broken"]);
     assert_eq!((&told["recent"]["calls"], &told["recent"]["cold"]), (&json!(1), &json!(1)));
     assert_eq!(told["recent"]["starts"][0]["id"], failed);
@@ -96,4 +87,15 @@ fn calls_and_workers_are_explained() {
     );
     let ran = platform.cli(&["query", "outcme = ok"]);
     assert!(ran.status.code() == Some(4) && ran.stderr.contains("did you mean outcome?"), "{ran:?}");
+
+    // What is refused says why, in its trace, too.
+    let late = ask(&platform, "/broken", Some(("X-Request-Timeout", "0")), 504);
+    let decided =
+        explained(&platform, &["call", &late])["decisions"][0].as_str().unwrap_or_default().to_owned();
+    assert!(decided.starts_with("It was refused at once (expired_in_queue), with 0s left"), "{decided}");
+    let trace_id =
+        platform.api(&format!("/invocations/{late}"))["trace_id"].as_str().unwrap_or_default().to_owned();
+    let seen = Request::get(format!("/api/traces/{trace_id}")).body(Bytes::new()).expect("a request");
+    let trace = String::from_utf8(call(platform.traces, seen).into_body().to_vec()).expect("text");
+    assert!(trace.contains("\"refused\"") && trace.contains("time_left_ms"), "{trace}");
 }
