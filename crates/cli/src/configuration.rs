@@ -1,7 +1,7 @@
 //! The layers behind `up` and `doctor`: flag > environment > file > default.
 //!
 //! The file is `--config`, else `./functionsplatform.toml` where there is one. Its keys are the
-//! flags in snake case, and three tables: `[services]`, `[tenants]` and `[history]`. Unknown keys are errors
+//! flags in snake case, and the tables `[services]`, `[tenants]`, `[history]` and `[[notify]]`. Unknown keys are errors
 //! with their line. The environment is clap's: each flag has its variable. What comes out is
 //! [`fp_server::Config`]; nothing below reads a file or the environment again.
 
@@ -15,7 +15,7 @@ use clap::Args;
 use fp_server::config::{Config, ErrorDetail, Isolation, PreloadConfig, PreloadPolicy, TlsSource};
 use serde::Deserialize;
 
-use self::file::{File, Preload, read_file};
+use self::file::{File, Notify, Preload, read_file};
 use crate::exit::Failure;
 
 /// Read when `--config` is not given and it is there.
@@ -238,6 +238,7 @@ impl PlatformFlags {
             services: file.services.urls()?,
             tenants: file.tenants.permits(),
             history: file.history.over(default.history)?,
+            notify: Notify::all(file.notify)?,
             ..default
         })
     }
@@ -284,6 +285,8 @@ fn host_name(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use fp_server::config::Severity;
+
     use super::file::is_url;
     use super::*;
     use crate::exit::Exit;
@@ -331,6 +334,10 @@ mod tests {
                 keep = "7d"
                 per_function_per_second = 1
                 total_per_second = 2
+                [[notify]]
+                webhook = "https://hooks.example.com/slo"
+                secret = "whsec_c2VjcmV0"
+                severities = ["page"]
                 "#,
             ))
             .expect("merges");
@@ -367,6 +374,9 @@ mod tests {
         assert_eq!(tenants.each_ref().map(|tenant| config.tenants.full_network.allows(tenant)), [true; 3]);
         assert_eq!((config.history.ring_bytes, config.history.disk_bytes), (1 << 20, 2 << 30));
         assert_eq!(config.history.keep, Duration::from_secs(7 * 86_400));
+        let [told] = &config.notify[..] else { panic!("one") };
+        assert_eq!((told.name.as_str(), told.to.url()), ("webhook-0", "https://hooks.example.com/slo"));
+        assert_eq!(told.severities, [Severity::Page].into());
         assert_eq!((config.history.per_function_per_second, config.history.total_per_second), (1, 2));
     }
 
@@ -376,6 +386,19 @@ mod tests {
             ("blanks = 100000", "blanks is 100000, the most is 256: each is a process that waits"),
             ("tls_cert = \"/x\"", "--tls-cert needs --tls-key"),
             ("[history]\nring = \"1\"", "history.ring is 1 bytes, the least is 1.0 MiB"),
+            (
+                "[[notify]]\nname = \"x\"",
+                "notify.0 needs one of webhook = \"https://…\" and alertmanager = \"http://…\"",
+            ),
+            ("[[notify]]\nwebhook = \"ftp://x\"", "notify.0.webhook: it is no http or https URL"),
+            (
+                "[[notify]]\nalertmanager = \"http://x\"\nsecret = \"s\"",
+                "notify.0.secret is for webhooks, and this is an alertmanager",
+            ),
+            (
+                "[[notify]]\nname = \"a\"\nwebhook = \"http://x\"\n[[notify]]\nname = \"a\"\nwebhook = \"http://y\"",
+                "notify.1: there is another one called \"a\"",
+            ),
             ("[services]\nsql_db = \"not a url\"", "services.sql_db is not a URL"),
             ("[services]\ncache_service = \"redis:6379\"", "services.cache_service is not a URL"),
         ] {

@@ -15,6 +15,7 @@ use crate::http::listener::PerAddress;
 use crate::http::otlp::Intake;
 use crate::http::pages::Port;
 use crate::invoke::Invoker;
+use crate::notify::Notifier;
 use crate::quotas::Quotas;
 use crate::readiness::Readiness;
 use crate::slo::SloBook;
@@ -85,6 +86,8 @@ pub struct App {
     pub history: Arc<History>,
     /// Rates, percentiles and objectives per function.
     pub slo: Arc<SloBook>,
+    /// Who is told when an objective is being missed.
+    pub(crate) notifier: Arc<Notifier>,
     /// What services send of their traces.
     pub(crate) otlp: Intake,
     /// How many connections each address has.

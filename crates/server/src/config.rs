@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fp_core::Tenant;
+pub use fp_core::slo::Severity;
 pub use fp_sandbox::{Isolation, PreloadConfig, PreloadPolicy};
 
 /// Where exporters of OpenTelemetry send to unless they are told (OTLP 1.0, default port of HTTP).
@@ -82,6 +83,69 @@ pub struct Config {
     pub discard_unreadable_secrets: bool,
     /// History and its limits.
     pub history: HistoryConfig,
+    /// `[[notify]]`: who is told when an objective is being missed.
+    pub notify: Vec<NotifyConfig>,
+}
+
+/// Somebody who is told when an objective is being missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotifyConfig {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// Who.
+    pub to: NotifyTo,
+    /// Of how urgent alerts.
+    pub severities: BTreeSet<Severity>,
+}
+
+/// How somebody is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotifyTo {
+    /// By a request for each beginning and end.
+    Webhook {
+        /// Where to.
+        url: String,
+        /// What the requests are signed with.
+        secret: Option<WebhookSecret>,
+    },
+    /// An Alertmanager.
+    Alertmanager {
+        /// Its root, before `/api/v2/alerts`.
+        url: String,
+    },
+}
+
+impl NotifyTo {
+    /// Where to.
+    pub fn url(&self) -> &str {
+        match self {
+            Self::Webhook { url, .. } | Self::Alertmanager { url } => url,
+        }
+    }
+}
+
+/// What requests are signed with; its value is not printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookSecret(zeroize::Zeroizing<Vec<u8>>);
+
+impl WebhookSecret {
+    /// As Standard Webhooks writes them, `whsec_` and Base64; else the text itself.
+    pub fn of(text: &str) -> Self {
+        use base64::Engine as _;
+        let engine = base64::engine::general_purpose::STANDARD;
+        let decoded = text.strip_prefix("whsec_").and_then(|coded| engine.decode(coded).ok());
+        Self(decoded.unwrap_or_else(|| text.as_bytes().to_vec()).into())
+    }
+
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for WebhookSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WebhookSecret")
+    }
 }
 
 /// Where a certificate comes from.
@@ -191,6 +255,15 @@ impl Default for Config {
             secrets_key_file: None,
             discard_unreadable_secrets: false,
             history: HistoryConfig::default(),
+            notify: Vec::new(),
         }
     }
+}
+
+/// Whether a URL of `[[notify]]` could be reached at all.
+///
+/// # Errors
+/// Half a sentence.
+pub fn check_notify_url(url: &str) -> Result<(), String> {
+    crate::notify::check(url)
 }

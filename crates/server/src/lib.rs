@@ -1,7 +1,7 @@
 //! The async room: the platform's server.
 //!
-//! Top to bottom: [`http`] → [`invoke`], [`catalog`], [`history`], [`slo`] → [`pool`], [`access`], `callers`,
-//! [`secrets`], [`bodies`], [`audit`], [`store`] → [`config`], [`clock`]. `http` never touches `store`, `pool` or the
+//! Top to bottom: [`http`] → [`invoke`], [`catalog`], [`history`], `notify`, [`slo`] → [`pool`], [`access`], `callers`,
+//! [`secrets`], [`bodies`], [`audit`], [`store`] → [`config`], [`clock`], `outbound`. `http` never touches `store`, `pool` or the
 //! sandbox; nothing below
 //! `http` knows a status code's header. [`Server`] wires the rooms in dependency order, binds
 //! early, starts late and drains.
@@ -20,7 +20,9 @@ pub mod history;
 pub mod http;
 pub mod invoke;
 pub(crate) mod last_good;
+pub(crate) mod notify;
 pub(crate) mod otlp;
+pub(crate) mod outbound;
 pub mod pool;
 pub(crate) mod quotas;
 mod random;

@@ -25,10 +25,12 @@ use crate::clock::Clock;
 use crate::config::{Config, ErrorDetail, TlsSource, USUAL_OTLP};
 use crate::history::History;
 use crate::http;
+use crate::http::api::alert_document;
 use crate::http::gateway::{self, Gateway, Peer};
 use crate::http::listener::{self, Door, PerAddress, Places};
 use crate::http::pages::Port;
 use crate::invoke::Invoker;
+use crate::notify::Notifier;
 use crate::pool::host::HostWorkers;
 use crate::quotas::Quotas;
 use crate::readiness::Readiness;
@@ -233,6 +235,7 @@ impl Server {
             config.gateway_hosts.clone(),
             errors,
         ));
+        let pages = format!("{}://{}", bound.addresses.management_scheme(), bound.addresses.api);
         let app = Arc::new(App {
             gateway,
             bodies,
@@ -245,6 +248,7 @@ impl Server {
             catalog,
             invoker,
             history,
+            notifier: Notifier::new(&config.notify, pages, clock.clone(), alert_document),
             slo,
             otlp: Default::default(),
             connections: PerAddress::new(config.connections_per_address),
@@ -440,6 +444,9 @@ async fn keep_house(app: Arc<App>, certificates: Certificates) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     let mut looking = tokio::task::spawn(async {});
     let mut explaining = tokio::task::spawn(async {});
+    // It ends with this task.
+    let mut showing = tokio::task::JoinSet::new();
+    showing.spawn(app.notifier.clone().keep_showing(app.slo.clone()));
     loop {
         every.tick().await;
         app.clock.resync();
@@ -450,6 +457,7 @@ async fn keep_house(app: Arc<App>, certificates: Certificates) {
             let app = app.clone();
             explaining = tokio::task::spawn(async move { while app.slo.explain_next(&app.history).await {} });
         }
+        app.notifier.look(&app.slo);
         app.catalog.note_workers(app.clock.now());
         app.catalog.keep_schedules(app.clock.wall_now_us());
         app.access.tick();

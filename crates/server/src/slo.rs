@@ -29,6 +29,7 @@ mod standing;
 mod views;
 
 pub use alerts::{AlertRecord, BadCall};
+pub(crate) use alerts::{Happened, Notice};
 pub use durations::DurationCounts;
 pub use function::FunctionBook;
 pub use hedges::HedgeCounts;

@@ -1,11 +1,14 @@
 //! The configuration file: its keys as they are written, and what they may hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fp_server::config::{HistoryConfig, Permit, PreloadPolicy, TenantsConfig};
+use fp_server::config::{
+    HistoryConfig, NotifyConfig, NotifyTo, Permit, PreloadPolicy, Severity, TenantsConfig, WebhookSecret,
+    check_notify_url,
+};
 use serde::{Deserialize, Deserializer};
 
 use super::{Errors, IsolationWord, address, host_name};
@@ -62,6 +65,8 @@ pub(super) struct File {
     pub(super) tenants: Tenants,
     #[serde(default)]
     pub(super) history: History,
+    #[serde(default)]
+    pub(super) notify: Vec<Notify>,
 }
 
 /// `"any"`, `"none"`, or a list of modules.
@@ -99,6 +104,53 @@ pub(super) struct Services {
 enum ServiceUrl {
     Url(String),
     File { file: PathBuf },
+}
+
+/// Somebody who is told when an objective is being missed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Notify {
+    name: Option<String>,
+    webhook: Option<ServiceUrl>,
+    alertmanager: Option<ServiceUrl>,
+    secret: Option<ServiceUrl>,
+    severities: Option<BTreeSet<Severity>>,
+}
+
+impl Notify {
+    /// Each with a name of its own.
+    pub(super) fn all(written: Vec<Self>) -> Result<Vec<NotifyConfig>, Failure> {
+        let mut names = BTreeSet::new();
+        let read = |(at, notify): (usize, Self)| {
+            let config = notify.read(at)?;
+            if !names.insert(config.name.clone()) {
+                let wrong = format!("notify.{at}: there is another one called {:?}", config.name);
+                return Err(Failure::usage(wrong).hint("give each a name of its own"));
+            }
+            Ok(config)
+        };
+        written.into_iter().enumerate().map(read).collect()
+    }
+
+    fn read(self, at: usize) -> Result<NotifyConfig, Failure> {
+        let wrong = |what: &str| Failure::usage(format!("notify.{at}{what}"));
+        let secret = self.secret.map(ServiceUrl::read).transpose()?;
+        let (kind, to) = match (self.webhook, self.alertmanager, secret) {
+            (Some(url), None, secret) => {
+                let secret = secret.map(|text| WebhookSecret::of(&text));
+                ("webhook", NotifyTo::Webhook { url: url.read()?, secret })
+            }
+            (None, Some(url), None) => ("alertmanager", NotifyTo::Alertmanager { url: url.read()? }),
+            (None, Some(_), Some(_)) => {
+                return Err(wrong(".secret is for webhooks, and this is an alertmanager"));
+            }
+            _ => return Err(wrong(" needs one of webhook = \"https://…\" and alertmanager = \"http://…\"")),
+        };
+        // The text may hold a password: it is not repeated.
+        check_notify_url(to.url()).map_err(|why| wrong(&format!(".{kind}: {why}")))?;
+        let severities = self.severities.unwrap_or_else(|| [Severity::Page, Severity::Ticket].into());
+        Ok(NotifyConfig { name: self.name.unwrap_or_else(|| format!("{kind}-{at}")), to, severities })
+    }
 }
 
 /// What named tenants may have.
@@ -169,7 +221,7 @@ impl ServiceUrl {
             Self::Url(url) => Ok(url),
             Self::File { file } => std::fs::read_to_string(&file)
                 .map(|text| text.trim().to_owned())
-                .map_err(|error| Failure::file("read the URL of a service from", &file, &error)),
+                .map_err(|error| Failure::file("read a URL or a secret from", &file, &error)),
         }
     }
 }

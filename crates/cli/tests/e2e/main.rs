@@ -18,6 +18,7 @@ mod findings;
 mod hedging;
 mod mishaps;
 mod networks;
+mod notifying;
 mod otlp;
 mod preloading;
 mod quotas;

@@ -13,30 +13,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fp_core::token::{KeySet, MAX_KEY_SET};
-use http::header::{ACCEPT, HOST, USER_AGENT};
-use http::{Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use http::header::ACCEPT;
+use http::{Request, StatusCode};
+use http_body_util::Full;
 
 use super::keys;
+use crate::outbound::{Target, Unreached};
 
 /// Longest read, from the look-up of the name to the last byte: a caller may wait for it.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
-
-/// Where distributions keep whom they trust: Debian, Fedora, SUSE, Alpine.
-const SYSTEM_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// Where a set of keys is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -130,31 +115,6 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     (0x2000..=0x3fff).contains(&a) && !is_special
 }
 
-/// Why a URL was not read, in words that anybody may see.
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("it is no http or https URL")]
-    Url,
-    #[error("its host name is not known")]
-    Unknown,
-    #[error("it leads to addresses that may not be reached from here")]
-    NotAllowed,
-    #[error("its server cannot be reached ({0})")]
-    Unreachable(std::io::ErrorKind),
-    #[error("this machine has no list of certificates to trust")]
-    NobodyTrusted,
-    #[error("its server is not trusted, or speaks no TLS")]
-    Tls,
-    #[error("its server does not answer by HTTP")]
-    Http,
-    #[error("its server answered {0}, not 200; redirects are not followed")]
-    Status(StatusCode),
-    #[error("the answer is larger than 256 KiB")]
-    TooLarge,
-    #[error("there was no answer within {} s", LIMIT.as_secs())]
-    Late,
-}
-
 impl Place {
     /// The set of keys that is there now.
     ///
@@ -165,7 +125,7 @@ impl Place {
             Self::File(path) => read_file(path).await,
             Self::Url { url, reach } => {
                 let fetched = tokio::time::timeout(LIMIT, fetch(url, reach)).await;
-                let bytes = fetched.unwrap_or(Err(FetchError::Late)).map_err(|error| error.to_string())?;
+                let bytes = fetched.unwrap_or(Err(Unreached::Late)).map_err(|error| error.to_string())?;
                 KeySet::parse(&bytes).map_err(|error| error.to_string())
             }
         }
@@ -186,118 +146,15 @@ pub(super) fn check_url(url: &str) -> Result<(), String> {
     Target::of(url).map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// A URL taken apart.
-#[derive(Debug)]
-struct Target {
-    uri: Uri,
-    is_https: bool,
-    /// Without the brackets of an IPv6 address.
-    host: String,
-    port: u16,
-}
-
-impl Target {
-    fn of(url: &str) -> Result<Self, FetchError> {
-        let uri: Uri = url.parse().map_err(|_| FetchError::Url)?;
-        let is_https = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(FetchError::Url),
-        };
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or(FetchError::Url)?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        // Behind the brackets of an address there is only the port.
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
-        let names_port = authority.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
-        let port = match uri.port_u16() {
-            Some(port) => port,
-            None if names_port => return Err(FetchError::Url),
-            None if is_https => 443,
-            None => 80,
-        };
-        Ok(Self { is_https, host, port, uri })
-    }
-}
-
-async fn fetch(url: &str, reach: &Reach) -> Result<Bytes, FetchError> {
+async fn fetch(url: &str, reach: &Reach) -> Result<Bytes, Unreached> {
     let target = Target::of(url)?;
-    let stream = connect(&target, reach).await?;
-    if !target.is_https {
-        return exchange(stream, &target).await;
+    let request = Request::get(target.path()).header(ACCEPT, "application/json").body(Full::default());
+    let request = request.map_err(|_| Unreached::Url)?;
+    let answer = target.exchange(|address| reach.allows(address), request, MAX_KEY_SET).await?;
+    if answer.status() != StatusCode::OK {
+        return Err(Unreached::Status(answer.status()));
     }
-    // Read anew each time: it is seldom, and whom this machine trusts may have changed.
-    let trusted = tokio::task::spawn_blocking(trusted).await;
-    let connector = trusted.ok().flatten().ok_or(FetchError::NobodyTrusted)?;
-    let name = ServerName::try_from(target.host.clone()).map_err(|_| FetchError::Url)?;
-    let stream = connector.connect(name, stream).await.map_err(|_| FetchError::Tls)?;
-    exchange(stream, &target).await
-}
-
-/// Connects to the first address that answers of those that may be reached.
-async fn connect(target: &Target, reach: &Reach) -> Result<TcpStream, FetchError> {
-    let resolved = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
-    let addresses: Vec<_> = resolved.map_err(|_| FetchError::Unknown)?.collect();
-    let mut failed = if addresses.is_empty() { FetchError::Unknown } else { FetchError::NotAllowed };
-    for address in addresses.into_iter().filter(|address| reach.allows(*address)) {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failed = FetchError::Unreachable(error.kind()),
-        }
-    }
-    Err(failed)
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    target: &Target,
-) -> Result<Bytes, FetchError> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|_| FetchError::Http)?;
-    let path = target.uri.path_and_query().map_or("/", |path| path.as_str());
-    let host = target.uri.authority().map_or("", |authority| authority.as_str());
-    let request = Request::get(path)
-        .header(HOST, host)
-        .header(ACCEPT, "application/json")
-        .header(USER_AGENT, concat!("functionsplatform/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new())
-        .map_err(|_| FetchError::Url)?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(|_| FetchError::Http)?;
-        body_of(response).await
-    };
-    tokio::pin!(answer);
-    // The connection works only while it is polled, and ends with this.
-    tokio::select! {
-        answer = &mut answer => answer,
-        _ = connection => answer.await,
-    }
-}
-
-async fn body_of(response: Response<Incoming>) -> Result<Bytes, FetchError> {
-    if response.status() != StatusCode::OK {
-        return Err(FetchError::Status(response.status()));
-    }
-    match Limited::new(response.into_body(), MAX_KEY_SET).collect().await {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge),
-        Err(_) => Err(FetchError::Http),
-    }
-}
-
-/// Trusts whom this machine trusts.
-fn trusted() -> Option<TlsConnector> {
-    let bundle = SYSTEM_BUNDLES.iter().find(|path| Path::new(path).is_file())?;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(CertificateDer::pem_file_iter(bundle).ok()?.flatten());
-    if roots.is_empty() {
-        return None;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = versions.expect("the provider speaks TLS 1.2 and 1.3");
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Some(TlsConnector::from(Arc::new(config)))
+    Ok(answer.into_body())
 }
 
 #[cfg(test)]
@@ -364,17 +221,6 @@ mod tests {
             "[::ffff:169.254.169.254]:80",
         ] {
             assert!(!allows(&reach, address), "{address}");
-        }
-    }
-
-    #[test]
-    fn a_url_is_taken_apart() {
-        let target = Target::of("https://[2001:db8::1]:8443/jwks?x=1").unwrap();
-        assert_eq!((target.host.as_str(), target.port, target.is_https), ("2001:db8::1", 8443, true));
-        let target = Target::of("http://login.example.com/jwks").unwrap();
-        assert_eq!((target.host.as_str(), target.port, target.is_https), ("login.example.com", 80, false));
-        for url in ["ftp://a/", "/jwks", "https://", "https://a:99999/", "nothing"] {
-            assert!(check_url(url).is_err(), "{url}");
         }
     }
 }

@@ -25,6 +25,8 @@ pub(in crate::http) mod text_request;
 pub(in crate::http) mod time;
 mod trigger;
 
+pub(crate) use slo::alert_document;
+
 use std::sync::Arc;
 
 use axum::Router;

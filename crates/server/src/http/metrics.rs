@@ -31,6 +31,7 @@ use super::problem::Problem;
 use crate::app::App;
 use crate::catalog::{Deployed, HealthView};
 use crate::history::DiskState;
+use crate::notify::Counts;
 use crate::slo::{DurationCounts, FunctionView, HedgeCounts, SloView};
 
 /// The media type of OpenMetrics 1.0, which Prometheus prefers.
@@ -94,6 +95,7 @@ struct HistorySample {
     connections_refused: u64,
     audit_lost: u64,
     service_spans: [u64; 3],
+    notifications: Vec<Counts>,
 }
 
 #[derive(Debug)]
@@ -340,6 +342,14 @@ impl Snapshot {
             let metric = ConstCounter::new(value);
             metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
+        let help = "Requests to those who are told of alerts, by whether they took them";
+        let mut told = encoder.encode_descriptor("notifications", help, None, MetricType::Counter)?;
+        for Counts { name, sent, failed } in &history.notifications {
+            for (result, count) in [("sent", sent), ("failed", failed)] {
+                let labels = [("to", name.as_str()), ("result", result)];
+                ConstCounter::new(*count).encode(told.encode_family(&labels)?)?;
+            }
+        }
         Ok(())
     }
 }
@@ -376,6 +386,7 @@ impl HistorySample {
             connections_refused: app.connections.refused(),
             audit_lost: app.audit.lost(),
             service_spans: app.otlp.counts(),
+            notifications: app.notifier.counts(),
         }
     }
 }

@@ -22,6 +22,9 @@ use crate::store::registry::StoredAlert;
 /// of four days.
 const KEPT: usize = 100;
 
+/// How long who is told waits for the calls behind an alert: history may be on a slow disk.
+const WAIT_FOR_CULPRIT: Duration = Duration::from_secs(10);
+
 /// An alert from its beginning on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AlertRecord {
@@ -55,6 +58,9 @@ pub struct AlertRecord {
     pub culprit: Option<Culprit>,
     /// Calls that spent the budget, the newest before its beginning first.
     pub calls: Vec<BadCall>,
+    /// Whether those who want to know know that it began, and that it ended.
+    #[serde(default)]
+    told: (bool, bool),
 }
 
 /// A call that spent an error budget.
@@ -72,6 +78,26 @@ pub struct BadCall {
     pub started_us: u64,
     /// The whole call, in microseconds.
     pub duration_us: u64,
+}
+
+/// What there is to tell of an alert.
+#[derive(Debug)]
+pub(crate) struct Notice {
+    /// Whose function.
+    pub(crate) tenant: Tenant,
+    /// What.
+    pub(crate) happened: Happened,
+    /// The alert as it is now.
+    pub(crate) alert: AlertRecord,
+}
+
+/// What happened to an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Happened {
+    /// It began.
+    Began,
+    /// It ended.
+    Ended,
 }
 
 impl AlertRecord {
@@ -106,7 +132,24 @@ impl AlertRecord {
             ended_us: None,
             culprit: None,
             calls: Vec::new(),
+            told: (false, false),
         }
+    }
+}
+
+impl AlertRecord {
+    /// What is to be told of it next. Of what is over before anybody was told nobody need be.
+    fn untold(&self) -> Option<Happened> {
+        match (self.ended_us, self.told) {
+            (None, (false, _)) => Some(Happened::Began),
+            (Some(_), (true, false)) => Some(Happened::Ended),
+            _ => None,
+        }
+    }
+
+    /// Whether what broke it was found, or is waited for no longer.
+    fn is_explained(&self, wall_us: u64) -> bool {
+        !self.calls.is_empty() || self.began_us + microseconds(WAIT_FOR_CULPRIT) <= wall_us
     }
 }
 
@@ -228,6 +271,44 @@ impl SloBook {
             .collect();
         found.sort_by(|a, b| (b.began_us, &b.id).cmp(&(a.began_us, &a.id)));
         found
+    }
+
+    /// What those who want to know have not been told.
+    pub(crate) fn untold(&self) -> Vec<Notice> {
+        let wall_us = self.clock.wall_now_us();
+        let alerts = self.alerts.lock();
+        let of_key = |(key, records): (&Key, &VecDeque<AlertRecord>)| {
+            let notice = |alert: &AlertRecord| {
+                let happened = alert.untold().filter(|_| alert.is_explained(wall_us))?;
+                Some(Notice { tenant: key.0.clone(), happened, alert: alert.clone() })
+            };
+            records.iter().filter_map(notice).collect::<Vec<_>>()
+        };
+        alerts.of.iter().flat_map(of_key).collect()
+    }
+
+    /// Those who want to know were told.
+    pub(crate) fn told(&self, notice: &Notice) {
+        let key = (notice.tenant.clone(), notice.alert.function.clone());
+        let mut alerts = self.alerts.lock();
+        let Some(record) = alerts.find(&key, &notice.alert.id) else { return };
+        match notice.happened {
+            Happened::Began => record.told.0 = true,
+            Happened::Ended => record.told.1 = true,
+        }
+        alerts.unsaved.insert((key, notice.alert.id.clone()));
+    }
+
+    /// All that fire, and those that have ended since then.
+    pub(crate) fn to_show(&self, since_us: u64) -> Vec<(Tenant, AlertRecord)> {
+        let alerts = self.alerts.lock();
+        let is_shown = |alert: &&AlertRecord| alert.ended_us.is_none_or(|ended| ended >= since_us);
+        let of_key = |(key, records): (&Key, &VecDeque<AlertRecord>)| {
+            let tenant = key.0.clone();
+            let shown = records.iter().filter(is_shown).cloned().map(move |alert| (tenant.clone(), alert));
+            shown.collect::<Vec<_>>()
+        };
+        alerts.of.iter().flat_map(of_key).collect()
     }
 
     /// Alerts that fired when the platform stopped go on in the function's new book.

@@ -204,6 +204,11 @@ impl AlertCulprit {
     }
 }
 
+/// An alert as the API shows it, for those who are told.
+pub(crate) fn alert_document(record: AlertRecord) -> serde_json::Value {
+    serde_json::to_value(SloAlert::of(record)).unwrap_or_default()
+}
+
 fn state(record: &AlertRecord) -> &'static str {
     if record.ended_us.is_none() { "firing" } else { "ended" }
 }
