@@ -1,8 +1,8 @@
 //! The async room: the platform's server.
 //!
 //! Top to bottom: [`http`] → [`invoke`], [`catalog`], [`history`], `notify`, [`slo`] → [`pool`], [`access`], `callers`,
-//! [`secrets`], [`bodies`], [`audit`], [`store`] → [`config`], [`clock`], `outbound`. `http` never touches `store`, `pool` or the
-//! sandbox; nothing below
+//! [`secrets`], [`bodies`], [`audit`], [`store`] → [`config`], [`clock`], `outbound`. `http` never touches `store`,
+//! `pool` or the sandbox; nothing below
 //! `http` knows a status code's header. [`Server`] wires the rooms in dependency order, binds
 //! early, starts late and drains.
 
