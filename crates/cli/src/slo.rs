@@ -38,12 +38,43 @@ enum What {
         #[arg(long)]
         firing: bool,
     },
+    /// Have nobody told of alerts for a while; without --for, list the silences that hold
+    Silence {
+        /// The function's name; every function's without it
+        name: Option<String>,
+        /// How long from now on, such as 30m, 2h or 1d
+        #[arg(long = "for", value_name = "TIME")]
+        lasts: Option<String>,
+        /// Alerts of this objective only: availability or latency
+        #[arg(long, requires = "lasts")]
+        objective: Option<String>,
+        /// Alerts of this severity only: page or ticket
+        #[arg(long, requires = "lasts")]
+        severity: Option<String>,
+        /// Why: who looks at it in the night wants to know
+        #[arg(long, requires = "lasts")]
+        reason: Option<String>,
+        /// End the silence of this id instead
+        #[arg(long, value_name = "ID", conflicts_with_all = ["name", "lasts"])]
+        end: Option<String>,
+    },
 }
 
 impl Slo {
     /// Asks the platform and prints what it says.
     pub(crate) async fn run(&self, global: &Global, client: &Client) -> Result<Exit, Failure> {
         let path = match &self.what {
+            What::Silence { end: Some(id), .. } => return end_silence(global, client, id).await,
+            What::Silence { name, lasts: Some(lasts), objective, severity, reason, .. } => {
+                let asked = [
+                    ("function", name),
+                    ("objective", objective),
+                    ("severity", severity),
+                    ("reason", reason),
+                ];
+                return silence(global, client, lasts, asked).await;
+            }
+            What::Silence { .. } => "/slo/silences".to_owned(),
             What::List => "/slo".to_owned(),
             What::Show { name } | What::Burn { name } => format!("/slo/functions/{}", segment(name)),
             What::Alerts { name, firing } => alerts_path(name.as_deref(), *firing),
@@ -53,14 +84,61 @@ impl Slo {
             screen::answer(&answer)?;
             return Ok(Exit::Ok);
         }
-        match self.what {
+        match &self.what {
             What::List => print_list(&rounded(answer.read()?))?,
             What::Show { .. } => print_objective(&answer.read::<Objective>()?.rounded())?,
             What::Burn { .. } => print_table(&answer.read::<Objective>()?.rounded().slo, &BURN)?,
             What::Alerts { .. } => print_alerts(&answer.read()?)?,
+            What::Silence { name, .. } => print_silences(&answer.read()?, name.as_deref())?,
         }
         Ok(Exit::Ok)
     }
+}
+
+async fn silence(
+    global: &Global,
+    client: &Client,
+    lasts: &str,
+    asked: [(&str, &Option<String>); 4],
+) -> Result<Exit, Failure> {
+    let mut body = serde_json::json!({ "for": lasts });
+    for (key, value) in asked.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?))) {
+        body[key] = value.as_str().into();
+    }
+    let answer = client.post_json("/slo/silences", &body).await?;
+    if global.json() {
+        screen::answer(&answer)?;
+        return Ok(Exit::Ok);
+    }
+    let silence: Value = answer.read()?;
+    let (id, ends) = (screen::cell(&silence["id"]), screen::cell(&silence["ends_at"]));
+    screen::line(&format!(
+        "nobody is told until {ends}; `functionsplatform slo silence --end {id}` ends it"
+    ))?;
+    Ok(Exit::Ok)
+}
+
+async fn end_silence(global: &Global, client: &Client, id: &str) -> Result<Exit, Failure> {
+    let answer = client.call(http::Method::DELETE, &format!("/slo/silences/{}", segment(id)), None).await?;
+    match global.json() {
+        true => screen::answer(&answer)?,
+        false => screen::line(&format!("{id} is ended"))?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn print_silences(page: &Value, function: Option<&str>) -> Result<(), Failure> {
+    let columns = ["id", "function", "objective", "severity", "ends_at", "reason"];
+    // One of every function's alerts is one of this one's, too.
+    let is_asked = |item: &&Value| {
+        let of = item["function"].as_str();
+        function.is_none_or(|asked| of.is_none_or(|of| of == asked))
+    };
+    let cells = |item: &Value| columns.iter().map(|column| screen::cell(&item[*column])).collect();
+    let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let rows = items.iter().filter(is_asked).map(cells).collect();
+    let header = ["id", "function", "objective", "severity", "ends", "reason"];
+    screen::table(&header, rows, "no silences; make one with `functionsplatform slo silence NAME --for 2h`")
 }
 
 fn alerts_path(name: Option<&str>, firing: bool) -> String {

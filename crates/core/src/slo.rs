@@ -16,10 +16,12 @@ use crate::settings::Slo;
 mod culprit;
 mod history;
 mod poisson;
+mod silence;
 mod watch;
 
 pub use culprit::{Culprit, Sample, Wait, culprit};
 pub use history::{History, SnapshotError};
+pub use silence::Silence;
 pub use watch::{Change, Watch};
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -24,6 +24,7 @@ mod function;
 mod hedges;
 mod rates;
 mod rolling;
+mod silences;
 mod snapshot;
 mod standing;
 mod views;
@@ -33,6 +34,7 @@ pub(crate) use alerts::{Happened, Notice};
 pub use durations::DurationCounts;
 pub use function::FunctionBook;
 pub use hedges::HedgeCounts;
+pub(crate) use silences::SilenceRecord;
 pub use views::{
     AlertView, BurnRate, FunctionView, LatencySloView, MinuteView, OutcomeCount, ReasonCount, SloView,
 };
@@ -40,6 +42,7 @@ pub use views::{
 pub(crate) use rolling::tells_latency;
 
 use self::alerts::Alerts;
+use self::silences::Silences;
 use crate::clock::Clock;
 use crate::store::Registry;
 
@@ -63,6 +66,8 @@ pub struct SloBook {
     saved: RwLock<BTreeMap<Key, Vec<u8>>>,
     /// Alerts that fire and that did.
     alerts: Mutex<Alerts>,
+    /// Of which nobody is told.
+    silences: Mutex<Silences>,
 }
 
 impl SloBook {
@@ -78,8 +83,12 @@ impl SloBook {
             tracing::warn!(error = %error.chain(), "alerts could not be read and are forgotten");
             Vec::new()
         });
-        let alerts = Mutex::new(Alerts::of(alerts));
-        Self { registry, clock, books: RwLock::default(), saved: RwLock::new(saved), alerts }
+        let silences = registry.load_silences().await.unwrap_or_else(|error| {
+            tracing::warn!(error = %error.chain(), "silences could not be read and are forgotten");
+            Vec::new()
+        });
+        let (alerts, silences) = (Mutex::new(Alerts::of(alerts)), Mutex::new(Silences::of(silences)));
+        Self { registry, clock, books: RwLock::default(), saved: RwLock::new(saved), alerts, silences }
     }
 
     /// The book of a function, made when there is none; its objective becomes `slo`.

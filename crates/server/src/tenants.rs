@@ -63,6 +63,7 @@ impl App {
             let _one_life = app.access.lives().await;
             app.catalog.delete_tenant(&tenant).await?;
             app.history.hide_tenant(&tenant);
+            app.slo.forget_silences(&tenant);
             Ok(())
         });
         whole.await.expect("deleting a tenant does not panic")

@@ -113,13 +113,19 @@ fn an_outage_is_told_also_after_a_kill() {
                 def handler(message, context):\n\
                 \x20   with tracing.start_span('db'):\n\
                 \x20       raise ValueError('gone')\n";
+    deploy(&platform, "quiet", "http|GET|/quiet", code, &json!({ "slo": { "availability": 99.9 } }));
+    let silenced = platform.cli(&["slo", "silence", "quiet", "--for", "2h", "--reason", "it moves"]);
+    assert!(silenced.status.success() && silenced.stdout.contains("nobody is told until"), "{silenced:?}");
     deploy(&platform, "shop", "http|GET|/shop", code, &json!({ "slo": { "availability": 99.9 } }));
     for _ in 0..30 {
+        assert_eq!(platform.get("/quiet").status(), 500);
         assert_eq!(platform.get("/shop").status(), 500);
     }
     let refused = receiver.wait("a webhook", |one| one.path == "/hook");
     assert_eq!(refused.header("webhook-timestamp").len(), 10, "{refused:?}");
-    let before = firing(&platform);
+    let (before, quiet): (Vec<_>, Vec<_>) =
+        firing(&platform).into_iter().partition(|alert| alert["silenced"] == false);
+    assert!(!quiet.is_empty() && quiet.iter().all(|alert| alert["function"] == "quiet"), "{quiet:?}");
     assert!(!before.is_empty() && before.iter().all(|alert| alert["function"] == "shop"), "{before:?}");
     assert_eq!(before[0]["culprit"]["phase"], "run", "{}", before[0]);
     assert!(before[0]["calls"].as_array().is_some_and(|calls| calls.len() == 20), "{}", before[0]);
@@ -130,7 +136,8 @@ fn an_outage_is_told_also_after_a_kill() {
     receiver.takes.store(true, Ordering::SeqCst);
     let platform = start();
     let ids = |alerts: &[Value]| alerts.iter().map(|alert| alert["id"].clone()).collect::<Vec<_>>();
-    assert_eq!(ids(&firing(&platform)), ids(&before));
+    let loud: Vec<_> = firing(&platform).into_iter().filter(|alert| alert["silenced"] == false).collect();
+    assert_eq!(ids(&loud), ids(&before));
     let id = refused.header("webhook-id").to_owned();
     let told = receiver.wait("the same once more", |one| one.header("webhook-id") == id);
     let document = told.json();
@@ -152,6 +159,18 @@ fn an_outage_is_told_also_after_a_kill() {
         shown.as_array().is_some_and(|all| all.iter().all(|alert| alert["labels"]["severity"] == "page")),
         "{shown}"
     );
+    // Nobody heard of what is silent, until it is not.
+    let is_quiet = |one: &Received| String::from_utf8_lossy(&one.body).contains("quiet");
+    assert!(!receiver.received.lock().expect("nobody panics").iter().any(is_quiet));
+    let silences = platform.api("/slo/silences");
+    let id = silences["items"][0]["id"].as_str().expect("an id");
+    assert_eq!(silences["items"][0]["reason"], "it moves");
+    let ended = platform.cli(&["slo", "silence", "--end", id]);
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(platform.cli(&["slo", "silence", "--end", id]).status.code(), Some(3));
+    assert_eq!(platform.cli(&["slo", "silence", "nobody", "--for", "1h"]).status.code(), Some(3));
+    assert_eq!(platform.cli(&["slo", "silence", "shop", "--for", "soon"]).status.code(), Some(4));
+    receiver.wait("what was silent", is_quiet);
     let metrics = String::from_utf8(
         crate::platform::call(
             platform.api,

@@ -19,6 +19,7 @@ mod quotas;
 mod scaling;
 mod secrets;
 mod settings;
+mod silences;
 mod slo;
 mod tenants;
 pub(in crate::http) mod text_request;
@@ -59,6 +60,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .chain(invocations::routes())
         .chain([query::routes()])
         .chain(slo::routes())
+        .chain(silences::routes())
         .chain(secrets::routes())
         .chain(tenants::routes())
         .chain(keys::routes())

@@ -66,6 +66,16 @@ pub(crate) struct SecretParam {
     name: String,
 }
 
+/// Parameters of routes that name a silence.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "describes the path for the document; the extractor reads it")]
+pub(crate) struct SilenceParam {
+    /// The silence's id.
+    #[param(pattern = "^[0-9a-f]{16}$", example = "3f2a9c01d4e5b677")]
+    id: String,
+}
+
 /// Parameters of routes that name an invocation.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]

@@ -240,6 +240,7 @@ impl SloBook {
                 alerts.end_what_is_gone(&key, &promised(&book), wall);
             }
         }
+        self.silences.lock().forget_ended(microseconds(wall));
         self.save_alerts();
     }
 
@@ -276,10 +277,15 @@ impl SloBook {
     /// What those who want to know have not been told.
     pub(crate) fn untold(&self) -> Vec<Notice> {
         let wall_us = self.clock.wall_now_us();
-        let alerts = self.alerts.lock();
+        let (alerts, silences) = (self.alerts.lock(), self.silences.lock());
         let of_key = |(key, records): (&Key, &VecDeque<AlertRecord>)| {
             let notice = |alert: &AlertRecord| {
                 let happened = alert.untold().filter(|_| alert.is_explained(wall_us))?;
+                // Who was told of the beginning is told of the end, too.
+                let is_silent = happened == Happened::Began && silences.cover(&key.0, alert, wall_us);
+                if is_silent {
+                    return None;
+                }
                 Some(Notice { tenant: key.0.clone(), happened, alert: alert.clone() })
             };
             records.iter().filter_map(notice).collect::<Vec<_>>()
@@ -299,12 +305,14 @@ impl SloBook {
         alerts.unsaved.insert((key, notice.alert.id.clone()));
     }
 
-    /// All that fire, and those that have ended since then.
+    /// All that fire, and those that have ended since then, but for silent ones.
     pub(crate) fn to_show(&self, since_us: u64) -> Vec<(Tenant, AlertRecord)> {
-        let alerts = self.alerts.lock();
-        let is_shown = |alert: &&AlertRecord| alert.ended_us.is_none_or(|ended| ended >= since_us);
+        let wall_us = self.clock.wall_now_us();
+        let (alerts, silences) = (self.alerts.lock(), self.silences.lock());
+        let is_recent = |alert: &AlertRecord| alert.ended_us.is_none_or(|ended| ended >= since_us);
         let of_key = |(key, records): (&Key, &VecDeque<AlertRecord>)| {
             let tenant = key.0.clone();
+            let is_shown = |alert: &&AlertRecord| is_recent(alert) && !silences.cover(&key.0, alert, wall_us);
             let shown = records.iter().filter(is_shown).cloned().map(move |alert| (tenant.clone(), alert));
             shown.collect::<Vec<_>>()
         };

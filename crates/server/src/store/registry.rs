@@ -21,11 +21,13 @@ mod alerts;
 mod quotas;
 mod rows;
 mod secrets;
+mod silences;
 mod stored_settings;
 
 pub use access::{KeyHash, StoredKey, StoredTenant};
 pub use alerts::StoredAlert;
 pub use secrets::SealedSecret;
+pub use silences::StoredSilence;
 
 /// One version of a function as the registry keeps it.
 #[derive(Debug, Clone, PartialEq)]

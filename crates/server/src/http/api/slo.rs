@@ -87,6 +87,8 @@ struct SloAlert {
     severity: &'static str,
     /// `firing` or `ended`.
     state: &'static str,
+    /// Whether a silence keeps those from it who would be told.
+    silenced: bool,
     /// The long window.
     long: &'static str,
     /// The short window.
@@ -168,7 +170,7 @@ struct AlertQuery {
 }
 
 impl SloAlert {
-    fn of(record: AlertRecord) -> Self {
+    fn of(record: AlertRecord, silenced: bool) -> Self {
         let call = |call: crate::slo::BadCall| AlertCall {
             id: call.id.to_string(),
             trace_id: call.trace_id.to_string(),
@@ -182,6 +184,7 @@ impl SloAlert {
             objective: record.objective.word(),
             severity: record.severity.word(),
             state: state(&record),
+            silenced,
             long: record.long(),
             short: record.short(),
             factor: record.factor,
@@ -206,7 +209,15 @@ impl AlertCulprit {
 
 /// An alert as the API shows it, for those who are told.
 pub(crate) fn alert_document(record: AlertRecord) -> serde_json::Value {
-    serde_json::to_value(SloAlert::of(record)).unwrap_or_default()
+    serde_json::to_value(SloAlert::of(record, false)).unwrap_or_default()
+}
+
+fn shown(app: &App, caller: &Caller, alerts: Vec<AlertRecord>) -> Vec<SloAlert> {
+    let show = |alert: AlertRecord| {
+        let silenced = alert.ended_us.is_none() && app.slo.is_silent(&caller.tenant, &alert);
+        SloAlert::of(alert, silenced)
+    };
+    alerts.into_iter().map(show).collect()
 }
 
 fn state(record: &AlertRecord) -> &'static str {
@@ -264,7 +275,7 @@ async fn list_alerts(
     let name = name.map_err(|error| wrong_parameter("function", error.to_string()))?;
     let mut alerts = app.slo.alerts(&caller.tenant, name.as_ref());
     alerts.retain(|alert| wanted.is_none_or(|word| word == state(alert)));
-    Ok(Answer(AlertPage { items: alerts.into_iter().map(SloAlert::of).collect(), next: None }))
+    Ok(Answer(AlertPage { items: shown(&app, &caller, alerts), next: None }))
 }
 
 /// Look at a function's objective: how it stands, how its budget went, its alerts.
@@ -295,6 +306,6 @@ async fn get_objective(
         function: name.to_string(),
         slo,
         budget: budget.into_iter().map(course).collect(),
-        alerts: app.slo.alerts(&caller.tenant, Some(&name)).into_iter().map(SloAlert::of).collect(),
+        alerts: shown(&app, &caller, app.slo.alerts(&caller.tenant, Some(&name))),
     }))
 }

@@ -138,6 +138,7 @@ fn delete_tenant(connection: &Connection, tenant: &Tenant) -> rusqlite::Result<(
         "DELETE FROM versions WHERE tenant = ?1",
         "DELETE FROM slo_snapshots WHERE tenant = ?1",
         "DELETE FROM slo_alerts WHERE tenant = ?1",
+        "DELETE FROM slo_silences WHERE tenant = ?1",
         "DELETE FROM async_calls WHERE tenant = ?1",
         "DELETE FROM secrets WHERE tenant = ?1",
         // Numbers of versions are never used again, also not by a later tenant of this name.

@@ -20,6 +20,7 @@ pub(super) fn layout() -> Migrations<'static> {
         M::up(WHICH_FUNCTION),
         M::up(BODIES_APART),
         M::up(super::alerts::LAYOUT),
+        M::up(super::silences::LAYOUT),
     ])
 }
 
