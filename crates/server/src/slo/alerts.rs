@@ -305,14 +305,16 @@ impl SloBook {
         alerts.unsaved.insert((key, notice.alert.id.clone()));
     }
 
-    /// All that fire, and those that have ended since then, but for silent ones.
+    /// All that fire, and those that have ended since then, but for silent ones and those whose calls are looked for.
     pub(crate) fn to_show(&self, since_us: u64) -> Vec<(Tenant, AlertRecord)> {
         let wall_us = self.clock.wall_now_us();
         let (alerts, silences) = (self.alerts.lock(), self.silences.lock());
         let is_recent = |alert: &AlertRecord| alert.ended_us.is_none_or(|ended| ended >= since_us);
         let of_key = |(key, records): (&Key, &VecDeque<AlertRecord>)| {
             let tenant = key.0.clone();
-            let is_shown = |alert: &&AlertRecord| is_recent(alert) && !silences.cover(&key.0, alert, wall_us);
+            let is_shown = |alert: &&AlertRecord| {
+                is_recent(alert) && alert.is_explained(wall_us) && !silences.cover(&key.0, alert, wall_us)
+            };
             let shown = records.iter().filter(is_shown).cloned().map(move |alert| (tenant.clone(), alert));
             shown.collect::<Vec<_>>()
         };
