@@ -60,11 +60,13 @@ impl Doctor {
             Ok(host) => (Some(host), None),
             Err(failure) => (None, Some(failure.message)),
         };
-        let addresses = vec![
+        let mut addresses = vec![
             check_address("gateway", config.gateway_addr),
             check_address("management API", config.api_addr),
             check_address("traces", config.traces_addr),
         ];
+        // Where nobody asked for one, `up` goes without when the usual is taken.
+        addresses.extend(config.otlp_addr.map(|address| check_address("OTLP", address)));
         let findings = Findings {
             host,
             sandbox_error,

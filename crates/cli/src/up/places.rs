@@ -15,6 +15,7 @@ use fp_core::event::{PathPattern, Segment, Verb};
 use fp_server::access::FreshKey;
 use fp_server::app::Addresses;
 use fp_server::catalog::Deployed;
+use fp_server::config::USUAL_OTLP;
 use fp_server::server::Doors;
 use owo_colors::OwoColorize;
 use serde_json::json;
@@ -62,6 +63,13 @@ pub(crate) fn show(
     screen::line(&format!("gateway  {}  {what}", gateway.bold()))?;
     screen::line(&format!("api      {}  dashboard; Swagger UI at /docs", api.bold()))?;
     screen::line(&format!("traces   {}", traces.bold()))?;
+    match at.otlp {
+        Some(otlp) => {
+            let otlp = url(at.management_scheme(), otlp);
+            screen::line(&format!("otlp     {}  spans of services around them", otlp.bold()))?;
+        }
+        None => screen::line(&format!("otlp     none: {USUAL_OTLP} is taken; --otlp-addr names another"))?,
+    }
     screen::line("")?;
     if let Some(first_key) = first_key {
         screen::line(&format!(
