@@ -20,6 +20,7 @@ use http::{HeaderValue, Request};
 use http_body_util::Full;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::{NotifyConfig, NotifyTo};
@@ -170,7 +171,12 @@ impl Notifier {
 
     /// Shows the Alertmanagers what fires, until it is dropped.
     pub(crate) async fn keep_showing(self: Arc<Self>, slo: Arc<SloBook>) {
-        alertmanager::keep_showing(&self, &slo).await;
+        let mut each = JoinSet::new();
+        for told in &self.alertmanagers {
+            let (this, told, slo) = (self.clone(), told.clone(), slo.clone());
+            each.spawn(async move { alertmanager::keep_showing(&this, &told, &slo).await });
+        }
+        each.join_all().await;
     }
 
     /// Where a function's page is.

@@ -23,17 +23,13 @@ const GOOD_FOR: Duration = Duration::from_secs(240);
 /// How long what has ended is shown: Prometheus keeps it for 15 minutes.
 const SHOW_ENDED: Duration = Duration::from_secs(900);
 
-pub(super) async fn keep_showing(notifier: &Notifier, slo: &SloBook) {
-    let each =
-        notifier.alertmanagers.iter().map(|told| Shown { told, last: BTreeSet::new(), next: Instant::now() });
-    let mut each: Vec<_> = each.collect();
-    while !each.is_empty() {
+pub(super) async fn keep_showing(notifier: &Notifier, told: &Told, slo: &SloBook) {
+    let mut shown = Shown { told, last: BTreeSet::new(), next: Instant::now() };
+    loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let now_us = notifier.clock.wall_now_us();
         let alerts = slo.to_show(now_us.saturating_sub(SHOW_ENDED.as_micros() as u64));
-        for shown in &mut each {
-            shown.look(notifier, &alerts, now_us).await;
-        }
+        shown.look(notifier, &alerts, now_us).await;
     }
 }
 
